@@ -26,7 +26,7 @@ use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
 use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
-use crate::transaction::{self, ClientId, Layer, ServerId};
+use crate::transaction::{self, ClientId, Layer};
 use request_context::{BranchState, RequestContext};
 use response_context::Local;
 

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::preprocess::Preprocessed;
-use crate::passport::telephone_number;
-use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS};
-use crate::proxy::{Config, NextHop, Plan, TrunkId};
+use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
+use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS, Plan};
+use crate::proxy::{Config, NextHop, TrunkId};
 use crate::sip::hop::{is_sendable, ListenerId, Transport};
 use crate::sip::{split_subscriber, Message, NameAddr, Refusal, Scheme, Uri};
 
@@ -70,10 +70,10 @@ fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId) -> Result<P
 }
 
 /// The number in the Request-URI in canonical form (RFC 8224 8.3), if it is one.
-fn called_number(request: Message<'_>) -> Option<String> {
+fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
     let uri = Uri::parse(request.request_uri()).ok()?;
     let number = if uri.scheme == Scheme::Tel { split_subscriber(uri.opaque) } else { uri.subscriber() }?;
-    telephone_number::canonical(number.number)
+    TelephoneNumber::from_user(number.number, &DialPlan::default())
 }
 
 fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
