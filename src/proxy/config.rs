@@ -7,12 +7,12 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::sip;
-use crate::sip::hop::{ListenerId, Transport};
 use crate::sip::Uri;
+use crate::sip::hop::{ListenerId, Transport};
+use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
 use crate::stir::verification::{Policy, VerifierConfig};
-use crate::stir::TrustStore;
 use crate::transaction;
 
 /// An index into [`Config::trunks`].
@@ -153,7 +153,8 @@ impl Config {
         let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote == source));
         let peer = || {
             let widths = self.trunks.iter().enumerate().filter_map(|(i, t)| {
-                let width = t.peers.iter().filter(|net| net.contains(&source.ip())).map(|net| net.prefix_len()).max()?;
+                let width =
+                    t.peers.iter().filter(|net| net.contains(&source.ip())).map(|net| net.prefix_len()).max()?;
                 Some((width, std::cmp::Reverse(i)))
             });
             widths.max().map(|(_, std::cmp::Reverse(i))| i)
@@ -181,7 +182,8 @@ impl Config {
     /// The same for a URI: of several listeners at one address the one of this transport (UDP where none is named).
     pub fn own_listener_of(&self, uri: &Uri<'_>) -> Option<ListenerId> {
         let named = uri.param("transport").flatten().and_then(Transport::from_token);
-        let fits = |l: &Listener| l.transport == named.unwrap_or(Transport::Udp) && l.is_known_as(uri.host_bytes, uri.port);
+        let fits =
+            |l: &Listener| l.transport == named.unwrap_or(Transport::Udp) && l.is_known_as(uri.host_bytes, uri.port);
         let exact = self.listeners.iter().position(fits).map(|i| ListenerId(i as u16));
         exact.or_else(|| self.own_listener(uri.host_bytes, uri.port))
     }
@@ -189,6 +191,7 @@ impl Config {
 
 impl Listener {
     fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
-        self.advertise_port == port.unwrap_or(self.transport.default_port()) && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
+        self.advertise_port == port.unwrap_or(self.transport.default_port())
+            && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
     }
 }

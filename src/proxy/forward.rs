@@ -32,8 +32,15 @@ pub struct Copy<'a> {
 pub fn is_record_routed(method: Method<'_>) -> bool {
     !matches!(
         method,
-        Method::Register | Method::Ack | Method::Cancel | Method::Bye | Method::Options | Method::Message | Method::Info
-            | Method::Prack | Method::Publish
+        Method::Register
+            | Method::Ack
+            | Method::Cancel
+            | Method::Bye
+            | Method::Options
+            | Method::Message
+            | Method::Info
+            | Method::Prack
+            | Method::Publish
     )
 }
 

@@ -41,8 +41,15 @@ impl Proxy {
         let snapshot = self.snapshot.clone();
         let Some(ingress) = self.context(key).map(|c| c.ingress) else { return false };
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
-        let verdict =
-            self.verifier.verify_without(now.unix, policy, &snapshot.trust, Some(&snapshot.replay), request, x5u, failure);
+        let verdict = self.verifier.verify_without(
+            now.unix,
+            policy,
+            &snapshot.trust,
+            Some(&snapshot.replay),
+            request,
+            x5u,
+            failure,
+        );
         self.judged(now, key, request, verdict, out)
     }
 
@@ -99,7 +106,13 @@ impl Proxy {
     }
 
     /// The answer to a need, or its deadline. Only the call that still waits for it goes on.
-    pub(super) fn end_need(&mut self, now: Now, need: NeedId, answer: Result<FetchedChain, FetchFailure>, out: &mut Output) {
+    pub(super) fn end_need(
+        &mut self,
+        now: Now,
+        need: NeedId,
+        answer: Result<FetchedChain, FetchFailure>,
+        out: &mut Output,
+    ) {
         let slot = (need.0 & 0xffff_ffff) as usize;
         let waiting = self.contexts.get(slot).filter(|(_, c)| c.parked.as_ref().is_some_and(|p| p.need == need));
         let Some(key) = waiting.map(|(key, _)| *key) else { return };
@@ -135,7 +148,11 @@ impl Proxy {
                 plan.lines.clear();
                 self.stats.unsigned += 1;
                 if let Some(trunk) = plan.egress {
-                    out.events.push(Event::Unsigned { call_id: request.call_id().unwrap_or_default().into(), trunk, error });
+                    out.events.push(Event::Unsigned {
+                        call_id: request.call_id().unwrap_or_default().into(),
+                        trunk,
+                        error,
+                    });
                 }
             }
         }

@@ -13,6 +13,7 @@ mod response_context;
 mod route;
 mod validate;
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -103,7 +104,8 @@ impl ContextKey {
 
 /// The proxy core of one worker.
 pub struct Proxy {
-    snapshot: Arc<Snapshot>,
+    /// Counted per worker, so that holding it during a message touches no memory that another core writes.
+    snapshot: Rc<Arc<Snapshot>>,
     layer: Layer,
     verifier: Verifier,
     contexts: Slab<(ContextKey, RequestContext)>,
@@ -123,12 +125,8 @@ pub struct Proxy {
 impl Proxy {
     /// A proxy with empty tables. `seed` must be unpredictable: identifiers are derived from it.
     pub fn new(snapshot: Arc<Snapshot>, seed: [u8; 32], now: Now) -> Self {
-        let (mut layer_key, mut key) = ([0u8; 16], [0u8; 16]);
-        for (i, byte) in seed.iter().enumerate() {
-            if let Some(slot) = layer_key.get_mut(i).or(key.get_mut(i.saturating_sub(16))) {
-                *slot = *byte;
-            }
-        }
+        let half = |from: usize| std::array::from_fn(|i| seed.get(from + i).copied().unwrap_or_default());
+        let (layer_key, key): ([u8; 16], [u8; 16]) = (half(0), half(16));
         Proxy {
             layer: Layer::new(snapshot.config.transaction.clone(), layer_key, now.instant),
             verifier: Verifier::new(snapshot.config.verifier.clone(), key),
@@ -141,7 +139,7 @@ impl Proxy {
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
-            snapshot,
+            snapshot: Rc::new(snapshot),
         }
     }
 
@@ -264,7 +262,9 @@ impl Proxy {
         let bytes = std::mem::take(&mut self.context(key)?.request);
         let mut index = std::mem::take(&mut self.spare_index);
         let limits = self.snapshot.config.parser.clone();
-        let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits).ok().map(|message| f(self, message));
+        let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
+            .ok()
+            .map(|message| f(self, message));
         self.spare_index = index;
         if let Some(context) = self.context(key) {
             context.request = bytes;

@@ -9,9 +9,9 @@ use super::request_context::{Attempt, Branch, BranchState, Plan, RequestContext}
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{forward, loop_check, ContextKey, Event, Now, NextHop, Output, Proxy, Timer, TrunkId, UdpOversize};
+use super::{ContextKey, Event, NextHop, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward, loop_check};
 use crate::sip::hop::{Hop, Transport};
-use crate::sip::{respond, Message, Method, Refusal, Via, MAGIC_COOKIE};
+use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
 
 /// What an OPTIONS to this element itself learns (RFC 3261 11.2): a proxy passes any method, so none is listed as refused.
@@ -65,7 +65,14 @@ impl Proxy {
     }
 
     /// Opens the server transaction and the context of a request.
-    fn open_context(&mut self, now: Now, source: Hop, ingress: TrunkId, loop_hash: u64, request: Message<'_>) -> Option<ContextKey> {
+    fn open_context(
+        &mut self,
+        now: Now,
+        source: Hop,
+        ingress: TrunkId,
+        loop_hash: u64,
+        request: Message<'_>,
+    ) -> Option<ContextKey> {
         let upstream = upstream_of(source, request.reply_via());
         let slot = self.contexts.vacant_key() as u64;
         let key = ContextKey(self.next_serial() << 32 | slot);
@@ -124,13 +131,21 @@ impl Proxy {
     }
 
     /// Sends the request to the next address of its plan; with none left, the best response goes upstream.
-    fn attempt(&mut self, now: Now, key: ContextKey, request: Message<'_>, pre: &preprocess::Preprocessed, out: &mut Output) {
+    fn attempt(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &preprocess::Preprocessed,
+        out: &mut Output,
+    ) {
         let Some(context) = self.context(key) else { return };
         if context.plan.attempts.is_empty() {
             return self.respond_local(now, key, request, 500, "No Next Hop", &[], out);
         }
         let attempt = context.plan.attempts.remove(0);
-        let (loop_hash, source, ingress, egress) = (context.loop_hash, context.source, context.ingress, context.plan.egress);
+        let (loop_hash, source, ingress, egress) =
+            (context.loop_hash, context.source, context.ingress, context.plan.egress);
         let lines = std::mem::take(&mut context.plan.lines);
         let Ok((client, branch)) = self.layer.reserve_client(key.0, loop_hash) else {
             self.stats.table_full += 1;
@@ -139,7 +154,9 @@ impl Proxy {
         let method = request.method().unwrap_or(Method::Other(b""));
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
-        let (Some(entry), Some(exit)) = (config.listener(source.local), config.listener(attempt.listener)) else { return };
+        let (Some(entry), Some(exit)) = (config.listener(source.local), config.listener(attempt.listener)) else {
+            return;
+        };
         let trunks = forward::is_record_routed(method).then_some((ingress, egress));
         let mut copy = forward::Copy {
             source: source.remote,
@@ -180,7 +197,12 @@ impl Proxy {
             let timer_c = (method == Method::Invite)
                 .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client }));
             if let Some(context) = self.context(key) {
-                context.branches.push(Branch { client: Some(client), id: client, state: BranchState::Calling, timer_c });
+                context.branches.push(Branch {
+                    client: Some(client),
+                    id: client,
+                    state: BranchState::Calling,
+                    timer_c,
+                });
             }
         }
         self.buffer = buffer;
@@ -221,7 +243,8 @@ impl Proxy {
     /// Cancels every branch that has no final response yet.
     pub(super) fn cancel_branches(&mut self, now: Now, key: ContextKey, lines: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
-        let pending: Vec<_> = context.branches.iter().filter(|b| !super::has_ended(b.state)).filter_map(|b| b.client).collect();
+        let pending: Vec<_> =
+            context.branches.iter().filter(|b| !super::has_ended(b.state)).filter_map(|b| b.client).collect();
         for client in pending {
             self.layer.cancel(now.instant, client, lines, &mut out.outbox);
         }
@@ -231,12 +254,14 @@ impl Proxy {
     fn forward_ack(&mut self, source: Hop, ack: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
-        let planned = config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
-            let pre = preprocess::preprocess(config, ack).ok().filter(|pre| pre.was_ours)?;
-            let plan = target::decide(config, ack, ingress, &pre).ok()?;
-            Some((pre, *plan.attempts.first()?))
-        });
-        let listeners = planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
+        let planned =
+            config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
+                let pre = preprocess::preprocess(config, ack).ok().filter(|pre| pre.was_ours)?;
+                let plan = target::decide(config, ack, ingress, &pre).ok()?;
+                Some((pre, *plan.attempts.first()?))
+            });
+        let listeners =
+            planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
         let (Some((pre, attempt)), Some((entry, exit))) = (planned, listeners) else {
             self.stats.dropped_requests += 1;
             return;
@@ -279,7 +304,15 @@ impl Proxy {
         self.respond_stateless(source, request, refusal.status, refusal.reason, lines, out);
     }
 
-    fn respond_stateless(&mut self, source: Hop, request: Message<'_>, status: u16, reason: &str, lines: &[u8], out: &mut Output) {
+    fn respond_stateless(
+        &mut self,
+        source: Hop,
+        request: Message<'_>,
+        status: u16,
+        reason: &str,
+        lines: &[u8],
+        out: &mut Output,
+    ) {
         let tag = self.tag_of(request);
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
             respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);

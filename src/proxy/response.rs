@@ -2,8 +2,8 @@
 
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
-use super::{has_ended, ContextKey, Event, Now, Output, Proxy, Timer};
-use crate::sip::{respond, Framing, Message, Name};
+use super::{ContextKey, Event, Now, Output, Proxy, Timer, has_ended};
+use crate::sip::{Framing, Message, Name, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
 /// RFC 3326 3.1, R-12.
@@ -120,7 +120,9 @@ impl Proxy {
                     Local::Unavailable => (500, "Server Internal Error"),
                     Local::Cancelled => (487, "Request Terminated"),
                 };
-                self.with_request(key, |proxy, request| proxy.respond_local(now, key, request, status, reason, &[], out));
+                self.with_request(key, |proxy, request| {
+                    proxy.respond_local(now, key, request, status, reason, &[], out)
+                });
             }
         }
         self.buffer = buffer;
@@ -212,7 +214,14 @@ impl Proxy {
     }
 
     /// 100 for an INVITE, at once (P-4).
-    pub(super) fn respond_trying_to(&mut self, now: Now, key: ContextKey, source: crate::sip::hop::Hop, request: Message<'_>, out: &mut Output) {
+    pub(super) fn respond_trying_to(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        source: crate::sip::hop::Hop,
+        request: Message<'_>,
+        out: &mut Output,
+    ) {
         let Some(server) = self.context(key).and_then(|c| c.server) else { return };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -243,7 +252,9 @@ impl Proxy {
     /// 101 to 199 restart Timer C, 100 does not.
     fn restart_timer_c(&mut self, now: Now, key: ContextKey, client: ClientId) {
         let after = self.snapshot.config.timer_c;
-        let Some(old) = self.context(key).and_then(|c| c.branch_mut(client)).and_then(|b| b.timer_c.take()) else { return };
+        let Some(old) = self.context(key).and_then(|c| c.branch_mut(client)).and_then(|b| b.timer_c.take()) else {
+            return;
+        };
         self.timers.cancel(old);
         let timer = self.timers.insert(now.instant + after, Timer::C { context: key, client });
         if let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) {

@@ -1,7 +1,7 @@
 //! Request validation (RFC 3261 16.3; sip-proxy V-4 to V-8). Syntax (V-1) is `sip`'s business.
 
-use super::loop_check;
 use super::Config;
+use super::loop_check;
 use crate::sip::{Message, Method, Name, Refusal, Scheme, Uri};
 
 /// What a valid request is.

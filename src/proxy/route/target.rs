@@ -6,8 +6,8 @@ use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS, Plan};
 use crate::proxy::{Config, NextHop, TrunkId};
-use crate::sip::hop::{is_sendable, ListenerId, Transport};
-use crate::sip::{split_subscriber, Message, NameAddr, Refusal, Scheme, Uri};
+use crate::sip::hop::{ListenerId, Transport, is_sendable};
+use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
 const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
 const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
@@ -82,7 +82,11 @@ fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
         .next_hops
         .iter()
         .take(MAX_ATTEMPTS)
-        .map(|hop| Attempt { hop: *hop, listener: leave_by(config, hop.transport, Some(trunk.listener)), keep_udp: false })
+        .map(|hop| Attempt {
+            hop: *hop,
+            listener: leave_by(config, hop.transport, Some(trunk.listener)),
+            keep_udp: false,
+        })
         .collect();
     Plan { egress: Some(egress), attempts, lines: Vec::new() }
 }
