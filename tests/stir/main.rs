@@ -1,0 +1,12 @@
+//! RFC 8224 and VESPER: what is signed, what is accepted, what is refused and by which code.
+#[allow(dead_code)]
+#[path = "../certificate/support.rs"]
+mod pki;
+mod support;
+
+mod authentication;
+mod compact;
+mod fetch;
+mod reason;
+mod shaken;
+mod vesper;
