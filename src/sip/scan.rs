@@ -317,16 +317,17 @@ fn read_status_line(text: &[u8]) -> Result<Start, Unusable> {
         _ => return Err(Unusable::Version),
     }
     let digits = span(text, 8, text.len()).iter().take_while(|b| b.is_ascii_digit()).count();
-    let status = text::decimal(span(text, 8, 8 + digits)).ok_or(Unusable::StartLine)?;
-    if digits != 3 || !(100..=699).contains(&status) {
-        return Err(Unusable::Status);
+    if digits == 0 {
+        return Err(Unusable::StartLine);
     }
+    let status = text::decimal(span(text, 8, 8 + digits)).filter(|s| digits == 3 && (100..=699).contains(s));
+    let status = status.ok_or(Unusable::Status)? as u16;
     let rest_start = match text.get(11) {
         None => 11,
         Some(b' ') => 12,
         Some(_) => return Err(Unusable::StartLine),
     };
-    Ok(Start { method_end: 0, rest_start, rest_end: text.len() as u32, status: status as u16, end: 0 })
+    Ok(Start { method_end: 0, rest_start, rest_end: text.len() as u32, status, end: 0 })
 }
 
 /// Applies the Content-Length rules; returns the end of the message in `bytes`.
