@@ -158,6 +158,38 @@ impl Run {
     }
 }
 
+/// One INVITE through both sides: received, answered, sent, rejected, acknowledged; then everything runs out.
+fn one_round(bench: &mut Bench, n: u32) {
+    let invite = Request { branch: format!("z9hG4bK{n}"), body: "v".repeat(300), ..Request::default() };
+    let server = bench.open(&invite);
+    bench.answer(server, &invite, 100);
+    let client = bench.send("INVITE");
+    bench.respond_to(&client, 180);
+    bench.answer(server, &invite, 180);
+    bench.layer.cancel(bench.now, client.id, b"Reason: SIP;cause=600\r\n", &mut bench.out);
+    bench.respond_to(&client, 487);
+    bench.answer(server, &invite, 487);
+    bench.receive(&ack_of(&invite));
+    bench.sent();
+    bench.events();
+}
+
+#[test]
+fn steady_state_makes_no_buffers() {
+    let mut bench = Bench::new(Transport::Udp);
+    let round = |bench: &mut Bench, n| {
+        (0..20).for_each(|m| one_round(bench, 20 * n + m));
+        bench.run_out();
+        assert_eq!(bench.live(), 0);
+        bench.events();
+    };
+    round(&mut bench, 0);
+    let made = bench.layer.buffers_made();
+    (1..50).for_each(|n| round(&mut bench, n));
+    assert_eq!(bench.layer.buffers_made(), made);
+    assert!(made > 0);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
