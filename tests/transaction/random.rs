@@ -177,7 +177,7 @@ fn one_round(bench: &mut Bench, n: u32) {
 #[test]
 fn steady_state_makes_no_buffers() {
     let mut bench = Bench::new(Transport::Udp);
-    let round = |bench: &mut Bench, n| {
+    let round = |bench: &mut Bench, n: u32| {
         (0..20).for_each(|m| one_round(bench, 20 * n + m));
         bench.run_out();
         assert_eq!(bench.live(), 0);
