@@ -275,10 +275,7 @@ impl Expiry<Box<str>, Entry> for EntryTtl {
 async fn serve(config: Config, tls: Arc<rustls::ClientConfig>, mut questions: mpsc::Receiver<Question>) {
     let cache: Cache<Box<str>, Entry> = Cache::builder()
         .max_capacity(config.cache_bytes)
-        .weigher(|url: &Box<str>, entry: &Entry| {
-            let chain = entry.result.as_ref().map_or(0, |chain| chain.iter().map(Vec::len).sum());
-            u32::try_from(url.len() + chain + 128).unwrap_or(u32::MAX)
-        })
+        .weigher(|url, entry| weight(url, entry))
         .expire_after(EntryTtl)
         .build();
     let permits = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
@@ -298,6 +295,12 @@ async fn serve(config: Config, tls: Arc<rustls::ClientConfig>, mut questions: mp
             answer(question, entry);
         });
     }
+}
+
+/// Bytes that an entry takes, near enough.
+fn weight(url: &impl AsRef<str>, entry: &Entry) -> u32 {
+    let chain = entry.result.as_ref().map_or(0, |chain| chain.iter().map(Vec::len).sum());
+    u32::try_from(url.as_ref().len() + chain + 128).unwrap_or(u32::MAX)
 }
 
 fn answer(question: Question, entry: Entry) {
