@@ -110,7 +110,8 @@ pub(crate) fn check_absolute(uri: &[u8]) -> Result<(), Malformed> {
         && uri.first().is_some_and(u8::is_ascii_alphabetic)
         && uri.get(colon) == Some(&b':')
         && !rest.is_empty()
-        && !rest.iter().any(|&b| b <= b' ' || matches!(b, b'"' | b'<' | b'>' | 0x7f));
+        // No early exit: this way it is a few vector instructions.
+        && !rest.iter().fold(false, |bad, &b| bad | (b <= b' ') | (b == b'"') | (b == b'<') | (b == b'>') | (b == 0x7f));
     if is_ok { Ok(()) } else { Err(Malformed) }
 }
 
