@@ -45,7 +45,7 @@ pub struct Config {
     pub t4: Duration,
     /// Timer D on UDP; 32 s, and not less where peers keep the standard timers: it does not scale with T1.
     pub timer_d: Duration,
-    /// Most server transactions at a time.
+    /// Most server transactions at a time. Each lives on for 32 s after a call, so this is 32 s of calls at the highest rate.
     pub max_server: usize,
     /// Most client transactions at a time. A CANCEL of this layer is not counted: there is at most one per INVITE.
     pub max_client: usize,
@@ -60,8 +60,8 @@ impl Default for Config {
             t2: Duration::from_secs(4),
             t4: Duration::from_secs(5),
             timer_d: Duration::from_secs(32),
-            max_server: 100_000,
-            max_client: 100_000,
+            max_server: 2_000_000,
+            max_client: 2_000_000,
             pooled_buffers: 1024,
         }
     }
