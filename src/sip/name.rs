@@ -103,6 +103,7 @@ const WINDOW: usize = 24;
 #[derive(Clone, Copy)]
 struct Slot {
     name: Name,
+    len: u8,
     words: [u64; 3],
     /// Clear: case bits of letters, and octets behind the name.
     mask: [u64; 3],
@@ -123,14 +124,14 @@ const fn slot(len: usize, first: u8, middle: u8, last: u8) -> u8 {
 #[allow(clippy::indexing_slicing)] // evaluated by the compiler, which checks the bounds
 const fn table() -> [Slot; 256] {
     // An empty slot matches nothing: its mask keeps every bit and no name begins with 0.
-    let mut t = [Slot { name: Name::Other, words: [0; 3], mask: [u64::MAX; 3] }; 256];
+    let mut t = [Slot { name: Name::Other, len: 0, words: [0; 3], mask: [u64::MAX; 3] }; 256];
     let mut i = 0;
     while i < LONG.len() {
         let (text, name) = LONG[i];
         assert!(text.len() < WINDOW, "a header name is too long for the window");
         let at = slot(text.len(), text[0], text[text.len() / 2], text[text.len() - 1]) as usize;
         assert!(matches!(t[at].name, Name::Other), "two header names share a slot: search other multipliers");
-        let mut entry = Slot { name, words: [0; 3], mask: [0; 3] };
+        let mut entry = Slot { name, len: text.len() as u8, words: [0; 3], mask: [0; 3] };
         let mut j = 0;
         while j < text.len() {
             let lower = text[j].to_ascii_lowercase();
@@ -175,7 +176,7 @@ impl Name {
     pub(crate) fn known_at(line: &[u8]) -> Option<(Self, usize)> {
         let window: &[u8; WINDOW] = line.first_chunk()?;
         let (chunks, _) = window.as_chunks::<8>();
-        let words = [0, 1, 2].map(|i| u64::from_le_bytes(chunks[i]));
+        let words = [u64::from_le_bytes(chunks[0]), u64::from_le_bytes(chunks[1]), u64::from_le_bytes(chunks[2])];
         let len = match (colon_in(words[0]), colon_in(words[1]), colon_in(words[2])) {
             (Some(n), _, _) => n,
             (_, Some(n), _) => n + 8,
@@ -190,7 +191,7 @@ impl Name {
             | (words[1] ^ entry.words[1]) & entry.mask[1]
             | (words[2] ^ entry.words[2]) & entry.mask[2];
         // A name that is only the beginning of this one differs in the octet that is the colon here, unless it is as long.
-        (differs == 0 && entry.name.as_str().len() == len).then_some((entry.name, len))
+        (differs == 0 && usize::from(entry.len) == len).then_some((entry.name, len))
     }
 
     /// The registered one-letter forms (H-3). `n` (Identity-Info) was withdrawn by RFC 8224.

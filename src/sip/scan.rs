@@ -199,7 +199,8 @@ fn scan_fields(lines: &mut Lines<'_>, mut at: usize, index: &mut Index, limits: 
 #[inline]
 fn push_field(bytes: &[u8], start: usize, newline: usize, index: &mut Index, limits: &Limits) -> bool {
     let Some((name, name_end, colon)) = read_name(bytes, start) else { return false };
-    let mut value_start = colon + 1;
+    // One SP is what nearly everybody writes.
+    let mut value_start = colon + 1 + usize::from(bytes.get(colon + 1) == Some(&b' '));
     while value_start < newline && bytes.get(value_start).is_some_and(|&b| text::is_lws(b)) {
         value_start += 1;
     }
