@@ -4,6 +4,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::cert::{AnchorError, LogListError, PemError};
+use crate::stir::authentication::{SignerError, SignerWarning};
+
 /// One mistake in a configuration file.
 #[derive(Debug)]
 pub struct Mistake {
@@ -99,16 +102,39 @@ pub enum Fault {
     Expired {
         /// The certificate's file.
         path: PathBuf,
-        /// End of validity as the certificate says it.
-        not_after: String,
+        /// End of its validity, Unix seconds.
+        not_after: i64,
     },
     /// A leaf certificate that is not valid yet.
     NotYetValid {
         /// The certificate's file.
         path: PathBuf,
-        /// Begin of validity as the certificate says it.
-        not_before: String,
+        /// Begin of its validity, Unix seconds.
+        not_before: i64,
     },
+    /// A file that is no PEM with certificates.
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: PemError,
+    },
+    /// A certificate that can not be a trust anchor.
+    Anchor {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: AnchorError,
+    },
+    /// A list of transparency logs that can not be read.
+    LogList {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: LogListError,
+    },
+    /// A credential that can not sign.
+    Signer(SignerError),
     /// Values that do not go together.
     Conflict {
         /// Why.
@@ -138,7 +164,9 @@ impl fmt::Display for Fault {
             Self::UnknownKey { nearest: None } => write!(f, "unknown key; remove it"),
             Self::Missing { expected } => write!(f, "missing; give {expected}"),
             Self::WrongType { found, expected } => write!(f, "is a {found}; give {expected}"),
-            Self::OutOfRange { range: (low, high) } => write!(f, "out of range; give a whole number from {low} to {high}"),
+            Self::OutOfRange { range: (low, high) } => {
+                write!(f, "out of range; give a whole number from {low} to {high}")
+            }
             Self::NoSuchChoice { found, choices } => write!(f, "\"{found}\" is none of \"{}\"", choices.join("\", \"")),
             Self::Unreadable { found, expected } => write!(f, "\"{found}\" can not be read; give {expected}"),
             Self::UnknownName { name, kind, known } if known.is_empty() => {
@@ -147,23 +175,41 @@ impl fmt::Display for Fault {
             Self::UnknownName { name, kind, known } => {
                 write!(f, "there is no {kind} \"{name}\"; there is \"{}\"", known.join("\", \""))
             }
-            Self::Duplicate { what, first_line } => write!(f, "{what} is used already on line {first_line}; choose another"),
+            Self::Duplicate { what, first_line } => {
+                write!(f, "{what} is used already on line {first_line}; choose another")
+            }
             Self::File { path, kind } => write!(f, "{}: {kind}", path.display()),
             Self::Content { path, expected } => write!(f, "{}: not {expected}", path.display()),
             Self::KeyMismatch { key, certificate } => {
                 let (key, certificate) = (key.display(), certificate.display());
-                write!(f, "{key} is not the private key of the first certificate in {certificate}; give the key it was issued for")
+                write!(
+                    f,
+                    "{key} is not the private key of the first certificate in {certificate}; give the key it was issued for"
+                )
             }
             Self::Expired { path, not_after } => {
-                write!(f, "{}: the first certificate expired {not_after}; renew it", path.display())
+                write!(f, "{}: the first certificate expired {}; renew it", path.display(), day(*not_after))
             }
             Self::NotYetValid { path, not_before } => {
-                write!(f, "{}: the first certificate is valid from {not_before} only; check the clock", path.display())
+                let day = day(*not_before);
+                write!(f, "{}: the first certificate is valid from {day} only; check the clock", path.display())
             }
+            Self::Pem { path, error } => write!(f, "{}: {error}; give a PEM file with certificates", path.display()),
+            Self::Anchor { path, error } => write!(f, "{}: {error}; remove it or give CA certificates", path.display()),
+            Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Signer(error) => write!(f, "{error}"),
             Self::Conflict { reason, remedy } => write!(f, "{reason}; {remedy}"),
             Self::TlsNotYet => write!(f, "TLS is not supported yet; use \"udp\" or \"tcp\""),
         }
     }
+}
+
+/// `2026-11-21 01:00:00 UTC`, or the bare number for times no calendar has.
+fn day(unix: i64) -> String {
+    time::OffsetDateTime::from_unix_timestamp(unix).map_or_else(
+        |_| unix.to_string(),
+        |t| format!("{} {:02}:{:02}:{:02} UTC", t.date(), t.hour(), t.minute(), t.second()),
+    )
 }
 
 /// All mistakes of a file, in order of lines. Never empty.
@@ -214,6 +260,13 @@ pub enum Warning {
         /// The file.
         path: PathBuf,
     },
+    /// A credential that signs, but not as it should.
+    Signer {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// What is remarked.
+        warning: SignerWarning,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -222,10 +275,16 @@ impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UdpWithoutTcp { listener } => {
-                write!(f, "listener \"{listener}\": UDP without TCP on the same address (RFC 3261 18.2.1); large requests have no way")
+                write!(
+                    f,
+                    "listener \"{listener}\": UDP without TCP on the same address (RFC 3261 18.2.1); large requests have no way"
+                )
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
-            Self::PrivateFetch => write!(f, "stir.fetch.allow_private_addresses: callers can make this host fetch from private networks"),
+            Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::PrivateFetch => {
+                write!(f, "stir.fetch.allow_private_addresses: callers can make this host fetch from private networks")
+            }
         }
     }
 }
@@ -255,11 +314,10 @@ impl<'a> Collector<'a> {
         line_of(self.text, offset)
     }
 
-    pub fn finish(mut self) -> Result<(), Mistakes> {
-        if self.list.is_empty() {
-            return Ok(());
-        }
-        self.list.sort_by_key(|mistake| mistake.line);
-        Err(Mistakes(self.list))
+    /// `Err` with everything noted so far, if anything is.
+    pub fn finish(&mut self) -> Result<(), Mistakes> {
+        let mut list = std::mem::take(&mut self.list);
+        list.sort_by_key(|mistake| mistake.line);
+        if list.is_empty() { Ok(()) } else { Err(Mistakes(list)) }
     }
 }

@@ -26,7 +26,12 @@ pub(super) struct At<T> {
 }
 
 impl<'a, 'c> Section<'a, 'c> {
-    pub fn new(table: &'a DeTable<'a>, span: Range<usize>, label: String, mistakes: &'c RefCell<Collector<'c>>) -> Self {
+    pub fn new(
+        table: &'a DeTable<'a>,
+        span: Range<usize>,
+        label: String,
+        mistakes: &'c RefCell<Collector<'c>>,
+    ) -> Self {
         Self { table, offset: span.start, label, asked: RefCell::default(), mistakes }
     }
 
@@ -56,6 +61,16 @@ impl<'a, 'c> Section<'a, 'c> {
     fn get(&self, key: &'static str) -> Option<&'a Spanned<DeValue<'a>>> {
         self.asked.borrow_mut().push(key);
         self.table.get(key)
+    }
+
+    /// Line of an offset in the file.
+    pub fn line(&self, offset: usize) -> usize {
+        self.mistakes.borrow().line(offset)
+    }
+
+    /// Whether the table lacks a key.
+    pub fn is_absent(&self, key: &'static str) -> bool {
+        self.get(key).is_none()
     }
 
     /// Where a key's value stands, or else the section.
@@ -102,7 +117,8 @@ impl<'a, 'c> Section<'a, 'c> {
     /// A whole number from `low` to `high`.
     pub fn number(&self, key: &'static str, (low, high): (u64, u64)) -> Option<u64> {
         let found = self.typed(key, "a whole number", DeValue::as_integer)?;
-        let number = u64::from_str_radix(found.value.as_str(), found.value.radix()).ok().filter(|n| (low..=high).contains(n));
+        let number =
+            u64::from_str_radix(found.value.as_str(), found.value.radix()).ok().filter(|n| (low..=high).contains(n));
         if number.is_none() {
             self.wrong(found.offset, key, Fault::OutOfRange { range: (low, high) });
         }
@@ -128,7 +144,12 @@ impl<'a, 'c> Section<'a, 'c> {
     }
 
     /// A string that `read` understands.
-    pub fn read<T>(&self, key: &'static str, expected: &'static str, read: impl FnOnce(&str) -> Option<T>) -> Option<At<T>> {
+    pub fn read<T>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+        read: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<At<T>> {
         let found = self.string(key)?;
         self.understood(key, found, expected, read)
     }
@@ -148,7 +169,12 @@ impl<'a, 'c> Section<'a, 'c> {
     }
 
     /// A string or a list of strings, each of which `read` understands.
-    pub fn read_list<T>(&self, key: &'static str, expected: &'static str, read: impl Fn(&str) -> Option<T>) -> Vec<At<T>> {
+    pub fn read_list<T>(
+        &self,
+        key: &'static str,
+        expected: &'static str,
+        read: impl Fn(&str) -> Option<T>,
+    ) -> Vec<At<T>> {
         let Some(spanned) = self.get(key) else { return Vec::new() };
         let single = [spanned];
         let items: Vec<_> = match spanned.get_ref() {
@@ -160,7 +186,11 @@ impl<'a, 'c> Section<'a, 'c> {
             let offset = item.span().start;
             match item.get_ref().as_str() {
                 Some(value) => list.extend(self.understood(key, At { value, offset }, expected, &read)),
-                None => self.wrong(offset, key, Fault::WrongType { found: item.get_ref().type_str(), expected: "a \"string\"" }),
+                None => self.wrong(
+                    offset,
+                    key,
+                    Fault::WrongType { found: item.get_ref().type_str(), expected: "a \"string\"" },
+                ),
             }
         }
         list

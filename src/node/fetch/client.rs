@@ -16,14 +16,14 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::guard::{self, Target};
-use super::{Chain, Config, FetchError};
+use super::{Config, FetchError};
 
 /// Addresses of one host that are tried before the fetch fails.
 const MAX_ADDRESSES: usize = 2;
 
 /// A chain as it came, and how long the server says it may be kept.
 pub(super) struct Fetched {
-    pub chain: Chain,
+    pub certificates: Arc<[Vec<u8>]>,
     pub max_age: Option<Duration>,
 }
 
@@ -52,7 +52,7 @@ impl Client {
         }
         let max_age = max_age(response.headers());
         let body = self.read(response.into_body()).await?;
-        Ok(Fetched { chain: certificates(&body, self.config.max_certificates)?, max_age })
+        Ok(Fetched { certificates: certificates(&body, self.config.max_certificates)?, max_age })
     }
 
     /// The address is checked after resolution and used for the connection: a second lookup could answer otherwise.
@@ -131,7 +131,7 @@ fn max_age(headers: &HeaderMap) -> Option<Duration> {
 }
 
 /// PEM with up to `max` certificates, or one certificate as DER.
-fn certificates(body: &[u8], max: usize) -> Result<Chain, FetchError> {
+fn certificates(body: &[u8], max: usize) -> Result<Arc<[Vec<u8>]>, FetchError> {
     let mut chain: Vec<Vec<u8>> = Vec::new();
     for certificate in CertificateDer::pem_slice_iter(body) {
         match certificate {

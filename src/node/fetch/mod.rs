@@ -21,9 +21,23 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use self::client::{Client, Fetched};
 use super::clock;
+use crate::stir::FetchFailure;
+use crate::stir::verification::FetchedChain;
 
-/// A fetched chain, DER, leaf first; not validated.
-pub type Chain = Arc<[Vec<u8>]>;
+/// A fetched chain; not validated. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chain {
+    /// DER, leaf first.
+    pub certificates: Arc<[Vec<u8>]>,
+    /// Unix seconds until which it is kept: after that the server is asked anew.
+    pub fresh_until: i64,
+}
+
+impl From<Chain> for FetchedChain {
+    fn from(chain: Chain) -> Self {
+        Self { certificates: chain.certificates.to_vec(), fresh_until: chain.fresh_until }
+    }
+}
 
 /// Settings of the side door.
 #[derive(Clone, Debug)]
@@ -132,13 +146,30 @@ impl fmt::Display for FetchError {
 
 impl std::error::Error for FetchError {}
 
+impl From<FetchError> for FetchFailure {
+    fn from(error: FetchError) -> Self {
+        match error {
+            FetchError::UrlRefused
+            | FetchError::SchemeRefused
+            | FetchError::PortRefused(_)
+            | FetchError::AddressRefused(_) => Self::Blocked,
+            FetchError::Resolve => Self::Name,
+            FetchError::Connect(_) => Self::Connect,
+            FetchError::Tls(_) => Self::Tls,
+            FetchError::Http | FetchError::NotCertificates => Self::NotCertificates,
+            FetchError::Status(status) => Self::Status(status),
+            FetchError::TooLarge | FetchError::TooManyCertificates => Self::TooLarge,
+            FetchError::Timeout => Self::Timeout,
+            FetchError::Busy => Self::Busy,
+        }
+    }
+}
+
 /// Why the side door does not open.
 #[derive(Debug)]
 pub enum FetchStartError {
     /// The extra CA file can not be read or holds no certificate.
     CaFile(PathBuf),
-    /// No trusted root at all: neither the system's nor an extra one.
-    NoRoots,
     /// The thread or its runtime did not start.
     Thread(io::Error),
 }
@@ -147,7 +178,6 @@ impl fmt::Display for FetchStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CaFile(path) => write!(f, "{}: no readable certificate", path.display()),
-            Self::NoRoots => write!(f, "no trusted root for HTTPS: install ca-certificates or set stir.fetch.ca_file"),
             Self::Thread(error) => write!(f, "fetch thread: {error}"),
         }
     }
@@ -248,12 +278,13 @@ fn tls_config(config: &Config) -> Result<rustls::ClientConfig, FetchStartError> 
         }
     }
     if roots.is_empty() {
-        return Err(FetchStartError::NoRoots);
+        tracing::warn!(
+            "no trusted root for HTTPS: no x5u can be fetched; install ca-certificates or set stir.fetch.ca_file"
+        );
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let versions = rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions();
-    // The provider carries both protocol versions; a build without them has nothing to offer.
-    let builder = versions.map_err(|_| FetchStartError::NoRoots)?;
+    let builder = versions.expect("the provider is built with TLS 1.2 and 1.3");
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
@@ -273,11 +304,8 @@ impl Expiry<Box<str>, Entry> for EntryTtl {
 }
 
 async fn serve(config: Config, tls: Arc<rustls::ClientConfig>, mut questions: mpsc::Receiver<Question>) {
-    let cache: Cache<Box<str>, Entry> = Cache::builder()
-        .max_capacity(config.cache_bytes)
-        .weigher(|url, entry| weight(url, entry))
-        .expire_after(EntryTtl)
-        .build();
+    let cache: Cache<Box<str>, Entry> =
+        Cache::builder().max_capacity(config.cache_bytes).weigher(weight).expire_after(EntryTtl).build();
     let permits = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
     let client = Arc::new(Client::new(config.clone(), tls));
     while let Some(question) = questions.recv().await {
@@ -299,7 +327,7 @@ async fn serve(config: Config, tls: Arc<rustls::ClientConfig>, mut questions: mp
 
 /// Bytes that an entry takes, near enough.
 fn weight(url: &impl AsRef<str>, entry: &Entry) -> u32 {
-    let chain = entry.result.as_ref().map_or(0, |chain| chain.iter().map(Vec::len).sum());
+    let chain = entry.result.as_ref().map_or(0, |chain| chain.certificates.iter().map(Vec::len).sum());
     u32::try_from(url.as_ref().len() + chain + 128).unwrap_or(u32::MAX)
 }
 
@@ -313,10 +341,11 @@ fn entry_of(fetched: Result<Fetched, FetchError>, config: &Config, unix: i64) ->
         Ok(fetched) => {
             let wanted =
                 fetched.max_age.unwrap_or(config.max_ttl).clamp(config.min_ttl, config.max_ttl.max(config.min_ttl));
-            let left = fetched.chain.first().and_then(|leaf| seconds_left(leaf, unix)).unwrap_or(0);
+            let left = fetched.certificates.first().and_then(|leaf| seconds_left(leaf, unix)).unwrap_or(0);
             // A leaf that is over is kept like a failure, so that its replacement is seen soon.
             let ttl = if left == 0 { config.negative_ttl } else { wanted.min(Duration::from_secs(left)) };
-            Entry { result: Ok(fetched.chain), ttl }
+            let fresh_until = unix.saturating_add_unsigned(ttl.as_secs());
+            Entry { result: Ok(Chain { certificates: fetched.certificates, fresh_until }), ttl }
         }
         Err(error) => Entry { result: Err(error), ttl: config.negative_ttl },
     }

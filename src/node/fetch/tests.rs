@@ -124,7 +124,7 @@ async fn a_chain_is_fetched_once_for_many_who_ask() {
     let mut seen = Vec::new();
     for _ in 0..10 {
         let answered = answers.recv().await.unwrap();
-        assert_eq!(answered.result.unwrap().as_ref(), server.chain);
+        assert_eq!(answered.result.unwrap().certificates.as_ref(), server.chain);
         seen.push(answered.id);
     }
     seen.sort_unstable();
@@ -203,7 +203,7 @@ fn lifetimes_follow_the_server_within_bounds_and_end_with_the_leaf() {
     let leaf = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.der().to_vec();
     let unix = clock::unix();
     let ttl = |max_age: Option<u64>, unix| {
-        let fetched = Fetched { chain: vec![leaf.clone()].into(), max_age: max_age.map(Duration::from_secs) };
+        let fetched = Fetched { certificates: vec![leaf.clone()].into(), max_age: max_age.map(Duration::from_secs) };
         entry_of(Ok(fetched), &config, unix).ttl
     };
     assert_eq!(ttl(Some(0), unix), config.min_ttl);
