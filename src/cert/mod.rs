@@ -9,6 +9,7 @@ mod cache;
 mod certificate;
 mod claim_constraints;
 pub(crate) mod der;
+pub mod lint;
 mod log_list;
 pub mod oid;
 mod path;

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use aws_lc_rs::{
-    digest::{SHA256, digest},
+    digest::{SHA1_FOR_LEGACY_USE_ONLY, SHA256, digest},
     signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey},
 };
 
@@ -296,6 +296,13 @@ pub(crate) fn log_key(point: &[u8]) -> Option<ParsedPublicKey> {
 pub fn sha256(octets: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     out.copy_from_slice(digest(&SHA256, octets).as_ref());
+    out
+}
+
+/// SHA-1, for RFC 5280's key identifiers only.
+pub(crate) fn sha1(octets: &[u8]) -> [u8; 20] {
+    let mut out = [0; 20];
+    out.copy_from_slice(digest(&SHA1_FOR_LEGACY_USE_ONLY, octets).as_ref());
     out
 }
 
