@@ -6,6 +6,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use rcgen::{CertificateParams, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SerialNumber};
 
 use super::log::{LogError, TransparencyLog};
+use crate::cert::lint::{Finding, Level, Profile, lint};
 use crate::cert::sct::tbs_without;
 use crate::cert::{
     Certificate, CertificateError, Encompassed, ScopeExcess, SctList, SctListError, TbsError, TnAuthList, TnAuthListError, oid,
@@ -65,6 +66,8 @@ pub enum IssueError {
     Tbs(TbsError),
     /// Precertificate and certificate differ in more than poison and SCT list.
     TbsDiffers,
+    /// The certificate would break its profile; nothing was signed with the authority's key.
+    Lint(Finding),
     /// What was made can not be read again.
     Unreadable(CertificateError),
 }
@@ -77,7 +80,7 @@ impl fmt::Display for IssueError {
             Self::DnsName { name } => write!(f, "{name:?} is not a host name in lower case"),
             Self::ContradictoryClaim { claim } => write!(f, "the claim {claim} is both demanded and excluded"),
             Self::TnAuthList(error) => error.fmt(f),
-            Self::OutsideScope(excess) => write!(f, "the authority may not certify {:?}", excess.entry),
+            Self::OutsideScope(excess) => write!(f, "the authority may not certify {}", excess.entry),
             Self::UnprovenScope => f.write_str("the authority's own list does not name all of the numbers"),
             Self::OutlivesIssuer { not_after } => write!(f, "the issuer's certificate ends before, at {not_after}"),
             Self::Date { unix } => write!(f, "no certificate can express the time {unix}"),
@@ -88,6 +91,7 @@ impl fmt::Display for IssueError {
             Self::SctList(error) => error.fmt(f),
             Self::Tbs(error) => error.fmt(f),
             Self::TbsDiffers => f.write_str("precertificate and certificate differ in more than poison and SCT list"),
+            Self::Lint(finding) => write!(f, "the certificate would break its profile: {}", finding.sentence),
             Self::Unreadable(error) => write!(f, "what was issued can not be read again: {error}"),
         }
     }
@@ -107,9 +111,22 @@ pub enum Transparency<'a> {
 /// An authority: its certificate and key.
 pub struct Authority {
     certificate: Certificate,
+    params: CertificateParams,
+    key: KeyPair,
     spki: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
 }
+
+/// What a certificate is held against before the authority's key touches it.
+#[derive(Clone, Copy)]
+enum Draft<'a> {
+    /// An STI certificate with this scope.
+    Sti(Profile, Option<&'a TnAuthList>),
+    /// A certificate of the web.
+    Web,
+}
+
+/// Lint rules that only a finished certificate can satisfy: the draft has poison in the SCT list's place, or neither.
+const RULES_FOR_FINISHED: [&str; 2] = ["precertificate", "vesper_scts"];
 
 impl Authority {
     /// A trust anchor under a new P-256 key.
@@ -130,14 +147,15 @@ impl Authority {
     pub fn subordinate(&self, profile: &AuthorityProfile) -> Result<Self, IssueError> {
         let key = KeyPair::generate().map_err(IssueError::Encoding)?;
         let params = identified(profile.params()?, &key)?;
-        let der = self.sign(&params, profile.scope.as_ref(), &key)?;
+        let draft = if profile.shaken.is_some() { Draft::Sti(Profile::Shaken, profile.scope.as_ref()) } else { Draft::Web };
+        let der = self.sign(&params, draft, &key)?;
         Self::new(&der, params, key)
     }
 
     fn new(der: &[u8], params: CertificateParams, key: KeyPair) -> Result<Self, IssueError> {
         let certificate = Certificate::from_der(der).map_err(IssueError::Unreadable)?;
         let spki = key.subject_public_key_info();
-        Ok(Self { certificate, spki, issuer: Issuer::new(params, key) })
+        Ok(Self { certificate, params, key, spki })
     }
 
     /// The authority's own certificate.
@@ -149,7 +167,7 @@ impl Authority {
     /// The authority's key, to be stored.
     #[must_use]
     pub fn key(&self) -> &KeyPair {
-        self.issuer.key()
+        &self.key
     }
 
     /// Issues a VESPER delegate certificate for `key` at `now` (Unix seconds): DER.
@@ -167,8 +185,9 @@ impl Authority {
         transparency: Transparency<'_>,
     ) -> Result<Vec<u8>, IssueError> {
         let mut params = identified(profile.params(now)?, key)?;
+        let draft = Draft::Sti(Profile::Vesper, Some(&profile.scope));
         let logs = match transparency {
-            Transparency::Omit => return self.sign(&params, Some(&profile.scope), key),
+            Transparency::Omit => return self.sign(&params, draft, key),
             Transparency::Embed([]) => return Err(IssueError::NoLog),
             Transparency::Embed(logs) => logs,
         };
@@ -176,7 +195,7 @@ impl Authority {
         let mut poison = profile::extension(&oid::PRECERTIFICATE_POISON, vec![5, 0]);
         poison.set_criticality(true);
         params.custom_extensions.push(poison);
-        let precertificate = self.sign(&params, Some(&profile.scope), key)?;
+        let precertificate = self.sign(&params, draft, key)?;
 
         let timestamp = u64::try_from(now).map_err(|_| IssueError::Date { unix: now })?.saturating_mul(1000);
         let scts: Result<Vec<_>, _> =
@@ -184,7 +203,7 @@ impl Authority {
         let list = SctList::to_extension(&scts.map_err(IssueError::Log)?).map_err(IssueError::SctList)?;
         params.custom_extensions.pop();
         params.custom_extensions.push(profile::extension(&oid::SCT_LIST, list));
-        let certificate = self.sign(&params, Some(&profile.scope), key)?;
+        let certificate = self.sign(&params, draft, key)?;
         check_correspondence(&precertificate, &certificate)?;
         Ok(certificate)
     }
@@ -199,7 +218,8 @@ impl Authority {
         key: &impl PublicKeyData,
         now: i64,
     ) -> Result<Vec<u8>, IssueError> {
-        self.sign(&identified(profile.params(now)?, key)?, Some(&profile.scope()?), key)
+        let scope = profile.scope()?;
+        self.sign(&identified(profile.params(now)?, key)?, Draft::Sti(Profile::Shaken, Some(&scope)), key)
     }
 
     /// Issues a TLS certificate for `key` at `now` (Unix seconds): DER.
@@ -207,27 +227,55 @@ impl Authority {
     /// # Errors
     /// [`IssueError`].
     pub fn issue_tls(&self, profile: &TlsProfile, key: &impl PublicKeyData, now: i64) -> Result<Vec<u8>, IssueError> {
-        self.sign(&identified(profile.params(now)?, key)?, None, key)
+        self.sign(&identified(profile.params(now)?, key)?, Draft::Web, key)
     }
 
-    /// Signs what this authority may certify.
+    /// Signs what this authority may certify and what its profile allows.
     fn sign(
         &self,
         params: &CertificateParams,
-        scope: Option<&TnAuthList>,
+        draft: Draft<'_>,
         key: &impl PublicKeyData,
     ) -> Result<Vec<u8>, IssueError> {
         let not_after = self.certificate.not_after();
         if params.not_after.unix_timestamp() > not_after {
             return Err(IssueError::OutlivesIssuer { not_after });
         }
-        if let (Some(Ok(own)), Some(scope)) = (self.certificate.tn_auth_list(), scope) {
-            if own.encompasses(scope).map_err(IssueError::OutsideScope)? != Encompassed::Proven {
+        if let Draft::Sti(profile, scope) = draft {
+            if let (Some(Ok(own)), Some(scope)) = (self.certificate.tn_auth_list(), scope)
+                && own.encompasses(scope).map_err(IssueError::OutsideScope)? != Encompassed::Proven
+            {
                 return Err(IssueError::UnprovenScope);
             }
+            self.lint_draft(params, profile, key)?;
         }
-        let certificate = params.signed_by(key, &self.issuer).map_err(IssueError::Encoding)?;
-        Ok(certificate.der().to_vec())
+        self.encode(params, key, &self.key)
+    }
+
+    /// Lints the certificate under a key of no meaning: what breaks its profile never carries the authority's signature.
+    fn lint_draft(
+        &self,
+        params: &CertificateParams,
+        profile: Profile,
+        key: &impl PublicKeyData,
+    ) -> Result<(), IssueError> {
+        let throwaway = KeyPair::generate().map_err(IssueError::Encoding)?;
+        let draft = Certificate::from_der(&self.encode(params, key, &throwaway)?).map_err(IssueError::Unreadable)?;
+        let broken = |finding: &Finding| finding.level == Level::Error && !RULES_FOR_FINISHED.contains(&finding.id);
+        match lint(&draft, profile).into_iter().find(broken) {
+            Some(finding) => Err(IssueError::Lint(finding)),
+            None => Ok(()),
+        }
+    }
+
+    fn encode(
+        &self,
+        params: &CertificateParams,
+        key: &impl PublicKeyData,
+        signing_key: &KeyPair,
+    ) -> Result<Vec<u8>, IssueError> {
+        let issuer = Issuer::from_params(&self.params, signing_key);
+        Ok(params.signed_by(key, &issuer).map_err(IssueError::Encoding)?.der().to_vec())
     }
 }
 
