@@ -3,13 +3,14 @@
 use std::fmt;
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use rcgen::{CertificateParams, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SerialNumber};
+use rcgen::{CertificateParams, CustomExtension, Issuer, KeyIdMethod, KeyPair, PublicKeyData, SerialNumber};
 
 use super::log::{LogError, TransparencyLog};
 use crate::cert::lint::{Finding, Level, Profile, lint};
 use crate::cert::sct::tbs_without;
 use crate::cert::{
-    Certificate, CertificateError, Encompassed, ScopeExcess, SctList, SctListError, TbsError, TnAuthList, TnAuthListError, oid,
+    Certificate, CertificateError, ClaimConstraintsError, Encompassed, ScopeExcess, SctList, SctListError, TbsError,
+    TnAuthList, TnAuthListError, der, oid,
 };
 
 pub mod profile;
@@ -38,6 +39,8 @@ pub enum IssueError {
     },
     /// The TNAuthList asked for is malformed.
     TnAuthList(TnAuthListError),
+    /// The claim constraints asked for are malformed.
+    ClaimConstraints(ClaimConstraintsError),
     /// The authority's own TNAuthList does not hold an entry (RFC 9060 section 4.1).
     OutsideScope(ScopeExcess),
     /// The authority's own TNAuthList holds a number through a service provider code only, which proves nothing to a verifier.
@@ -80,6 +83,7 @@ impl fmt::Display for IssueError {
             Self::DnsName { name } => write!(f, "{name:?} is not a host name in lower case"),
             Self::ContradictoryClaim { claim } => write!(f, "the claim {claim} is both demanded and excluded"),
             Self::TnAuthList(error) => error.fmt(f),
+            Self::ClaimConstraints(error) => error.fmt(f),
             Self::OutsideScope(excess) => write!(f, "the authority may not certify {}", excess.entry),
             Self::UnprovenScope => f.write_str("the authority's own list does not name all of the numbers"),
             Self::OutlivesIssuer { not_after } => write!(f, "the issuer's certificate ends before, at {not_after}"),
@@ -125,8 +129,8 @@ enum Draft<'a> {
     Web,
 }
 
-/// Lint rules that only a finished certificate can satisfy: the draft has poison in the SCT list's place, or neither.
-const RULES_FOR_FINISHED: [&str; 2] = ["precertificate", "vesper_scts"];
+/// The lint rule that only a finished certificate can satisfy: the logs sign last.
+const RULE_FOR_FINISHED: &str = "vesper_scts";
 
 impl Authority {
     /// A trust anchor under a new P-256 key.
@@ -147,7 +151,8 @@ impl Authority {
     pub fn subordinate(&self, profile: &AuthorityProfile) -> Result<Self, IssueError> {
         let key = KeyPair::generate().map_err(IssueError::Encoding)?;
         let params = identified(profile.params()?, &key)?;
-        let draft = if profile.shaken.is_some() { Draft::Sti(Profile::Shaken, profile.scope.as_ref()) } else { Draft::Web };
+        let draft =
+            if profile.shaken.is_some() { Draft::Sti(Profile::Shaken, profile.scope.as_ref()) } else { Draft::Web };
         let der = self.sign(&params, draft, &key)?;
         Self::new(&der, params, key)
     }
@@ -185,17 +190,14 @@ impl Authority {
         transparency: Transparency<'_>,
     ) -> Result<Vec<u8>, IssueError> {
         let mut params = identified(profile.params(now)?, key)?;
-        let draft = Draft::Sti(Profile::Vesper, Some(&profile.scope));
+        self.admit(&params, Draft::Sti(Profile::Vesper, Some(&profile.scope)), key)?;
         let logs = match transparency {
-            Transparency::Omit => return self.sign(&params, draft, key),
+            Transparency::Omit => return self.encode(&params, key, &self.key),
             Transparency::Embed([]) => return Err(IssueError::NoLog),
             Transparency::Embed(logs) => logs,
         };
-        // RFC 6962 section 3.1: critical, ASN.1 NULL.
-        let mut poison = profile::extension(&oid::PRECERTIFICATE_POISON, vec![5, 0]);
-        poison.set_criticality(true);
-        params.custom_extensions.push(poison);
-        let precertificate = self.sign(&params, draft, key)?;
+        params.custom_extensions.push(poison());
+        let precertificate = self.encode(&params, key, &self.key)?;
 
         let timestamp = u64::try_from(now).map_err(|_| IssueError::Date { unix: now })?.saturating_mul(1000);
         let scts: Result<Vec<_>, _> =
@@ -203,7 +205,7 @@ impl Authority {
         let list = SctList::to_extension(&scts.map_err(IssueError::Log)?).map_err(IssueError::SctList)?;
         params.custom_extensions.pop();
         params.custom_extensions.push(profile::extension(&oid::SCT_LIST, list));
-        let certificate = self.sign(&params, draft, key)?;
+        let certificate = self.encode(&params, key, &self.key)?;
         check_correspondence(&precertificate, &certificate)?;
         Ok(certificate)
     }
@@ -230,13 +232,19 @@ impl Authority {
         self.sign(&identified(profile.params(now)?, key)?, Draft::Web, key)
     }
 
-    /// Signs what this authority may certify and what its profile allows.
+    /// Signs what [`admit`](Self::admit) lets pass.
     fn sign(
         &self,
         params: &CertificateParams,
         draft: Draft<'_>,
         key: &impl PublicKeyData,
     ) -> Result<Vec<u8>, IssueError> {
+        self.admit(params, draft, key)?;
+        self.encode(params, key, &self.key)
+    }
+
+    /// Refuses what this authority may not certify, and what breaks its profile.
+    fn admit(&self, params: &CertificateParams, draft: Draft<'_>, key: &impl PublicKeyData) -> Result<(), IssueError> {
         let not_after = self.certificate.not_after();
         if params.not_after.unix_timestamp() > not_after {
             return Err(IssueError::OutlivesIssuer { not_after });
@@ -249,7 +257,7 @@ impl Authority {
             }
             self.lint_draft(params, profile, key)?;
         }
-        self.encode(params, key, &self.key)
+        Ok(())
     }
 
     /// Lints the certificate under a key of no meaning: what breaks its profile never carries the authority's signature.
@@ -261,7 +269,7 @@ impl Authority {
     ) -> Result<(), IssueError> {
         let throwaway = KeyPair::generate().map_err(IssueError::Encoding)?;
         let draft = Certificate::from_der(&self.encode(params, key, &throwaway)?).map_err(IssueError::Unreadable)?;
-        let broken = |finding: &Finding| finding.level == Level::Error && !RULES_FOR_FINISHED.contains(&finding.id);
+        let broken = |finding: &Finding| finding.level == Level::Error && finding.id != RULE_FOR_FINISHED;
         match lint(&draft, profile).into_iter().find(broken) {
             Some(finding) => Err(IssueError::Lint(finding)),
             None => Ok(()),
@@ -295,6 +303,13 @@ pub fn check_correspondence(precertificate: &[u8], certificate: &[u8]) -> Result
     if recorded == issued { Ok(()) } else { Err(IssueError::TbsDiffers) }
 }
 
+/// RFC 6962 section 3.1: critical, ASN.1 NULL.
+fn poison() -> CustomExtension {
+    let mut poison = profile::extension(&oid::PRECERTIFICATE_POISON, vec![der::NULL, 0]);
+    poison.set_criticality(true);
+    poison
+}
+
 /// Gives the certificate a serial number of 126 random bits and the key's identifier, SHA-1 of the key (RFC 5280 section 4.2.1.2).
 fn identified(mut params: CertificateParams, key: &impl PublicKeyData) -> Result<CertificateParams, IssueError> {
     let mut serial = [0; 16];
@@ -305,4 +320,45 @@ fn identified(mut params: CertificateParams, key: &impl PublicKeyData) -> Result
     let identifier = digest(&SHA1_FOR_LEGACY_USE_ONLY, key.der_bytes());
     params.key_identifier_method = KeyIdMethod::PreSpecified(identifier.as_ref().to_vec());
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use profile::Name;
+
+    const NOW: i64 = 1_795_132_800;
+
+    #[test]
+    fn habit_13_a_certificate_that_no_log_recorded_is_not_handed_out() {
+        let name = |text: &str| text.to_owned();
+        let subject = Name { country: name("US"), organization: name("Test"), common_name: name("Test") };
+        let root = Authority::root(&AuthorityProfile {
+            subject,
+            scope: None,
+            path_length: 0,
+            not_before: NOW,
+            not_after: NOW + 86_400,
+            shaken: None,
+        })
+        .unwrap();
+        let key = KeyPair::generate().unwrap();
+        let params = |dns_name: &str| {
+            let profile = TlsProfile { dns_name: name(dns_name), lifetime: 3600 };
+            let mut params = identified(profile.params(NOW).unwrap(), &key).unwrap();
+            params.serial_number = Some(SerialNumber::from_slice(&[0x40; 16]));
+            params
+        };
+        let with = |mut params: CertificateParams, extension| {
+            params.custom_extensions.push(extension);
+            root.encode(&params, &key, &root.key).unwrap()
+        };
+        let scts = || profile::extension(&oid::SCT_LIST, vec![der::OCTET_STRING, 0]);
+        let precertificate = with(params("a.example"), poison());
+        let certificate = with(params("a.example"), scts());
+        check_correspondence(&precertificate, &certificate).unwrap();
+        let other = with(params("b.example"), scts());
+        assert!(matches!(check_correspondence(&precertificate, &other), Err(IssueError::TbsDiffers)));
+        assert!(matches!(check_correspondence(&certificate, &certificate), Err(IssueError::Tbs(TbsError::Absent))));
+    }
 }
