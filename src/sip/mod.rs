@@ -15,6 +15,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod check;
+mod compare;
 mod cseq;
 pub mod date;
 mod error;
@@ -33,10 +34,12 @@ mod patch;
 pub mod respond;
 mod scan;
 pub mod stream;
+mod tel;
 pub mod text;
 mod uri;
 mod via;
 
+pub use check::RequestKeys;
 pub use cseq::CSeq;
 pub use error::{DropReason, Refusal, Unusable};
 pub use hop::{ConnectionId, Hop, ListenerId, Transport};
@@ -51,6 +54,7 @@ pub use name_addr::NameAddr;
 pub use params::{Param, Params};
 pub use patch::Patch;
 pub use scan::{Framing, parse};
+pub use tel::TelUri;
 pub use text::Malformed;
 pub use uri::{Scheme, Subscriber, Uri, UriParams, is_number, request_uri_repaired, split_subscriber};
 pub use via::{MAGIC_COOKIE, Via};

@@ -84,7 +84,7 @@ impl<'a> Uri<'a> {
 
     /// The URI parameters in order.
     pub fn params(&self) -> UriParams<'a> {
-        UriParams { rest: self.params }
+        UriParams::new(self.params)
     }
 
     /// The value of a parameter: `None` if absent, `Some(None)` if it has no value.
@@ -165,6 +165,13 @@ fn split_equals(part: &[u8]) -> (&[u8], Option<&[u8]>) {
 #[derive(Debug, Clone)]
 pub struct UriParams<'a> {
     rest: &'a [u8],
+}
+
+impl<'a> UriParams<'a> {
+    /// Over text that begins with `;`, or is empty.
+    pub(crate) fn new(rest: &'a [u8]) -> Self {
+        Self { rest }
+    }
 }
 
 impl<'a> Iterator for UriParams<'a> {

@@ -46,6 +46,8 @@ pub(crate) struct ViaSpans {
     value: Span,
     transport: Span,
     host: Span,
+    /// The host, if it is an address.
+    address: Option<IpAddr>,
     /// 0 without one.
     port: u16,
     params: u32,
@@ -159,9 +161,13 @@ impl<'a> Via<'a> {
         self.spans.host.of(self.bytes)
     }
 
-    /// sent-by host, read. Its syntax was checked when the Via was.
+    /// sent-by host, read.
     pub fn host_parsed(self) -> Host<'a> {
-        Host::parse(self.host()).unwrap_or(Host::Name(self.host()))
+        match self.spans.address {
+            Some(IpAddr::V4(v4)) => Host::V4(v4),
+            Some(IpAddr::V6(v6)) => Host::V6(v6),
+            None => Host::Name(self.host()),
+        }
     }
 
     /// sent-by port, if written.
@@ -219,7 +225,7 @@ impl<'a> Via<'a> {
             self.spans.rport.map(|(range, _)| Stamp { range: range.range(), kind: StampKind::Rport(source.port()) });
         let is_needed = rport.is_some()
             || self.spans.received.is_some()
-            || self.host_parsed().ip().map(|ip| ip.to_canonical()) != Some(source_ip);
+            || self.spans.address.map(|ip| ip.to_canonical()) != Some(source_ip);
         let received = is_needed.then(|| Stamp {
             range: self.spans.received.map_or(end..end, |(range, _)| range.range()),
             kind: StampKind::Received(source_ip),
@@ -275,7 +281,7 @@ fn read_sent_by(bytes: &[u8], at: usize, spans: &mut ViaSpans) -> Result<usize, 
     let rest = text::span(bytes, at, bytes.len());
     let end = at + host::extent(rest).ok_or(Malformed)?;
     spans.host = Span::new(at..end);
-    Host::parse(spans.host.of(bytes))?;
+    spans.address = Host::parse(spans.host.of(bytes))?.ip();
     let colon = text::skip_lws(bytes, end);
     if bytes.get(colon) != Some(&b':') {
         return Ok(end);
