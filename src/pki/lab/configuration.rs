@@ -70,8 +70,7 @@ name = \"acme\"
 certificate = \"acme/sti.pem\"
 key = \"acme/sti.key\"
 x5u = \"{x5u}\"
-ppt = \"base\"
-chain = \"x5c\"
+profile = \"vesper\"
 
 # One number of Globex is reached over TCP, the others over UDP.
 [[route]]
