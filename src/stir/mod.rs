@@ -15,9 +15,10 @@ pub mod url;
 mod verdict;
 pub mod verification;
 
+pub use crate::cert::TrustStore;
 pub use failure::{Failure, FetchFailure};
 pub use policy::{IdentitySource, Modes, OnFailure, Policy};
-pub use verdict::{CheckResult, Checks, Disposition, Overall, Rejection, TokenVerdict, Verdict};
+pub use verdict::{CheckResult, Checks, Disposition, Overall, Rejection, SignatureText, TokenVerdict, Verdict};
 
 /// What to do about one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! What findings mean on the wire, said once: failure to status and phrase (RFC 8224 6.2.2), and the `STIR` values of Reason
 //! (RFC 9410, RFC 3326).
 use super::{Check, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict};
-use crate::sip::{Message, Name, Patch};
+use crate::sip::{Message, Name, Patch, text};
 
 /// A status of RFC 8224 section 6.2.2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,14 +68,14 @@ pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection>
     if policy.on_failure == OnFailure::Continue {
         return None;
     }
-    let (code, check) = match verdict.overall {
+    let (code, check) = match verdict.overall() {
         Overall::Valid { .. } => return None,
         Overall::NoIdentity if !policy.require_identity => return None,
-        Overall::NoIdentity if verdict.tokens().next().is_some() => (Code::UseSupportedPassport, None),
+        Overall::NoIdentity if !verdict.tokens().is_empty() => (Code::UseSupportedPassport, None),
         Overall::NoIdentity => (Code::UseIdentityHeader, None),
         Overall::Invalid => {
             let code = single(verdict, policy)?;
-            let token = verdict.tokens().find(|token| self::code(token) == Some(code));
+            let token = verdict.tokens().iter().find(|token| self::code(token) == Some(code));
             (code, token.and_then(TokenVerdict::fault).map(|(check, _)| check))
         }
     };
@@ -87,7 +87,7 @@ pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection>
 fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
     let enforced =
         |token: &&TokenVerdict| token.fault().is_some_and(|(check, _)| policy.modes.get(check) == Mode::Enforce);
-    let codes = || verdict.tokens().filter(enforced).filter_map(code);
+    let codes = || verdict.tokens().iter().filter(enforced).filter_map(code);
     codes().next()?;
     let all = |wanted: Code| codes().all(|code| code == wanted);
     Some(if all(Code::BadIdentityInfo) {
@@ -104,19 +104,19 @@ fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
 /// Most octets of Reason lines written for one response.
 const MAX_REASON: usize = 4096;
 
-/// Appends a `Reason` line for every invalid token, for a response to `request` other than 100 (RFC 9410 sections 4 to 6): `cause`
-/// and `text`, and, when the request had several Identity fields, the compact form as `ppi`.
-pub fn write_lines(verdict: &Verdict, request: Message<'_>, out: &mut Vec<u8>) {
-    let several = verdict.tokens().nth(1).is_some();
+/// Appends a `Reason` line for every invalid token, for a response other than 100 (RFC 9410 sections 4 to 6): `cause` and `text`,
+/// and, when the request had several Identity fields, the compact form as `ppi`.
+pub fn write_lines(verdict: &Verdict, out: &mut Vec<u8>) {
+    let several = verdict.tokens().len() > 1;
     let start = out.len();
     for token in verdict.tokens() {
         let Some(code) = code(token) else { continue };
-        let signature = request.bytes().get(token.signature.clone()).unwrap_or_default();
+        let signature = token.signature.as_bytes();
         if out.len() - start + signature.len() + 96 > MAX_REASON {
             return;
         }
         out.extend_from_slice(b"Reason: STIR ;cause=");
-        crate::sip::text::push_decimal(out, u32::from(code.status()));
+        text::push_decimal(out, u32::from(code.status()));
         out.extend_from_slice(b" ;text=\"");
         out.extend_from_slice(code.phrase().as_bytes());
         out.push(b'"');

@@ -61,6 +61,13 @@ struct Entry {
     until: i64,
 }
 
+impl Default for ReplayTable {
+    /// Usual bounds and a key that everybody knows: for tests.
+    fn default() -> Self {
+        Self::new(ReplayConfig::default(), [0; 16])
+    }
+}
+
 impl ReplayTable {
     /// An empty table; `key` is random and keeps Call-IDs from being made to collide.
     pub fn new(config: ReplayConfig, key: [u8; 16]) -> Self {

@@ -3,7 +3,6 @@ use super::credential::Credential;
 use super::{Check, Failure, Mode, Policy, Profile, reason};
 use crate::passport::TelephoneNumber;
 use crate::passport::ppt::{Ppt, shaken::Attestation};
-use std::ops::Range;
 use std::sync::Arc;
 
 /// The answer to one [`Check`].
@@ -107,12 +106,37 @@ pub struct TokenVerdict {
     pub retargeted: bool,
     /// Certificate and chain, when there are any.
     pub credential: Option<Arc<Credential>>,
-    /// Where the signature segment stands in the message: with two dots before it, the compact form that `ppi` carries.
-    pub signature: Range<usize>,
+    /// The signature segment: with two dots before it, the compact form that `ppi` carries.
+    pub signature: SignatureText,
+}
+
+/// The base64url text of an ES256 signature (86 characters); empty when the token has none of about that length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SignatureText {
+    text: [u8; 96],
+    len: u8,
+}
+
+impl SignatureText {
+    /// The last segment of a token.
+    pub(super) fn of(token: &[u8]) -> Self {
+        let segment = memchr::memrchr(b'.', token).and_then(|dot| token.get(dot + 1..)).unwrap_or_default();
+        let mut copy = Self { text: [0; 96], len: 0 };
+        if let Some(place) = copy.text.get_mut(..segment.len()) {
+            place.copy_from_slice(segment);
+            copy.len = segment.len() as u8; // at most 96
+        }
+        copy
+    }
+
+    /// The characters.
+    pub fn as_bytes(&self) -> &[u8] {
+        self.text.get(..usize::from(self.len)).unwrap_or_default()
+    }
 }
 
 impl TokenVerdict {
-    pub(super) fn new(disposition: Disposition, profile: Profile, signature: Range<usize>) -> Self {
+    pub(super) fn new(disposition: Disposition, profile: Profile, signature: SignatureText) -> Self {
         Self {
             disposition,
             checks: Checks::NOT_DONE,
@@ -164,43 +188,72 @@ pub struct Rejection {
 /// What was found about a request.
 #[derive(Clone, Debug)]
 pub struct Verdict {
-    first: Option<TokenVerdict>,
-    more: Vec<TokenVerdict>,
-    /// In one word.
-    pub overall: Overall,
-    /// What to answer; `None` when the call goes on. Policy is applied already.
-    pub rejection: Option<Rejection>,
+    tokens: Tokens,
+    overall: Overall,
+    rejection: Option<Rejection>,
+}
+
+/// One token is the rule, and takes no allocation.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // that is the point
+enum Tokens {
+    None,
+    One(TokenVerdict),
+    Several(Vec<TokenVerdict>),
 }
 
 impl Verdict {
     pub(super) fn new() -> Self {
-        Self { first: None, more: Vec::new(), overall: Overall::NoIdentity, rejection: None }
+        Self { tokens: Tokens::None, overall: Overall::NoIdentity, rejection: None }
     }
 
     pub(super) fn push(&mut self, token: TokenVerdict) {
-        match self.first {
-            None => self.first = Some(token),
-            Some(_) => self.more.push(token),
-        }
+        self.tokens = match std::mem::replace(&mut self.tokens, Tokens::None) {
+            Tokens::None => Tokens::One(token),
+            Tokens::One(first) => Tokens::Several(vec![first, token]),
+            Tokens::Several(mut tokens) => {
+                tokens.push(token);
+                Tokens::Several(tokens)
+            }
+        };
     }
 
     /// The tokens in the order of their fields.
-    pub fn tokens(&self) -> impl Iterator<Item = &TokenVerdict> {
-        self.first.iter().chain(&self.more)
+    pub fn tokens(&self) -> &[TokenVerdict] {
+        match &self.tokens {
+            Tokens::None => &[],
+            Tokens::One(token) => std::slice::from_ref(token),
+            Tokens::Several(tokens) => tokens,
+        }
     }
 
-    /// The token that is valid.
+    /// In one word.
+    pub fn overall(&self) -> Overall {
+        self.overall
+    }
+
+    /// A token is valid (I-29).
+    pub fn is_valid(&self) -> bool {
+        matches!(self.overall, Overall::Valid { .. })
+    }
+
+    /// What to answer; `None` when the call goes on. Policy is applied already.
+    pub fn rejection(&self) -> Option<Rejection> {
+        self.rejection
+    }
+
+    /// The first valid token.
     pub fn valid(&self) -> Option<&TokenVerdict> {
         match self.overall {
-            Overall::Valid { token } => self.tokens().nth(token),
+            Overall::Valid { token } => self.tokens().get(token),
             _ => None,
         }
     }
 
     /// Draws the conclusion from the tokens.
     pub(super) fn conclude(&mut self, policy: &Policy) {
-        let valid = self.tokens().position(|token| token.disposition == Disposition::Valid);
-        let judged = self.tokens().any(|token| token.disposition != Disposition::Ignored);
+        let valid = self.tokens().iter().position(|token| token.disposition == Disposition::Valid);
+        let judged = self.tokens().iter().any(|token| token.disposition != Disposition::Ignored);
         self.overall = match valid {
             Some(token) => Overall::Valid { token },
             None if judged => Overall::Invalid,

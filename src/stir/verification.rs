@@ -6,7 +6,7 @@ pub use super::credential::{Credential, FetchedChain};
 pub use super::failure::FetchFailure;
 pub use super::{
     Check, CheckResult, Checks, Disposition, Failure, IdentitySource, Mode, Modes, OnFailure, Overall, Policy, Profile,
-    Rejection, TokenVerdict, Verdict,
+    Rejection, SignatureText, TokenVerdict, Verdict,
 };
 
 use super::checks;
@@ -93,6 +93,8 @@ struct Request<'a> {
     replay: Option<&'a ReplayTable>,
     message: Message<'a>,
     signalling: Signalling,
+    /// A chain that this call can not have, and why.
+    unreachable: Option<(&'a str, FetchFailure)>,
 }
 
 /// A token taken apart: what the checks look at.
@@ -125,11 +127,44 @@ impl Verifier {
         replay: Option<&ReplayTable>,
         request: Message<'_>,
     ) -> Outcome {
+        let (verdict, need) = self.verify_with(unix, policy, trust, replay, request, None);
+        match need {
+            // I-29: one valid token suffices, so nothing is waited for.
+            Some(x5u) if !verdict.is_valid() => Outcome::Need { x5u },
+            _ => Outcome::Done(verdict),
+        }
+    }
+
+    /// Verifies a request that is not to wait any longer: the chain at `x5u` could not be had because of `failure`, and whatever else
+    /// would have to be fetched counts as [`FetchFailure::Busy`]. Nothing of this is kept for other calls.
+    #[allow(clippy::too_many_arguments)] // `verify` and the two facts about the fetch
+    pub fn verify_without(
+        &mut self,
+        unix: i64,
+        policy: &Policy,
+        trust: &TrustStore,
+        replay: Option<&ReplayTable>,
+        request: Message<'_>,
+        x5u: &str,
+        failure: FetchFailure,
+    ) -> Verdict {
+        self.verify_with(unix, policy, trust, replay, request, Some((x5u, failure))).0
+    }
+
+    fn verify_with(
+        &mut self,
+        unix: i64,
+        policy: &Policy,
+        trust: &TrustStore,
+        replay: Option<&ReplayTable>,
+        request: Message<'_>,
+        unreachable: Option<(&str, FetchFailure)>,
+    ) -> (Verdict, Option<Box<str>>) {
         let mut verdict = Verdict::new();
         let mut need = None;
         if request.field(Name::Identity).is_some() {
             let signalling = Signalling::of(request, policy.identity_source, &self.config.dial_plan);
-            let cx = Request { unix, policy, trust, replay, message: request, signalling };
+            let cx = Request { unix, policy, trust, replay, message: request, signalling, unreachable };
             for value in request.values(Name::Identity).take(policy.max_identities) {
                 match IdentityValue::parse(value.value, value.range.clone()) {
                     Ok(field) => match self.judge(&cx, &field) {
@@ -139,16 +174,12 @@ impl Verifier {
                             need.get_or_insert(x5u);
                         }
                     },
-                    Err(_) => verdict.push(unreadable(policy, Failure::Field, value.range.start..value.range.start)),
+                    Err(_) => verdict.push(unreadable(policy, Failure::Field, SignatureText::of(&[]))),
                 }
             }
         }
         verdict.conclude(policy);
-        match need {
-            // I-29: one valid token suffices, so nothing is waited for.
-            Some(x5u) if !matches!(verdict.overall, Overall::Valid { .. }) => Outcome::Need { x5u },
-            _ => Outcome::Done(verdict),
-        }
+        (verdict, need)
     }
 
     /// Gives the answer to a [`Outcome::Need`]. A chain is kept while it is fresh, a failure for [`VerifierConfig::negative_ttl`].
@@ -174,9 +205,9 @@ impl Verifier {
         rebuilt: &mut Vec<u8>,
     ) -> Judged {
         let policy = cx.policy;
-        let place = signature_place(field);
-        let refuse = |failure| Judged::Token(unreadable(policy, failure, place.clone()));
-        let ignore = || Judged::Token(TokenVerdict::new(Disposition::Ignored, policy.profile, place.clone()));
+        let signature = SignatureText::of(field.digest);
+        let refuse = |failure| Judged::Token(unreadable(policy, failure, signature));
+        let ignore = || Judged::Token(TokenVerdict::new(Disposition::Ignored, policy.profile, signature));
         // Step 1, I-21.
         let supported = |ppt| std::str::from_utf8(ppt).is_ok_and(|name| Ppt::from_name(Some(name)).is_some());
         if !field.ppt.is_none_or(supported) {
@@ -208,16 +239,20 @@ impl Verifier {
                 Ok(header) => match self.look_up(cx, field, header) {
                     Found::Known(known) => known,
                     Found::Need(x5u) => {
-                        let token = TokenVerdict::new(Disposition::Unchecked, policy.profile, place);
+                        if let Some((url, failure)) = cx.unreachable {
+                            let failure = if *url == *x5u { failure } else { FetchFailure::Busy };
+                            return Judged::Token(refused(policy, Check::Chain, Failure::Fetch(failure), signature));
+                        }
+                        let token = TokenVerdict::new(Disposition::Unchecked, policy.profile, signature);
                         return Judged::Need(token, x5u);
                     }
                 },
-                Err(error) => return Judged::Token(bad_header(policy, error, place)),
+                Err(error) => return Judged::Token(bad_header(policy, error, signature)),
             },
         };
         let opened =
             Opened { known: &known, claims: &claims, signing_input: jws.signing_input, signature: jws.signature };
-        let mut token = TokenVerdict::new(Disposition::Valid, profile_for(policy, &known, &claims), place);
+        let mut token = TokenVerdict::new(Disposition::Valid, profile_for(policy, &known, &claims), signature);
         if policy.modes.get(Check::Token) != Mode::Off {
             let readable = token_check(field, &opened, &mut token);
             token.checks.set(Check::Token, readable);
@@ -401,30 +436,24 @@ fn rebuild<'b>(
     Ok(Jws { signing_input: out, header, payload, signature })
 }
 
-/// Where the last segment of the token stands in the message; the digest is the beginning of the value.
-fn signature_place(field: &IdentityValue<'_>) -> std::ops::Range<usize> {
-    let from = memchr::memrchr(b'.', field.digest).map_or(0, |dot| dot + 1);
-    field.range.start + from..field.range.start + field.digest.len()
-}
-
 /// A token of which nothing can be checked but that. It never is valid; whether the call is refused for it, the mode decides.
-fn unreadable(policy: &Policy, failure: Failure, place: std::ops::Range<usize>) -> TokenVerdict {
-    refused(policy, Check::Token, failure, place)
+fn unreadable(policy: &Policy, failure: Failure, signature: SignatureText) -> TokenVerdict {
+    refused(policy, Check::Token, failure, signature)
 }
 
 /// A protected header that is refused: for its certificates (437), or altogether (438).
-fn bad_header(policy: &Policy, error: HeaderError, place: std::ops::Range<usize>) -> TokenVerdict {
+fn bad_header(policy: &Policy, error: HeaderError, signature: SignatureText) -> TokenVerdict {
     use HeaderError::{CertificateBase64, CertificateTooLong, Certificates, Malformed};
     match error {
         Certificates { .. } | CertificateTooLong { .. } | CertificateBase64 { .. } | Malformed("x5c") => {
-            refused(policy, Check::Chain, Failure::X5c(error), place)
+            refused(policy, Check::Chain, Failure::X5c(error), signature)
         }
-        _ => unreadable(policy, Failure::Header(error), place),
+        _ => unreadable(policy, Failure::Header(error), signature),
     }
 }
 
-fn refused(policy: &Policy, check: Check, failure: Failure, place: std::ops::Range<usize>) -> TokenVerdict {
-    let mut token = TokenVerdict::new(Disposition::Invalid(check), policy.profile, place);
+fn refused(policy: &Policy, check: Check, failure: Failure, signature: SignatureText) -> TokenVerdict {
+    let mut token = TokenVerdict::new(Disposition::Invalid(check), policy.profile, signature);
     token.checks.set(check, CheckResult::Failed(failure));
     token.disposition = Disposition::Invalid(token.checks.fault(policy).unwrap_or(check));
     token
