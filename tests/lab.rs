@@ -11,6 +11,7 @@ use vesperd::cert::{
     Certificate, ChainVerdict, LogList, PathError, ScopeBasis, SctError, TrustAnchors, TrustStore, ValidityError,
     certificates_from_pem_or_der,
 };
+use vesperd::config::{Config, Warning};
 use vesperd::pki::ca::profile::{DelegateProfile, MAX_LIFETIME};
 use vesperd::pki::ca::{IssueError, Transparency};
 use vesperd::pki::lab::{self, Flaw, KEY_MARK, Lab, LabError, MARKER_FILE, Options};
@@ -162,6 +163,27 @@ fn keys_belong_to_their_certificates_and_are_marked_and_closed() {
     let log_key = fs::read_to_string(fixture.directory.path().join("log/log.key")).unwrap();
     let listed = fixture.trust().logs;
     assert_eq!(listed.iter().next().unwrap().spki, KeyPair::from_pem(&log_key).unwrap().subject_public_key_info());
+}
+
+#[test]
+fn the_configurations_load_and_tell_that_their_keys_are_a_labs() {
+    let fixture = fixture();
+    let load = |name| Config::load(&fixture.directory.path().join(name), NOW).unwrap_or_else(|error| panic!("{error}"));
+    let originating = load("originating.toml");
+    let terminating = load("terminating.toml");
+    assert_eq!(originating.proxy.signers.len(), 1);
+    assert_eq!(terminating.trust.anchors.len(), 1);
+    assert_eq!(terminating.trust.logs.len(), 1);
+    let marked = originating
+        .warnings
+        .iter()
+        .any(|warning| matches!(warning, Warning::LabKey { path } if path.ends_with("acme/sti.key")));
+    assert!(marked, "{:?}", originating.warnings);
+    let others = |warning: &&Warning| !matches!(warning, Warning::LabKey { .. });
+    assert_eq!(originating.warnings.iter().chain(&terminating.warnings).find(others), None);
+    let profiles: Vec<_> =
+        terminating.proxy.trunks.iter().filter_map(|trunk| Some(trunk.verify.as_ref()?.profile)).collect();
+    assert_eq!(profiles, [vesperd::stir::Profile::Vesper, vesperd::stir::Profile::Shaken]);
 }
 
 #[test]

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Subcommand};
 
+use crate::node::clock;
 use crate::pki::lab::{self, Lab, LabError, Options};
 
 const EXAMPLES: &str = "\
@@ -52,7 +52,7 @@ impl LabCommand {
     pub fn run(self) -> ExitCode {
         let Action::Init { force, hours, directory } = self.action;
         let options = Options { overwrite: force, lifetime: hours * SECONDS_PER_HOUR, ..Options::default() };
-        match lab::create(&directory, unix_now(), &options) {
+        match lab::create(&directory, clock::unix(), &options) {
             Ok(lab) => {
                 println!("{}", describe(&lab, hours));
                 ExitCode::SUCCESS
@@ -88,11 +88,4 @@ See calls between them pass and fail:
         globex_domain = lab.globex.domain,
         marker = lab::MARKER_FILE,
     )
-}
-
-/// The wall clock, Unix seconds.
-fn unix_now() -> i64 {
-    #[allow(clippy::disallowed_methods, reason = "a command is a process of its own and may read the clock")]
-    let now = SystemTime::now();
-    now.duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
 }

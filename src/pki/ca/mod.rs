@@ -332,7 +332,8 @@ mod tests {
     #[test]
     fn habit_13_a_certificate_that_no_log_recorded_is_not_handed_out() {
         let name = |text: &str| text.to_owned();
-        let subject = Name { country: name("US"), organization: name("Test"), common_name: name("Test") };
+        let subject =
+            Name { country: name("US"), organization: name("Test"), common_name: name("Test"), serial_number: None };
         let root = Authority::root(&AuthorityProfile {
             subject,
             scope: None,

@@ -27,7 +27,15 @@ pub struct Name {
     pub organization: String,
     /// Common name.
     pub common_name: String,
+    /// serialNumber, which the US certificate policy asks of all SHAKEN subjects below the root.
+    pub serial_number: Option<String>,
 }
+
+/// Last arcs of the attribute types below 2.5.4 (X.520).
+const COMMON_NAME: u8 = 3;
+const SERIAL_NUMBER: u8 = 5;
+const COUNTRY: u8 = 6;
+const ORGANIZATION: u8 = 10;
 
 /// What SHAKEN certificates below the root point at (certificates dossier 7).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,6 +89,8 @@ pub struct ShakenProfile {
     pub organization: String,
     /// Its code: digits and upper-case letters.
     pub service_provider_code: String,
+    /// serialNumber of the subject.
+    pub serial_number: String,
     /// Policy and CRL.
     pub pointers: ShakenPointers,
     /// Seconds from issuing to notAfter.
@@ -151,6 +161,7 @@ impl ShakenProfile {
             country: self.country.clone(),
             organization: self.organization.clone(),
             common_name: format!("SHAKEN {}", self.service_provider_code),
+            serial_number: Some(self.serial_number.clone()),
         };
         let mut params = end_entity(subject.distinguished()?, now, self.lifetime)?;
         params.custom_extensions.extend(self.pointers.extensions());
@@ -171,13 +182,28 @@ impl TlsProfile {
 }
 
 impl Name {
+    /// Type, whether it is a PrintableString (RFC 5280 Appendix A) and not a UTF8String, and value.
+    fn attributes(&self) -> impl Iterator<Item = (u8, bool, &str)> {
+        let serial_number = self.serial_number.iter().map(|number| (SERIAL_NUMBER, true, number.as_str()));
+        [
+            (COUNTRY, true, self.country.as_str()),
+            (ORGANIZATION, false, self.organization.as_str()),
+            (COMMON_NAME, false, self.common_name.as_str()),
+        ]
+        .into_iter()
+        .chain(serial_number)
+    }
+
     fn distinguished(&self) -> Result<DistinguishedName, IssueError> {
-        // RFC 5280 Appendix A: countryName is a PrintableString.
-        let country = PrintableString::try_from(self.country.as_str()).map_err(IssueError::Encoding)?;
         let mut name = DistinguishedName::new();
-        name.push(DnType::CountryName, DnValue::PrintableString(country));
-        name.push(DnType::OrganizationName, self.organization.as_str());
-        name.push(DnType::CommonName, self.common_name.as_str());
+        for (arc, is_printable, value) in self.attributes() {
+            let value = if is_printable {
+                DnValue::PrintableString(PrintableString::try_from(value).map_err(IssueError::Encoding)?)
+            } else {
+                DnValue::Utf8String(value.to_owned())
+            };
+            name.push(DnType::from_oid(&[2, 5, 4, u64::from(arc)]), value);
+        }
         Ok(name)
     }
 
@@ -185,14 +211,10 @@ impl Name {
     fn to_der(&self) -> Vec<u8> {
         const PRINTABLE_STRING: u8 = 0x13;
         const SET: u8 = 0x31;
-        let attributes = [
-            (6, PRINTABLE_STRING, &self.country),
-            (10, der::UTF8_STRING, &self.organization),
-            (3, der::UTF8_STRING, &self.common_name),
-        ];
         let mut sequence = Vec::new();
-        for (attribute, tag, value) in attributes {
-            let mut content = der::element(der::OBJECT_IDENTIFIER, &[0x55, 0x04, attribute]);
+        for (arc, is_printable, value) in self.attributes() {
+            let mut content = der::element(der::OBJECT_IDENTIFIER, &[0x55, 0x04, arc]);
+            let tag = if is_printable { PRINTABLE_STRING } else { der::UTF8_STRING };
             der::write(&mut content, tag, value.as_bytes());
             der::write(&mut sequence, SET, &der::element(der::SEQUENCE, &content));
         }

@@ -185,7 +185,7 @@ impl Lab {
     /// Issues everything; touches no file.
     fn issue(directory: &Path, now: i64, lifetime: i64) -> Result<Self, LabError> {
         let (root, issuing) = hierarchy("Lab", now)?;
-        let web = Authority::root(&authority("Lab Web CA", 0, now))?;
+        let web = Authority::root(&authority(lab_name("Lab Web CA"), 0, now))?;
         let log = TransparencyLog::generate("Lab log").map_err(LabError::Log)?;
         let since = u64::try_from(now.saturating_sub(AUTHORITY_BACKDATE)).unwrap_or(0).saturating_mul(1000);
         let mut log_list = LogList::new();
@@ -213,6 +213,7 @@ impl Lab {
                 country: "US".to_owned(),
                 organization: "Lab Telecom".to_owned(),
                 service_provider_code: SERVICE_PROVIDER_CODE.to_owned(),
+                serial_number: format!("{SERVICE_PROVIDER_CODE}-1"),
                 pointers: pointers("Lab"),
                 lifetime,
             };
@@ -224,24 +225,21 @@ impl Lab {
 
 /// A root without limits, and below it the authority of a provider: limited to its code and to the numbers of both enterprises.
 fn hierarchy(name: &str, now: i64) -> Result<(Authority, Authority), IssueError> {
-    let root = Authority::root(&authority(&format!("{name} SHAKEN ROOT"), 1, now))?;
+    let root = Authority::root(&authority(lab_name(&format!("{name} SHAKEN ROOT")), 1, now))?;
     let code = TnEntry::Spc(SERVICE_PROVIDER_CODE.to_owned());
     let scope = [code, range("12015550100", 100), range("12025550100", 100)];
+    let subject = lab_name(&format!("{name} Telecom SHAKEN CA"));
     let issuing = root.subordinate(&AuthorityProfile {
         scope: Some(TnAuthList::new(scope.to_vec()).map_err(IssueError::TnAuthList)?),
         shaken: Some(pointers(name)),
-        ..authority(&format!("{name} Telecom SHAKEN CA"), 0, now)
+        ..authority(Name { serial_number: Some("1".to_owned()), ..subject }, 0, now)
     })?;
     Ok((root, issuing))
 }
 
-fn authority(common_name: &str, path_length: u8, now: i64) -> AuthorityProfile {
+fn authority(subject: Name, path_length: u8, now: i64) -> AuthorityProfile {
     AuthorityProfile {
-        subject: Name {
-            country: "US".to_owned(),
-            organization: "vesperd lab".to_owned(),
-            common_name: common_name.to_owned(),
-        },
+        subject,
         scope: None,
         path_length,
         not_before: now.saturating_sub(AUTHORITY_BACKDATE),
@@ -250,15 +248,20 @@ fn authority(common_name: &str, path_length: u8, now: i64) -> AuthorityProfile {
     }
 }
 
+fn lab_name(common_name: &str) -> Name {
+    Name {
+        country: "US".to_owned(),
+        organization: "vesperd lab".to_owned(),
+        common_name: common_name.to_owned(),
+        serial_number: None,
+    }
+}
+
 fn pointers(name: &str) -> ShakenPointers {
     ShakenPointers {
         policy: POLICY,
         crl_url: "https://sti-pa.example/crl".to_owned(),
-        crl_issuer: Name {
-            country: "US".to_owned(),
-            organization: "vesperd lab".to_owned(),
-            common_name: format!("{name} STI-PA CRL"),
-        },
+        crl_issuer: lab_name(&format!("{name} STI-PA CRL")),
     }
 }
 
