@@ -2,6 +2,8 @@
 
 pub mod cert;
 pub mod check_config;
+pub mod demo;
+pub mod lab;
 pub mod passport;
 pub mod run;
 
@@ -11,6 +13,8 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
+  vesperd demo
+  vesperd lab init ./lab
   vesperd check-config /etc/vesperd/edge.toml
   vesperd run --config /etc/vesperd/edge.toml
   vesperd cert lint --profile vesper leaf.pem
@@ -31,6 +35,8 @@ enum Command {
     CheckConfig(check_config::CheckConfigCommand),
     Cert(cert::CertCommand),
     Passport(passport::PassportCommand),
+    Lab(lab::LabCommand),
+    Demo(demo::DemoCommand),
 }
 
 impl Cli {
@@ -41,6 +47,8 @@ impl Cli {
             Command::CheckConfig(command) => command.run(),
             Command::Cert(command) => command.run(),
             Command::Passport(command) => command.run(),
+            Command::Lab(command) => command.run(),
+            Command::Demo(command) => command.run(),
         }
     }
 }

@@ -5,8 +5,10 @@ mod pki;
 mod support;
 
 mod authentication;
+mod command;
 mod compact;
 mod fetch;
 mod reason;
+mod robustness;
 mod shaken;
 mod vesper;

@@ -268,7 +268,8 @@ fn r26_domain() {
         ("https://evil.example/?exampleretail.example", Failure::HostNotInCertificate),
         ("https://evil.example/#exampleretail.example", Failure::HostNotInCertificate),
         ("http://exampleretail.example/leaf.pem", Failure::Url(UrlError::Scheme)),
-        ("https://192.0.2.7/leaf.pem", Failure::Url(UrlError::Host)),
+        ("https://192.0.2.7/leaf.pem", Failure::HostNotInCertificate),
+        ("https://exampleretail_example/leaf.pem", Failure::Url(UrlError::Host)),
         ("https://exampl\u{435}retail.example/", Failure::Url(UrlError::Octet)),
     ] {
         assert_fault(url, &with_url(url), Check::DomainBinding, failure, 438);
