@@ -113,11 +113,24 @@ pub(crate) fn check_absolute(uri: &[u8]) -> Result<(), Malformed> {
 }
 
 /// No control octet, SP, quote or angle bracket. Whole blocks at a time, the last one overlapping: a few vector instructions each.
+#[inline]
 fn is_visible(bytes: &[u8]) -> bool {
-    let is_bad = |b: u8| (b <= b' ') | (b == b'"') | (b == b'<') | (b == b'>') | (b == 0x7f);
-    let Some(last) = bytes.last_chunk::<16>() else { return !bytes.iter().any(|&b| is_bad(b)) };
-    let (blocks, _) = bytes.as_chunks::<16>();
-    !blocks.iter().chain(std::iter::once(last)).any(|block| block.iter().fold(false, |bad, &b| bad | is_bad(b)))
+    let Some(last) = bytes.last_chunk::<16>() else { return !bytes.iter().any(|&b| is_invisible(b)) };
+    let mut bad = has_invisible(last);
+    for block in bytes.as_chunks::<16>().0 {
+        bad |= has_invisible(block);
+    }
+    !bad
+}
+
+#[inline(always)]
+fn has_invisible(block: &[u8; 16]) -> bool {
+    block.iter().fold(false, |bad, &b| bad | is_invisible(b))
+}
+
+#[inline(always)]
+fn is_invisible(b: u8) -> bool {
+    (b <= b' ') | (b == b'"') | (b == b'<') | (b == b'>') | (b == 0x7f)
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use rcgen::{
 };
 use rustls_pki_types::{CertificateDer, UnixTime};
 use vesperd::cert::{
-    AnchorError, CertificateError, PathError, ProfileError, ScopeBasis, TrustAnchors, TrustStore, ValidityError, oid,
+    AnchorError, Certificate, CertificateError, PathError, ProfileError, ScopeBasis, TrustAnchors, TrustStore,
+    ValidityError, oid,
 };
 
 use super::support::{
@@ -283,6 +284,34 @@ fn name_constraints_bind_the_leafs_dns_name() {
     let mut name = rcgen::DistinguishedName::new();
     name.push(DnType::OrganizationName, "Example Retail");
     assert!(!check(vec![GeneralSubtree::DirectoryName(name)], vec![], "retail.example"));
+}
+
+#[test]
+fn r26_the_host_is_exactly_one_of_the_names() {
+    let hierarchy = Hierarchy::new();
+    let names = |names: &[&str]| {
+        let mut params = leaf_params();
+        params.subject_alt_names = names.iter().map(|&name| SanType::DnsName(name.try_into().unwrap())).collect();
+        Certificate::from_der(&hierarchy.intermediate.issue(params).der).unwrap()
+    };
+    let certificate = names(&["Retail.example", "xn--bcher-kva.example", "*.wild.example"]);
+    for (host, matches) in [
+        ("retail.example", true),
+        ("RETAIL.EXAMPLE.", true),
+        ("xn--bcher-kva.example", true),
+        ("bücher.example", false),
+        ("sti.retail.example", false),
+        ("example", false),
+        ("retail.example..", false),
+        ("retail.example:443", false),
+        ("a.wild.example", false),
+        ("*.wild.example", false),
+        ("", false),
+        (".", false),
+    ] {
+        assert_eq!(certificate.names_host(host), matches, "{host}");
+    }
+    assert!(!names(&[]).names_host("retail.example"));
 }
 
 #[test]
