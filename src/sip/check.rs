@@ -157,3 +157,130 @@ impl<'a> Message<'a> {
 fn is_call_id(value: &[u8]) -> bool {
     value.iter().all(|&b| b > b' ' && b != 0x7f)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Framing, Index, Limits, parse};
+    use super::*;
+
+    const GOOD: &str = "INVITE sip:bob@example.com SIP/2.0\r\n\
+        Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKx\r\n\
+        Max-Forwards: 70\r\n\
+        Route: <sip:p1.example.com;lr>, <sip:p2.example.com;lr>\r\n\
+        Record-Route: <sip:p0.example.com;lr>\r\n\
+        From: <sip:alice@example.com>;tag=1\r\n\
+        To: <sip:bob@example.com>\r\n\
+        Call-ID: c1\r\n\
+        CSeq: 1 INVITE\r\n\r\n";
+
+    fn check(message: &str) -> Result<(), (u16, &'static str)> {
+        check_with(message, &Limits::default())
+    }
+
+    fn check_with(message: &str, limits: &Limits) -> Result<(), (u16, &'static str)> {
+        let mut index = Index::new();
+        let message = parse(message.as_bytes(), &mut index, Framing::Datagram, limits).unwrap();
+        message.check_request().map_err(|r| (r.status, r.reason))
+    }
+
+    #[test]
+    fn v1_each_part_with_its_own_phrase() {
+        assert_eq!(check(GOOD), Ok(()));
+        for (part, replacement, status, reason) in [
+            ("SIP/2.0/UDP 192.0.2.1", "SIP/3.0/UDP 192.0.2.1", 400, "Bad Via"),
+            (";branch=z9hG4bKx", ";;branch=z9hG4bKx", 400, "Bad Via"),
+            (";branch=z9hG4bKx", ";branch=z9hG4bKx,", 400, "Bad Via"),
+            (";branch=z9hG4bKx", ";branch=z9hG4bK", 400, "Bad Branch"),
+            ("Max-Forwards: 70", "Max-Forwards: x", 400, "Bad Max-Forwards"),
+            ("Max-Forwards: 70", "Max-Forwards:", 400, "Bad Max-Forwards"),
+            ("<sip:p1.example.com;lr>,", "<sip:p1.example.com;lr>,,", 400, "Bad Route"),
+            ("<sip:p1.example.com;lr>", "sip:p1.example.com;lr", 400, "Bad Route"),
+            ("<sip:p1.example.com;lr>", "<tel:+1>", 400, "Bad Route"),
+            ("<sip:p1.example.com;lr>", "<sip:p1.example.com;lr", 400, "Bad Route"),
+            ("<sip:p1.example.com;lr>", "\"p1 <sip:p1.example.com;lr>", 400, "Bad Route"),
+            ("<sip:p0.example.com;lr>", "sip:p0.example.com", 400, "Bad Record-Route"),
+            ("Max-Forwards: 70", "Proxy-Require: a b", 400, "Bad Proxy-Require"),
+            ("Call-ID: c1\r\n", "", 400, "Missing Call-ID"),
+            ("Call-ID: c1\r\n", "Call-ID: c1\r\ni: c1\r\n", 400, "Multiple Call-ID"),
+            ("Call-ID: c1", "Call-ID:", 400, "Bad Call-ID"),
+            ("Call-ID: c1", "Call-ID: c 1", 400, "Bad Call-ID"),
+            ("To: <sip:bob@example.com>\r\n", "", 400, "Missing To"),
+            ("To: <", "t: <sip:x@y>\r\nTo: <", 400, "Multiple To"),
+            ("To: <", "To: \"Bob <", 400, "Bad To"),
+            (";tag=1", ";tag=1;tag=2", 400, "Bad From"),
+            ("CSeq: 1 INVITE\r\n", "", 400, "Missing CSeq"),
+            ("CSeq: 1 INVITE", "CSeq: 4294967296 INVITE", 400, "Bad CSeq"),
+            ("CSeq: 1 INVITE", "CSeq: 1 ACK", 400, "CSeq Method Mismatch"),
+            ("INVITE sip", "NEWMETHOD sip", 501, "Not Implemented"),
+            ("sip:bob@example.com SIP", "sip:bob@example..com SIP", 400, "Bad Request-URI"),
+            ("sip:bob@example.com SIP", "sip:bob@example.com?a=b SIP", 400, "Bad Request-URI"),
+            ("sip:bob@example.com SIP", "bob@example.com SIP", 400, "Bad Request-URI"),
+        ] {
+            let message = GOOD.replacen(part, replacement, 1);
+            assert_ne!(message, GOOD, "{part} does not occur");
+            assert_eq!(check(&message), Err((status, reason)), "{replacement}");
+        }
+    }
+
+    #[test]
+    fn v2_v3_what_a_proxy_does_not_use_is_no_error() {
+        for (part, replacement) in [
+            ("Max-Forwards: 70", "Max-Forwards: 300"),
+            ("Max-Forwards: 70\r\n", ""),
+            ("Max-Forwards: 70", "Contact: ;;,,\r\nDate: yesterday\r\nIdentity: ?"),
+            ("INVITE", "invite"),
+            ("sip:bob@example.com SIP", "unknown:anything SIP"),
+            ("<sip:p2.example.com;lr>", "<http://p2>"),
+            (";tag=1", ""),
+        ] {
+            assert_eq!(check(&GOOD.replace(part, replacement)), Ok(()), "{replacement}");
+        }
+    }
+
+    #[test]
+    fn limits_one_under_and_one_over() {
+        let limits = Limits { vias: 3, routes: 2, uri: 60, user: 20, ..Limits::default() };
+        let vias = |n: usize| {
+            let more = ", SIP/2.0/UDP h".repeat(n - 1);
+            check_with(&GOOD.replace(";branch=z9hG4bKx", &format!(";branch=z9hG4bKx{more}")), &limits)
+        };
+        assert_eq!((vias(3), vias(4)), (Ok(()), Err((483, "Too Many Hops"))));
+        let routes =
+            |n: usize| check_with(&GOOD.replace("<sip:p1.example.com;lr>,", &"<sip:p>,".repeat(n - 1)), &limits);
+        assert_eq!((routes(2), routes(3)), (Ok(()), Err((400, "Bad Route"))));
+        let uri = |n: usize| {
+            check_with(&GOOD.replace("sip:bob@example.com SIP", &format!("sip:{} SIP", "h".repeat(n - 4))), &limits)
+        };
+        assert_eq!((uri(60), uri(61)), (Ok(()), Err((414, "Request-URI Too Long"))));
+        let user = |n: usize| check_with(&GOOD.replace("sip:bob@", &format!("sip:{}@", "u".repeat(n))), &limits);
+        assert_eq!((user(20), user(21)), (Ok(()), Err((414, "Request-URI Too Long"))));
+    }
+
+    #[test]
+    fn responses_are_dropped_with_a_reason() {
+        let good = GOOD.replace("INVITE sip:bob@example.com SIP/2.0", "SIP/2.0 200 OK");
+        let check = |message: &str| {
+            let mut index = Index::new();
+            parse(message.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap().check_response()
+        };
+        assert_eq!(check(&good), Ok(()));
+        for (part, replacement, reason) in [
+            ("Max-Forwards: 70", "Content-Length: 9", DropReason::Framing),
+            (";branch", ";;branch", DropReason::Via),
+            ("Call-ID: c1\r\n", "", DropReason::CallId),
+            ("From: <", "From: ", DropReason::From),
+            ("To: <", "t: <a:b>\r\nTo: <", DropReason::To),
+            ("CSeq: 1", "CSeq: one", DropReason::CSeq),
+        ] {
+            assert_eq!(check(&good.replacen(part, replacement, 1)), Err(reason), "{replacement}");
+        }
+    }
+
+    #[test]
+    fn h6_the_smallest_max_forwards_counts() {
+        let message = GOOD.replace("Max-Forwards: 70", "Max-Forwards: 70\r\nMax-Forwards: 007\r\nMax-Forwards: 999");
+        let mut index = Index::new();
+        let message = parse(message.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
+        assert_eq!(message.max_forwards(), Ok(Some(7)));
+    }
+}
