@@ -187,6 +187,9 @@ fn round(shortest: &mut f64, mut work: impl FnMut()) {
 
 /// The requirement is a ratio: both ways in alternating rounds, so that whatever disturbs the machine disturbs both.
 fn ratio(_: &mut Criterion) {
+    if std::env::args().any(|arg| arg == "--profile-time") {
+        return;
+    }
     let bytes = invite();
     let (source, limits) = (source(), Limits::default());
     let (mut index, mut patch, mut out) = (Index::new(), Patch::new(), Vec::with_capacity(4096));

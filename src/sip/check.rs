@@ -89,12 +89,15 @@ impl<'a> Message<'a> {
     /// Every value a name-addr; the top one with a SIP or SIPS URI.
     fn check_routes(self, name: Name, refusal: Refusal) -> Result<(), Refusal> {
         let limit = self.index().bounds.routes as usize;
-        for (i, value) in self.values(name).enumerate() {
-            let address = NameAddr::parse(value.value).map_err(|_| refusal)?;
-            if value.is_unsplittable || !address.is_bracketed || i >= limit {
+        let mut values = self.values(name);
+        let mut count = 0;
+        while let Some(value) = values.next_element() {
+            let Ok(address) = NameAddr::parse(value.value) else { return Err(refusal) };
+            count += 1;
+            if value.is_unsplittable || !address.is_bracketed || count > limit {
                 return Err(refusal);
             }
-            if i == 0 && name == Name::Route {
+            if count == 1 && name == Name::Route {
                 let uri = Uri::parse(address.uri).map_err(|_| refusal)?;
                 if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
                     return Err(refusal);

@@ -22,10 +22,8 @@ impl<'a> Host<'a> {
         match bytes {
             [b'[', inner @ .., b']'] => v6(inner).map(Self::V6).ok_or(Malformed),
             [] => Err(Malformed),
-            // A name whose last label begins with a digit can only be an IPv4 address.
             _ => match v4(bytes) {
                 Some(address) => Ok(Self::V4(address)),
-                None if last_label(bytes).first().is_some_and(u8::is_ascii_digit) => Err(Malformed),
                 None if is_name(bytes) => Ok(Self::Name(bytes)),
                 None => Err(Malformed),
             },
@@ -72,27 +70,28 @@ pub(crate) fn extent(bytes: &[u8]) -> Option<usize> {
     (len > 0).then_some(len)
 }
 
-fn last_label(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-    memchr::memrchr(b'.', bytes).map_or(bytes, |dot| text::span(bytes, dot + 1, bytes.len()))
-}
-
-/// Labels of letters, digits, hyphens and (tolerated) underscores, none empty, none with a hyphen at its end.
+/// Labels of letters, digits, hyphens and (tolerated) underscores: none empty, none with a hyphen at its end, the last one
+/// without a digit in front (that could only be an address).
 fn is_name(bytes: &[u8]) -> bool {
     let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
     let mut before = b'.';
+    let mut label_start = b'.';
     for &b in bytes {
-        let ok = match b {
-            b'.' => before != b'.' && before != b'-',
-            b'-' => before != b'.',
+        let is_at_start = before == b'.';
+        let is_ok = match b {
+            b'.' => !is_at_start && before != b'-',
+            b'-' => !is_at_start,
             _ => text::is_host_byte(b),
         };
-        if !ok {
+        if !is_ok {
             return false;
+        }
+        if is_at_start {
+            label_start = b;
         }
         before = b;
     }
-    before != b'.' && before != b'-'
+    before != b'.' && before != b'-' && !label_start.is_ascii_digit()
 }
 
 fn v4(bytes: &[u8]) -> Option<Ipv4Addr> {

@@ -255,14 +255,17 @@ impl<'a> Message<'a> {
 
     /// The first From.
     pub fn from(self) -> Result<NameAddr<'a>, Refusal> {
-        let field = self.field(Name::From).ok_or(Refusal::bad("Missing From"))?;
-        NameAddr::parse(field.value()).map_err(|_| Refusal::bad("Bad From"))
+        self.address(Name::From, Refusal::bad("Missing From"), Refusal::bad("Bad From"))
     }
 
     /// The first To.
     pub fn to(self) -> Result<NameAddr<'a>, Refusal> {
-        let field = self.field(Name::To).ok_or(Refusal::bad("Missing To"))?;
-        NameAddr::parse(field.value()).map_err(|_| Refusal::bad("Bad To"))
+        self.address(Name::To, Refusal::bad("Missing To"), Refusal::bad("Bad To"))
+    }
+
+    fn address(self, name: Name, missing: Refusal, bad: Refusal) -> Result<NameAddr<'a>, Refusal> {
+        let field = self.field(name).ok_or(missing)?;
+        NameAddr::parse(field.value()).map_err(|_| bad)
     }
 
     /// The From tag, if From is readable and has one.
