@@ -4,7 +4,7 @@ use super::cseq::CSeq;
 use super::error::{DropReason, Refusal};
 use super::message::Message;
 use super::name::Name;
-use super::name_addr::NameAddr;
+use super::name_addr::{NameAddr, is_bracketed};
 use super::scan::BAD_REQUEST_URI;
 use super::text;
 use super::uri::{Scheme, Uri};
@@ -40,7 +40,7 @@ impl<'a> Message<'a> {
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
-        self.top_via()?;
+        self.check_top_via()?;
         self.check_via_count()?;
         let max_forwards = self.max_forwards()?;
         self.check_routes(Name::Route, Refusal::bad("Bad Route"))?;
@@ -59,7 +59,7 @@ impl<'a> Message<'a> {
         if self.fault().is_some() {
             return Err(DropReason::Framing);
         }
-        self.top_via().map_err(|_| DropReason::Via)?;
+        self.check_top_via().map_err(|_| DropReason::Via)?;
         self.check_via_count().map_err(|_| DropReason::Via)?;
         if self.is_repeated(Name::CallId) || !self.call_id().is_some_and(is_call_id) {
             return Err(DropReason::CallId);
@@ -86,18 +86,18 @@ impl<'a> Message<'a> {
         Ok(())
     }
 
-    /// Every value a name-addr; the top one with a SIP or SIPS URI.
+    /// Every value has the shape of a name-addr; the top Route, which is used, is read whole and must be SIP or SIPS.
     fn check_routes(self, name: Name, refusal: Refusal) -> Result<(), Refusal> {
         let limit = self.index().bounds.routes as usize;
         let mut values = self.values(name);
         let mut count = 0;
         while let Some(value) = values.next_element() {
-            let Ok(address) = NameAddr::parse(value.value) else { return Err(refusal) };
             count += 1;
-            if value.is_unsplittable || !address.is_bracketed || count > limit {
+            if value.is_unsplittable || count > limit || !is_bracketed(value.value) {
                 return Err(refusal);
             }
             if count == 1 && name == Name::Route {
+                let address = NameAddr::parse(value.value).map_err(|_| refusal)?;
                 let uri = Uri::parse(address.uri).map_err(|_| refusal)?;
                 if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips) {
                     return Err(refusal);

@@ -228,10 +228,13 @@ impl<'a> Message<'a> {
 
     /// The top Via. `Err`: 400, its protocol is not SIP/2.0, a parameter is malformed or repeated, or the branch is the bare cookie.
     pub fn top_via(self) -> Result<Via<'a>, Refusal> {
-        let via = self.reply_via();
-        match via.spans().fault {
-            None => Ok(via),
-            Some(ViaFault::BareCookie) if self.index.bounds.bare_cookie => Ok(via),
+        self.check_top_via().map(|()| self.reply_via())
+    }
+
+    pub(crate) fn check_top_via(self) -> Result<(), Refusal> {
+        match self.index.via.fault {
+            None => Ok(()),
+            Some(ViaFault::BareCookie) if self.index.bounds.bare_cookie => Ok(()),
             Some(ViaFault::BareCookie) => Err(Refusal::bad("Bad Branch")),
             Some(ViaFault::Protocol | ViaFault::Params) => Err(Refusal::bad("Bad Via")),
         }

@@ -113,28 +113,42 @@ pub(crate) fn check_absolute(uri: &[u8]) -> Result<(), Malformed> {
     if is_ok { Ok(()) } else { Err(Malformed) }
 }
 
-/// No control octet, SP, quote or angle bracket. Whole blocks at a time, the last one overlapping: a few vector instructions each.
-#[inline]
+/// No control octet, SP, quote or angle bracket; eight octets at a time.
 fn is_visible(bytes: &[u8]) -> bool {
-    let Some(last) = bytes.last_chunk::<16>() else { return !bytes.iter().any(|&b| is_invisible(b)) };
-    let mut bad = has_invisible(last);
-    for block in bytes.as_chunks::<16>().0 {
-        bad |= has_invisible(block);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [b'a'; 8];
+    for (slot, &b) in last.iter_mut().zip(rest) {
+        *slot = b;
     }
-    !bad
+    let mut bad = invisible_in(u64::from_ne_bytes(last));
+    for word in words {
+        bad |= invisible_in(u64::from_ne_bytes(*word));
+    }
+    bad == 0
 }
 
-/// In octet arithmetic without a branch, so that the block stays in one vector register.
+/// Not 0 if one of eight octets is a control octet, SP, quote or angle bracket (the borrow tricks of "haszero" and "hasless").
 #[inline(always)]
-fn has_invisible(block: &[u8; 16]) -> bool {
-    let bad = block.map(|b| {
-        u8::from(b <= b' ') | u8::from(b == b'"') | u8::from(b == b'<') | u8::from(b == b'>') | u8::from(b == 0x7f)
-    });
-    u128::from_ne_bytes(bad) != 0
+fn invisible_in(word: u64) -> u64 {
+    const EACH: u64 = 0x0101_0101_0101_0101;
+    let is = |octet: u8, word: u64| {
+        let differs = word ^ (EACH * u64::from(octet));
+        differs.wrapping_sub(EACH) & !differs
+    };
+    let below_visible = word.wrapping_sub(EACH * 0x21) & !word;
+    // `<` and `>` differ in one bit.
+    let bracket = is(b'<', word & !(EACH * 0x02));
+    (below_visible | is(b'"', word) | bracket | is(0x7f, word)) & (EACH << 7)
 }
 
-fn is_invisible(b: u8) -> bool {
-    b <= b' ' || matches!(b, b'"' | b'<' | b'>' | 0x7f)
+/// The shape of a name-addr and no more: something in angle brackets behind an optional display name.
+pub(crate) fn is_bracketed(value: &[u8]) -> bool {
+    let open = match value.first() {
+        Some(b'"') => text::quoted_end(value, 0).map(|close| text::skip_lws(value, close)),
+        _ => memchr::memchr(b'<', value),
+    };
+    let inner = open.filter(|&at| value.get(at) == Some(&b'<')).and_then(|at| value.get(at + 1..));
+    inner.is_some_and(|inner| memchr::memchr(b'>', inner).is_some_and(|len| len > 0))
 }
 
 #[cfg(test)]
@@ -158,6 +172,18 @@ mod tests {
         assert_eq!(parts("isbn:2983792873"), ("", "isbn:2983792873", None));
         assert_eq!(parts("<sip:a@b>;tag="), ("", "sip:a@b", None));
         assert!(!NameAddr::parse(b"sip:a@b;lr").unwrap().is_bracketed);
+    }
+
+    #[test]
+    fn every_octet_is_visible_or_not() {
+        for b in 0..=255u8 {
+            let is_good = b > b' ' && !matches!(b, b'"' | b'<' | b'>' | 0x7f);
+            for at in 0..20 {
+                let mut bytes = *b"abcdefghijklmnopqrst";
+                bytes[at] = b;
+                assert_eq!(is_visible(&bytes), is_good, "{b:#x} at {at}");
+            }
+        }
     }
 
     #[test]

@@ -285,9 +285,10 @@ fn slash(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
 /// `host [ *LWS ":" *LWS port ]`; returns the position behind it.
 fn read_sent_by(bytes: &[u8], at: usize, spans: &mut ViaSpans) -> Result<usize, Malformed> {
     let rest = text::span(bytes, at, bytes.len());
-    let end = at + host::extent(rest).ok_or(Malformed)?;
+    let (host, len) = Host::leading(rest)?;
+    let end = at + len;
     spans.host = Span::new(at..end);
-    spans.address = Host::parse(spans.host.of(bytes))?.ip();
+    spans.address = host.ip();
     let colon = text::skip_lws(bytes, end);
     if bytes.get(colon) != Some(&b':') {
         return Ok(end);
