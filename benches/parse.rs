@@ -60,10 +60,11 @@ fn source() -> SocketAddr {
 }
 
 fn keys(message: Message<'_>) {
-    let keys = message.read_request().unwrap();
+    message.check_request().unwrap();
     black_box(message.top_via().unwrap().branch());
     black_box(message.values(Name::Route).next());
-    black_box((keys.cseq, keys.call_id, keys.from.tag(), keys.to.tag(), keys.max_forwards));
+    black_box((message.cseq().unwrap(), message.call_id(), message.from_tag(), message.to_tag()));
+    black_box(message.max_forwards().unwrap());
 }
 
 fn forward(message: Message<'_>, source: SocketAddr, patch: &mut Patch, out: &mut Vec<u8>) {

@@ -1,6 +1,5 @@
 //! The semantic stage: the syntax of everything a proxy itself uses (V-1), first failure answers. What it does not use is never looked at.
 
-use super::cseq::CSeq;
 use super::error::{DropReason, Refusal};
 use super::message::Message;
 use super::name::Name;
@@ -9,49 +8,31 @@ use super::scan::BAD_REQUEST_URI;
 use super::text;
 use super::uri::{Scheme, Uri};
 
-/// What the semantic stage read on its way through a request.
-#[derive(Debug, Clone, Copy)]
-pub struct RequestKeys<'a> {
-    /// Call-ID, octet by octet significant.
-    pub call_id: &'a [u8],
-    /// From.
-    pub from: NameAddr<'a>,
-    /// To.
-    pub to: NameAddr<'a>,
-    /// CSeq; its method is the request's.
-    pub cseq: CSeq<'a>,
-    /// Max-Forwards; `None` if absent or above 255: forward with 70 (K-5).
-    pub max_forwards: Option<u8>,
-    /// The Request-URI; with `Leniency` it may stand in brackets or carry headers in the message.
-    pub uri: Uri<'a>,
-}
-
-impl<'a> Message<'a> {
-    /// Checks a request for the proxy role: see [`Message::read_request`].
-    pub fn check_request(self) -> Result<(), Refusal> {
-        self.read_request().map(|_| ())
-    }
-
-    /// Checks a request for the proxy role and hands over what it read, in this order: framing and start line, top Via, Max-Forwards, Route, Record-Route, Proxy-Require,
-    /// Call-ID, From, To, CSeq, CSeq method, Request-URI.
+impl Message<'_> {
+    /// Checks a request for the proxy role, in this order: framing and start line, top Via, Max-Forwards, Route, Record-Route,
+    /// Proxy-Require, Call-ID, From, To, CSeq, CSeq method, Request-URI.
     ///
     /// Left to the proxy, as they depend on its configuration: 416 (V-4), 483 (V-5), 482 (V-7), 420 (V-8), 407 (V-9).
-    pub fn read_request(self) -> Result<RequestKeys<'a>, Refusal> {
+    pub fn check_request(self) -> Result<(), Refusal> {
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
         self.check_top_via()?;
         self.check_via_count()?;
-        let max_forwards = self.max_forwards()?;
+        self.max_forwards()?;
         self.check_routes(Name::Route, Refusal::bad("Bad Route"))?;
         self.check_routes(Name::RecordRoute, Refusal::bad("Bad Record-Route"))?;
         if !self.values(Name::ProxyRequire).all(|v| text::is_token(v.value)) {
             return Err(Refusal::bad("Bad Proxy-Require"));
         }
         self.check_key_fields()?;
-        let call_id = self.call_id().filter(|id| is_call_id(id)).ok_or(Refusal::bad("Bad Call-ID"))?;
-        let (from, to, cseq) = (self.from()?, self.to()?, self.read_cseq()?);
-        Ok(RequestKeys { call_id, from, to, cseq, max_forwards, uri: self.read_request_uri()? })
+        if !self.call_id().is_some_and(is_call_id) {
+            return Err(Refusal::bad("Bad Call-ID"));
+        }
+        self.index().from.ok_or(Refusal::bad("Bad From"))?;
+        self.index().to.ok_or(Refusal::bad("Bad To"))?;
+        self.check_cseq_method()?;
+        self.check_request_uri()
     }
 
     /// Checks a response for the proxy role; there is nobody to answer, so the failure is a reason to drop it.
@@ -64,10 +45,10 @@ impl<'a> Message<'a> {
         if self.is_repeated(Name::CallId) || !self.call_id().is_some_and(is_call_id) {
             return Err(DropReason::CallId);
         }
-        if self.is_repeated(Name::From) || self.from().is_err() {
+        if self.is_repeated(Name::From) || self.index().from.is_none() {
             return Err(DropReason::From);
         }
-        if self.is_repeated(Name::To) || self.to().is_err() {
+        if self.is_repeated(Name::To) || self.index().to.is_none() {
             return Err(DropReason::To);
         }
         if self.is_repeated(Name::CSeq) || self.cseq().is_err() {
@@ -127,16 +108,16 @@ impl<'a> Message<'a> {
     }
 
     /// K-6: a mismatch is 400 for a known method, 501 for an unknown one.
-    fn read_cseq(self) -> Result<CSeq<'a>, Refusal> {
+    fn check_cseq_method(self) -> Result<(), Refusal> {
         let cseq = self.cseq()?;
         match self.method() {
-            Some(method) if method == cseq.method => Ok(cseq),
+            Some(method) if method == cseq.method => Ok(()),
             Some(method) if !method.is_known() => Err(Refusal::new(501, "Not Implemented")),
             _ => Err(Refusal::bad("CSeq Method Mismatch")),
         }
     }
 
-    fn read_request_uri(self) -> Result<Uri<'a>, Refusal> {
+    fn check_request_uri(self) -> Result<(), Refusal> {
         let bounds = &self.index().bounds;
         let mut uri = self.request_uri();
         if uri.len() > bounds.uri as usize {
@@ -152,7 +133,7 @@ impl<'a> Message<'a> {
         if uri.user.is_some_and(|u| u.len() > bounds.user as usize) {
             return Err(Refusal::new(414, "Request-URI Too Long"));
         }
-        Ok(uri)
+        Ok(())
     }
 }
 

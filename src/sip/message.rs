@@ -9,7 +9,7 @@ use super::index::{Entry, Index};
 use super::list::Values;
 use super::method::Method;
 use super::name::Name;
-use super::name_addr::NameAddr;
+use super::name_addr::{AddressSpans, NameAddr};
 use super::patch::Patch;
 use super::text::{self, span};
 use super::uri::request_uri_repaired;
@@ -258,17 +258,25 @@ impl<'a> Message<'a> {
 
     /// The first From.
     pub fn from(self) -> Result<NameAddr<'a>, Refusal> {
-        self.address(Name::From, Refusal::bad("Missing From"), Refusal::bad("Bad From"))
+        let spans = self.index.from.as_ref();
+        self.address(Name::From, spans, Refusal::bad("Missing From"), Refusal::bad("Bad From"))
     }
 
     /// The first To.
     pub fn to(self) -> Result<NameAddr<'a>, Refusal> {
-        self.address(Name::To, Refusal::bad("Missing To"), Refusal::bad("Bad To"))
+        self.address(Name::To, self.index.to.as_ref(), Refusal::bad("Missing To"), Refusal::bad("Bad To"))
     }
 
-    fn address(self, name: Name, missing: Refusal, bad: Refusal) -> Result<NameAddr<'a>, Refusal> {
-        let field = self.field(name).ok_or(missing)?;
-        NameAddr::parse(field.value()).map_err(|_| bad)
+    fn address(
+        self,
+        name: Name,
+        spans: Option<&AddressSpans>,
+        missing: Refusal,
+        bad: Refusal,
+    ) -> Result<NameAddr<'a>, Refusal> {
+        let value = self.index.value(name).ok_or(missing)?;
+        let spans = spans.ok_or(bad)?;
+        Ok(NameAddr::from_spans(span(self.bytes, value.start, value.end), spans))
     }
 
     /// The From tag, if From is readable and has one.

@@ -7,9 +7,9 @@ use super::index::{Bounds, Entry, Index};
 use super::limits::Limits;
 use super::message::Message;
 use super::name::Name;
+use super::name_addr::AddressSpans;
 use super::start_line::read_start_line;
 use super::text::{self, span};
-use super::via::Via;
 
 /// How the end of the message is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,7 +29,7 @@ const TOO_LARGE_HEAD: Refusal = Refusal::new(513, "Message Too Large");
 const TOO_LARGE_BODY: Refusal = Refusal::new(413, "Request Entity Too Large");
 pub(crate) const BAD_REQUEST_URI: Refusal = Refusal::bad("Bad Request-URI");
 
-/// Splits a message into start line, header fields and body, and reads its top Via.
+/// Splits a message into start line, header fields and body, and reads its top Via, From and To.
 ///
 /// `Err`: nothing that could be answered (drop, on a stream close). A fault that is to be answered is kept in
 /// [`Message::fault`]; such a message holds as much as could be read. Offsets of all views count from the first octet of
@@ -50,7 +50,7 @@ pub fn parse<'a>(
     }
     scan_head(bytes, index, limits)?;
     let end = find_body_end(bytes, index, framing, limits);
-    read_top_via(bytes, index)?;
+    read_keys(bytes, index)?;
     index.bounds = Bounds {
         vias: limits.vias as u32,
         routes: limits.routes as u32,
@@ -306,10 +306,13 @@ pub(crate) fn content_length(bytes: &[u8], index: &Index) -> Result<Option<u32>,
     Ok(length)
 }
 
-fn read_top_via(bytes: &[u8], index: &mut Index) -> Result<(), Unusable> {
-    let entry = index.first(Name::Via).and_then(|i| index.entries.get(i)).ok_or(Unusable::Via)?;
-    let via = Via::read(bytes, entry.value_start as usize, entry.value_end as usize).map_err(|_| Unusable::Via)?;
-    index.via = *via.spans();
+/// Reads what every message is asked for: its top Via, From and To.
+fn read_keys(bytes: &[u8], index: &mut Index) -> Result<(), Unusable> {
+    let via = index.value(Name::Via).ok_or(Unusable::Via)?;
+    index.via.read(bytes, via.start, via.end).map_err(|_| Unusable::Via)?;
+    let address = |range: Range<usize>| AddressSpans::read(span(bytes, range.start, range.end)).ok();
+    index.from = index.value(Name::From).and_then(address);
+    index.to = index.value(Name::To).and_then(address);
     Ok(())
 }
 
