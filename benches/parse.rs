@@ -83,7 +83,26 @@ fn forward(message: Message<'_>, source: SocketAddr, patch: &mut Patch, out: &mu
     patch.write(message.bytes(), out);
 }
 
+/// The checks that rsip leaves to its user: one of each key header, Content-Length, Proxy-Require, no NUL in a header.
+fn rsip_check(request: &rsip::Request) {
+    let mut seen = [0; 4];
+    for header in request.headers.iter() {
+        match header {
+            rsip::Header::CallId(_) => seen[0] += 1,
+            rsip::Header::From(_) => seen[1] += 1,
+            rsip::Header::To(_) => seen[2] += 1,
+            rsip::Header::CSeq(_) => seen[3] += 1,
+            rsip::Header::ContentLength(length) => assert_eq!(length.value().parse(), Ok(request.body.len())),
+            rsip::Header::ProxyRequire(_) => panic!("there is none"),
+            rsip::Header::Other(name, value) => assert!(!name.contains('\0') && !value.contains('\0')),
+            _ => {}
+        }
+    }
+    assert_eq!(seen, [1; 4]);
+}
+
 fn rsip_keys(request: &rsip::Request) {
+    rsip_check(request);
     let via = request.via_header().unwrap().typed().unwrap();
     black_box(via.branch());
     for header in request.headers.iter() {

@@ -1,5 +1,6 @@
 //! The semantic stage: the syntax of everything a proxy itself uses (V-1), first failure answers. What it does not use is never looked at.
 
+use super::cseq;
 use super::error::{DropReason, Refusal};
 use super::message::Message;
 use super::name::Name;
@@ -109,10 +110,11 @@ impl Message<'_> {
 
     /// K-6: a mismatch is 400 for a known method, 501 for an unknown one.
     fn check_cseq_method(self) -> Result<(), Refusal> {
-        let cseq = self.cseq()?;
+        let value = self.field(Name::CSeq).map(|f| f.value()).unwrap_or_default();
+        let (_, method) = cseq::split(value).map_err(|_| Refusal::bad("Bad CSeq"))?;
         match self.method() {
-            Some(method) if method == cseq.method => Ok(()),
-            Some(method) if !method.is_known() => Err(Refusal::new(501, "Not Implemented")),
+            Some(own) if own.as_bytes() == method => Ok(()),
+            Some(own) if !own.is_known() => Err(Refusal::new(501, "Not Implemented")),
             _ => Err(Refusal::bad("CSeq Method Mismatch")),
         }
     }
@@ -139,7 +141,7 @@ impl Message<'_> {
 
 /// Any visible octets (section 7): no LWS, no control octets.
 fn is_call_id(value: &[u8]) -> bool {
-    value.iter().all(|&b| b > b' ' && b != 0x7f)
+    !value.iter().fold(false, |bad, &b| bad | (b <= b' ') | (b == 0x7f))
 }
 
 #[cfg(test)]
