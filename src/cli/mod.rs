@@ -4,6 +4,7 @@ pub mod cert;
 pub mod check_config;
 pub mod demo;
 pub mod lab;
+pub mod passport;
 pub mod run;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ enum Command {
     Run(run::RunCommand),
     CheckConfig(check_config::CheckConfigCommand),
     Cert(cert::CertCommand),
+    Passport(passport::PassportCommand),
     Lab(lab::LabCommand),
     Demo(demo::DemoCommand),
 }
@@ -44,6 +46,7 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
             Command::Cert(command) => command.run(),
+            Command::Passport(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::Demo(command) => command.run(),
         }
