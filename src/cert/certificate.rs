@@ -11,6 +11,7 @@ use x509_parser::{
 
 use super::claim_constraints::{ClaimConstraints, ClaimConstraintsError, ConstraintKind, is_baseline_claim};
 use super::der::{self, DerError, Reader};
+use super::name_constraints::NameConstraints;
 use super::oid;
 use super::sct::{SctList, SctListError};
 use super::tn_auth_list::{TnAuthList, TnAuthListError};
@@ -95,15 +96,6 @@ enum KeyKind {
     P521,
     Rsa { bits: usize },
     Other,
-}
-
-/// `nameConstraints`, as far as they are applied: to dNSNames.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct NameConstraints {
-    pub(crate) permitted: Vec<String>,
-    pub(crate) excluded: Vec<String>,
-    /// Subtrees of another name form; a path with such a certificate is rejected.
-    pub(crate) other_forms: bool,
 }
 
 /// The standard extensions path validation asks about.
@@ -287,19 +279,12 @@ impl Certificate {
                     }
                 }
             }
-            ParsedExtension::NameConstraints(constraints) => {
-                let mut own = NameConstraints::default();
-                let permitted = constraints.permitted_subtrees.iter().flatten().map(|tree| (true, &tree.base));
-                let excluded = constraints.excluded_subtrees.iter().flatten().map(|tree| (false, &tree.base));
-                for (permits, base) in permitted.chain(excluded) {
-                    match (base, permits) {
-                        (GeneralName::DNSName(name), true) => own.permitted.push((*name).to_owned()),
-                        (GeneralName::DNSName(name), false) => own.excluded.push((*name).to_owned()),
-                        _ => own.other_forms = true,
-                    }
+            ParsedExtension::NameConstraints(_) => match NameConstraints::from_der(extension.value) {
+                Ok(constraints) => facts.name_constraints = Some(constraints),
+                Err(_) => {
+                    facts.malformed.get_or_insert_with(|| oid::dotted(extension.oid.as_bytes()));
                 }
-                facts.name_constraints = Some(own);
-            }
+            },
             ParsedExtension::ParseError { .. } => {
                 facts.malformed.get_or_insert_with(|| oid::dotted(extension.oid.as_bytes()));
             }
@@ -441,6 +426,17 @@ impl Certificate {
     #[must_use]
     pub fn dns_names(&self) -> &[String] {
         &self.dns_names
+    }
+
+    /// Whether `host` is exactly one of the dNSNames (R26): case and a trailing dot aside, and a wildcard never matches. `host` comes from
+    /// a URL parser, in A-label form and without port.
+    #[must_use]
+    pub fn names_host(&self, host: &str) -> bool {
+        fn absolute(name: &str) -> &str {
+            name.strip_suffix('.').unwrap_or(name)
+        }
+        let same = |name: &String| !name.contains('*') && absolute(name).eq_ignore_ascii_case(absolute(host));
+        !absolute(host).is_empty() && self.dns_names.iter().any(same)
     }
 
     /// The embedded SCTs: absent, readable, or malformed.

@@ -11,6 +11,7 @@ mod claim_constraints;
 pub(crate) mod der;
 pub mod lint;
 mod log_list;
+mod name_constraints;
 pub mod oid;
 mod path;
 mod pem;

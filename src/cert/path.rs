@@ -10,7 +10,7 @@ use rustls_pki_types::{SignatureVerificationAlgorithm, alg_id};
 use webpki::aws_lc_rs as algorithms;
 
 use super::anchors::TrustAnchors;
-use super::certificate::{Certificate, CertificateError, NameConstraints};
+use super::certificate::{Certificate, CertificateError};
 use super::store::{Limits, TrustPolicy};
 use super::tn_auth_list::{Encompassed, ScopeExcess, TnAuthListError};
 
@@ -386,29 +386,13 @@ fn check_constraints(path: &[Certificate], anchor: &Certificate) -> Result<(), P
         {
             return Err(PathError::PathLength { index });
         }
-        if let Some(constraints) = &issuer.extensions.name_constraints {
-            let mut names = path[..index].iter().flat_map(Certificate::dns_names);
-            if constraints.other_forms || names.any(|name| !name_allowed(name, constraints)) {
-                return Err(PathError::NameConstraints { index });
-            }
+        if let Some(constraints) = &issuer.extensions.name_constraints
+            && !constraints.allow(path[..index].iter().flat_map(Certificate::dns_names))
+        {
+            return Err(PathError::NameConstraints { index });
         }
     }
     Ok(())
-}
-
-fn name_allowed(name: &str, constraints: &NameConstraints) -> bool {
-    let inside = |tree: &String| dns_name_inside(name, tree);
-    (constraints.permitted.is_empty() || constraints.permitted.iter().any(inside))
-        && !constraints.excluded.iter().any(inside)
-}
-
-/// RFC 5280 section 4.2.1.10: the tree's own name, or one with labels added on the left.
-fn dns_name_inside(name: &str, tree: &str) -> bool {
-    let (name, tree) = (name.trim_end_matches('.').to_ascii_lowercase(), tree.to_ascii_lowercase());
-    match name.strip_suffix(tree.as_str()) {
-        Some(head) => head.is_empty() || tree.is_empty() || tree.starts_with('.') || head.ends_with('.'),
-        None => false,
-    }
 }
 
 /// Walks from the anchor to the leaf; each list must lie inside the last one above it.

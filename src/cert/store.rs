@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aws_lc_rs::digest::Digest;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
 
 use super::anchors::TrustAnchors;
@@ -290,9 +291,17 @@ impl ChainVerdict {
     }
 
     /// Whether `raw_signature` (r and s, 32 octets each, RFC 7518 section 3.4) is the leaf's over `signing_input` (R21).
+    ///
+    /// See [`verify_es256_digest`](Self::verify_es256_digest) for a caller that needs the digest anyway.
     #[must_use]
     pub fn verify_es256(&self, signing_input: &[u8], raw_signature: &[u8; 64]) -> bool {
         self.key.verify_sig(signing_input, raw_signature).is_ok()
+    }
+
+    /// As [`verify_es256`](Self::verify_es256), over the SHA-256 of the signing input.
+    #[must_use]
+    pub fn verify_es256_digest(&self, digest: &Digest, raw_signature: &[u8; 64]) -> bool {
+        self.key.verify_digest_sig(digest, raw_signature).is_ok()
     }
 }
 
@@ -307,6 +316,9 @@ pub struct TrustStore {
     pub limits: Limits,
     /// What chains must satisfy.
     pub policy: TrustPolicy,
+    /// Generation of this snapshot: whoever replaces a store by another raises it, so that verdicts made under the old one are not
+    /// used under the new (the epoch of [`ChainCache`](super::ChainCache)).
+    pub epoch: u64,
 }
 
 impl TrustStore {

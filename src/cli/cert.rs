@@ -366,3 +366,109 @@ fn date(seconds: i64) -> String {
 fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        command: CertCommand,
+    }
+
+    const VECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificate/rfc9118-section5.pem");
+    const SCT_VECTOR: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/certificate/ct-embedded-sct.pem");
+
+    fn run(arguments: &[&str]) -> (bool, String) {
+        let cli = Cli::try_parse_from(["cert"].iter().chain(arguments)).unwrap();
+        let mut out = Vec::new();
+        let clean = cli.command.print(&mut out).unwrap();
+        (clean, String::from_utf8(out).unwrap())
+    }
+
+    fn objects(text: &str) -> Vec<Value> {
+        text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    }
+
+    #[test]
+    fn show_prints_one_object_per_certificate() {
+        let (clean, text) = run(&["show", "--json", VECTOR, SCT_VECTOR]);
+        assert!(clean);
+        let objects = objects(&text);
+        assert_eq!(objects.len(), 2);
+        assert_eq!(
+            objects[0],
+            json!({
+                "file": VECTOR,
+                "index": 0,
+                "subject": "C=US, ST=VA, L=Herndon, O=Bogus Example Telecom, OU=VoIP, CN=SHAKEN",
+                "issuer": "C=US, CN=BOGUS SHAKEN ROOT",
+                "serial": "1fb65ddeb43902cbce9732e7cd41e1ad58434a5b",
+                "not_before": "2021-07-15T21:52:15Z",
+                "not_after": "2022-07-15T21:52:15Z",
+                "key": "P-256",
+                "tn_auth_list": [{"spc": "1234"}],
+                "dns_names": [],
+                "scts": null,
+                "claim_constraints": {
+                    "kind": "EnhancedJWTClaimConstraints",
+                    "must_include": ["confidence"],
+                    "permitted_values": [{"claim": "confidence", "values": ["high", "medium"]}],
+                    "must_exclude": ["priority"],
+                },
+            })
+        );
+        assert_eq!(
+            objects[1]["scts"],
+            json!([{
+                "log_id": "df1c2ec11500945247a96168325ddc5c7959e8f7c6d388fc002e0bbd3f74d764",
+                "timestamp": 1_365_181_456_275_u64,
+            }])
+        );
+        assert_eq!((&objects[1]["key"], &objects[1]["tn_auth_list"]), (&json!("RSA-1024"), &Value::Null));
+    }
+
+    #[test]
+    fn goes_on_after_a_bad_one_and_says_so_at_the_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("mixed.pem");
+        let good = std::fs::read_to_string(VECTOR).unwrap();
+        let broken = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        std::fs::write(&file, format!("{good}{broken}{good}")).unwrap();
+        let (clean, text) = run(&["show", "--json", "/nonexistent", file.to_str().unwrap()]);
+        assert!(!clean);
+        let objects = objects(&text);
+        let with_error: Vec<bool> = objects.iter().map(|object| object.get("error").is_some()).collect();
+        assert_eq!(with_error, [true, false, true, false]);
+        assert_eq!(objects[2]["index"], 1);
+        assert!(objects[2].get("subject").is_none());
+    }
+
+    #[test]
+    fn lint_adds_findings() {
+        let (clean, text) = run(&["lint", "--json", VECTOR]);
+        assert!(!clean);
+        let object = &objects(&text)[0];
+        assert_eq!(object["profile"], "shaken");
+        let ids: Vec<&str> =
+            object["findings"].as_array().unwrap().iter().map(|finding| finding["id"].as_str().unwrap()).collect();
+        assert!(ids.contains(&"shaken_certificate_policies") && !ids.contains(&"vesper_scts"));
+        let (_, text) = run(&["lint", "--profile", "vesper", VECTOR]);
+        assert!(text.contains("vesper_scts: no embedded SCT (R10)"), "{text}");
+    }
+
+    #[test]
+    fn text_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{9b}"), "a\u{fffd}[2Jb\u{fffd}");
+    }
+
+    #[test]
+    fn usage_is_refused_by_the_parser() {
+        assert_eq!(Cli::try_parse_from(["cert", "show"]).err().unwrap().exit_code(), 2);
+        assert_eq!(Cli::try_parse_from(["cert", "lint", "--profile", "x", "y"]).err().unwrap().exit_code(), 2);
+    }
+}

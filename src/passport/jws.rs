@@ -198,6 +198,15 @@ pub fn encode(octets: &[u8], out: &mut Vec<u8>) {
     out.truncate(start + written);
 }
 
+/// Appends the base64url text of a part of the buffer itself, without padding.
+pub fn encode_within(buffer: &mut Vec<u8>, part: std::ops::Range<usize>) {
+    let start = buffer.len();
+    buffer.resize(start + (part.len() * 4).div_ceil(3), 0);
+    let (octets, out) = buffer.split_at_mut(start);
+    let written = octets.get(part).and_then(|octets| URL_SAFE_NO_PAD.encode_slice(octets, out).ok()).unwrap_or(0);
+    buffer.truncate(start + written);
+}
+
 /// Why a protected header is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HeaderError {

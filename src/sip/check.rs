@@ -1,33 +1,57 @@
 //! The semantic stage: the syntax of everything a proxy itself uses (V-1), first failure answers. What it does not use is never looked at.
 
+use super::cseq::CSeq;
 use super::error::{DropReason, Refusal};
 use super::message::Message;
 use super::name::Name;
 use super::name_addr::NameAddr;
 use super::scan::BAD_REQUEST_URI;
-use super::text::{self, span};
+use super::text;
 use super::uri::{Scheme, Uri};
 
-impl Message<'_> {
-    /// Checks a request for the proxy role, in this order: framing and start line, top Via, Max-Forwards, Route, Record-Route, Proxy-Require,
+/// What the semantic stage read on its way through a request.
+#[derive(Debug, Clone, Copy)]
+pub struct RequestKeys<'a> {
+    /// Call-ID, octet by octet significant.
+    pub call_id: &'a [u8],
+    /// From.
+    pub from: NameAddr<'a>,
+    /// To.
+    pub to: NameAddr<'a>,
+    /// CSeq; its method is the request's.
+    pub cseq: CSeq<'a>,
+    /// Max-Forwards; `None` if absent or above 255: forward with 70 (K-5).
+    pub max_forwards: Option<u8>,
+    /// The Request-URI; with `Leniency` it may stand in brackets or carry headers in the message.
+    pub uri: Uri<'a>,
+}
+
+impl<'a> Message<'a> {
+    /// Checks a request for the proxy role: see [`Message::read_request`].
+    pub fn check_request(self) -> Result<(), Refusal> {
+        self.read_request().map(|_| ())
+    }
+
+    /// Checks a request for the proxy role and hands over what it read, in this order: framing and start line, top Via, Max-Forwards, Route, Record-Route, Proxy-Require,
     /// Call-ID, From, To, CSeq, CSeq method, Request-URI.
     ///
     /// Left to the proxy, as they depend on its configuration: 416 (V-4), 483 (V-5), 482 (V-7), 420 (V-8), 407 (V-9).
-    pub fn check_request(self) -> Result<(), Refusal> {
+    pub fn read_request(self) -> Result<RequestKeys<'a>, Refusal> {
         if let Some(fault) = self.fault() {
             return Err(fault);
         }
         self.top_via()?;
         self.check_via_count()?;
-        self.max_forwards()?;
+        let max_forwards = self.max_forwards()?;
         self.check_routes(Name::Route, Refusal::bad("Bad Route"))?;
         self.check_routes(Name::RecordRoute, Refusal::bad("Bad Record-Route"))?;
         if !self.values(Name::ProxyRequire).all(|v| text::is_token(v.value)) {
             return Err(Refusal::bad("Bad Proxy-Require"));
         }
-        self.check_keys()?;
-        self.check_cseq_method()?;
-        self.check_request_uri()
+        self.check_key_fields()?;
+        let call_id = self.call_id().filter(|id| is_call_id(id)).ok_or(Refusal::bad("Bad Call-ID"))?;
+        let (from, to, cseq) = (self.from()?, self.to()?, self.read_cseq()?);
+        Ok(RequestKeys { call_id, from, to, cseq, max_forwards, uri: self.read_request_uri()? })
     }
 
     /// Checks a response for the proxy role; there is nobody to answer, so the failure is a reason to drop it.
@@ -37,7 +61,7 @@ impl Message<'_> {
         }
         self.top_via().map_err(|_| DropReason::Via)?;
         self.check_via_count().map_err(|_| DropReason::Via)?;
-        if self.is_repeated(Name::CallId) || !self.call_id().is_some_and(|id| is_call_id(id)) {
+        if self.is_repeated(Name::CallId) || !self.call_id().is_some_and(is_call_id) {
             return Err(DropReason::CallId);
         }
         if self.is_repeated(Name::From) || self.from().is_err() {
@@ -52,19 +76,14 @@ impl Message<'_> {
         Ok(())
     }
 
-    /// Lines and commas bound the number of values; they are split only if that bound is over the limit.
-    fn is_over(self, name: Name, limit: u32) -> bool {
-        let bound: usize = self
-            .entries_of(name)
-            .map(|e| {
-                1 + memchr::memchr_iter(b',', span(self.bytes(), e.value_start as usize, e.value_end as usize)).count()
-            })
-            .sum();
-        bound > limit as usize && self.values(name).count() > limit as usize
-    }
-
+    /// A Via takes 13 octets at least, which bounds their number; they are split and counted only if that bound is over the limit.
     fn check_via_count(self) -> Result<(), Refusal> {
-        if self.is_over(Name::Via, self.index().bounds.vias) { Err(Refusal::new(483, "Too Many Hops")) } else { Ok(()) }
+        let limit = self.index().bounds.vias as usize;
+        let bound: usize = self.entries_of(Name::Via).map(|e| 1 + (e.value_end - e.value_start) as usize / 13).sum();
+        if bound > limit && self.values(Name::Via).count() > limit {
+            return Err(Refusal::new(483, "Too Many Hops"));
+        }
+        Ok(())
     }
 
     /// Every value a name-addr; the top one with a SIP or SIPS URI.
@@ -85,7 +104,8 @@ impl Message<'_> {
         Ok(())
     }
 
-    fn check_keys(self) -> Result<(), Refusal> {
+    /// Each of the key fields stands there once (H-6, H-7).
+    fn check_key_fields(self) -> Result<(), Refusal> {
         const KEYS: [(Name, Refusal, Refusal); 4] = [
             (Name::CallId, Refusal::bad("Missing Call-ID"), Refusal::bad("Multiple Call-ID")),
             (Name::From, Refusal::bad("Missing From"), Refusal::bad("Multiple From")),
@@ -100,25 +120,20 @@ impl Message<'_> {
                 return Err(multiple);
             }
         }
-        if !self.call_id().is_some_and(is_call_id) {
-            return Err(Refusal::bad("Bad Call-ID"));
-        }
-        self.from()?;
-        self.to()?;
         Ok(())
     }
 
     /// K-6: a mismatch is 400 for a known method, 501 for an unknown one.
-    fn check_cseq_method(self) -> Result<(), Refusal> {
+    fn read_cseq(self) -> Result<CSeq<'a>, Refusal> {
         let cseq = self.cseq()?;
         match self.method() {
-            Some(method) if method == cseq.method => Ok(()),
+            Some(method) if method == cseq.method => Ok(cseq),
             Some(method) if !method.is_known() => Err(Refusal::new(501, "Not Implemented")),
             _ => Err(Refusal::bad("CSeq Method Mismatch")),
         }
     }
 
-    fn check_request_uri(self) -> Result<(), Refusal> {
+    fn read_request_uri(self) -> Result<Uri<'a>, Refusal> {
         let bounds = &self.index().bounds;
         let mut uri = self.request_uri();
         if uri.len() > bounds.uri as usize {
@@ -134,7 +149,7 @@ impl Message<'_> {
         if uri.user.is_some_and(|u| u.len() > bounds.user as usize) {
             return Err(Refusal::new(414, "Request-URI Too Long"));
         }
-        Ok(())
+        Ok(uri)
     }
 }
 

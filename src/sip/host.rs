@@ -23,9 +23,12 @@ impl<'a> Host<'a> {
             [b'[', inner @ .., b']'] => v6(inner).map(Self::V6).ok_or(Malformed),
             [] => Err(Malformed),
             // A name whose last label begins with a digit can only be an IPv4 address.
-            _ if last_label(bytes).first().is_some_and(u8::is_ascii_digit) => v4(bytes).map(Self::V4).ok_or(Malformed),
-            _ if is_name(bytes) => Ok(Self::Name(bytes)),
-            _ => Err(Malformed),
+            _ => match v4(bytes) {
+                Some(address) => Ok(Self::V4(address)),
+                None if last_label(bytes).first().is_some_and(u8::is_ascii_digit) => Err(Malformed),
+                None if is_name(bytes) => Ok(Self::Name(bytes)),
+                None => Err(Malformed),
+            },
         }
     }
 
@@ -93,20 +96,24 @@ fn is_name(bytes: &[u8]) -> bool {
 }
 
 fn v4(bytes: &[u8]) -> Option<Ipv4Addr> {
-    let mut octets = [0u8; 4];
-    let mut rest = bytes;
-    for (i, octet) in octets.iter_mut().enumerate() {
-        let digits = rest.iter().take(4).take_while(|b| b.is_ascii_digit()).count();
-        if digits == 0 || digits > 3 {
-            return None;
-        }
-        *octet = u8::try_from(text::decimal(text::span(rest, 0, digits))?).ok()?;
-        rest = rest.get(digits..)?;
-        if i < 3 {
-            rest = rest.strip_prefix(b".")?;
+    let (mut address, mut octet, mut digits, mut dots) = (0u32, 0u32, 0u8, 0u8);
+    for &b in bytes {
+        match b {
+            b'0'..=b'9' => {
+                octet = octet * 10 + u32::from(b - b'0');
+                digits += 1;
+                if digits > 3 || octet > 255 {
+                    return None;
+                }
+            }
+            b'.' if digits > 0 && dots < 3 => {
+                address = address << 8 | octet;
+                (octet, digits, dots) = (0, 0, dots + 1);
+            }
+            _ => return None,
         }
     }
-    rest.is_empty().then(|| Ipv4Addr::from(octets))
+    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits(address << 8 | octet))
 }
 
 fn v6(bytes: &[u8]) -> Option<Ipv6Addr> {

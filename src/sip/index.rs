@@ -106,6 +106,7 @@ impl Index {
 
     /// Adds a header field. The caller keeps the number of fields under `u16::MAX`.
     #[allow(clippy::indexing_slicing)] // a Name is less than COUNT
+    #[inline]
     pub(crate) fn push(&mut self, entry: Entry) {
         let name = entry.name as usize;
         if self.first[name] == NONE {

@@ -39,6 +39,7 @@ pub mod text;
 mod uri;
 mod via;
 
+pub use check::RequestKeys;
 pub use cseq::CSeq;
 pub use error::{DropReason, Refusal, Unusable};
 pub use hop::{ConnectionId, Hop, ListenerId, Transport};

@@ -96,8 +96,21 @@ names! {
 pub(crate) const COUNT: usize = LONG.len() + 1;
 const _: () = assert!(COUNT <= 64);
 
-/// Slot of each long form under [`slot`]; the multipliers were searched so that no two names share one.
-static TABLE: [Option<(&[u8], Name)>; 256] = table();
+/// Longest name that is recognised in one step.
+const WINDOW: usize = 24;
+
+/// A long form as three words in lower case, with the bits in which a name in any case may differ from it.
+#[derive(Clone, Copy)]
+struct Slot {
+    name: Name,
+    len: u8,
+    words: [u64; 3],
+    /// Clear: case bits of letters, and octets behind the name.
+    mask: [u64; 3],
+}
+
+/// Each long form in its [`slot`]; the multipliers were searched so that no two names share one.
+static TABLE: [Slot; 256] = table();
 
 const fn slot(len: usize, first: u8, middle: u8, last: u8) -> u8 {
     let (first, middle, last) = (first | 0x20, middle | 0x20, last | 0x20);
@@ -109,23 +122,42 @@ const fn slot(len: usize, first: u8, middle: u8, last: u8) -> u8 {
 }
 
 #[allow(clippy::indexing_slicing)] // evaluated by the compiler, which checks the bounds
-const fn table() -> [Option<(&'static [u8], Name)>; 256] {
-    let mut t = [None; 256];
+const fn table() -> [Slot; 256] {
+    // An empty slot matches nothing: its mask keeps every bit and no name begins with 0.
+    let mut t = [Slot { name: Name::Other, len: 0, words: [0; 3], mask: [u64::MAX; 3] }; 256];
     let mut i = 0;
     while i < LONG.len() {
-        let (text, _) = LONG[i];
+        let (text, name) = LONG[i];
+        assert!(text.len() < WINDOW, "a header name is too long for the window");
         let at = slot(text.len(), text[0], text[text.len() / 2], text[text.len() - 1]) as usize;
-        assert!(t[at].is_none(), "two header names share a slot: search other multipliers");
-        t[at] = Some(LONG[i]);
+        assert!(matches!(t[at].name, Name::Other), "two header names share a slot: search other multipliers");
+        let mut entry = Slot { name, len: text.len() as u8, words: [0; 3], mask: [0; 3] };
+        let mut j = 0;
+        while j < text.len() {
+            let lower = text[j].to_ascii_lowercase();
+            let mask = if lower.is_ascii_lowercase() { 0xdf } else { 0xff };
+            entry.words[j / 8] |= (lower as u64) << (8 * (j % 8));
+            entry.mask[j / 8] |= mask << (8 * (j % 8));
+            j += 1;
+        }
+        t[at] = entry;
         i += 1;
     }
     t
 }
 
+/// Position of the first `:` in eight octets.
+#[inline(always)]
+fn colon_in(word: u64) -> Option<usize> {
+    const LOW: u64 = 0x0101_0101_0101_0101;
+    let differs = word ^ (LOW * b':' as u64);
+    let zeros = differs.wrapping_sub(LOW) & !differs & (LOW << 7);
+    (zeros != 0).then_some((zeros.trailing_zeros() / 8) as usize)
+}
+
 impl Name {
     /// The name written in these octets, long or compact, in any case.
     #[allow(clippy::indexing_slicing)] // 256 entries, the index is an octet
-    #[inline]
     pub fn new(text: &[u8]) -> Self {
         let (first, last) = match text {
             [letter] => return Self::compact(*letter),
@@ -133,10 +165,33 @@ impl Name {
             [] => return Self::Other,
         };
         let middle = text.get(text.len() / 2).copied().unwrap_or_default();
-        match TABLE[slot(text.len(), first, middle, last) as usize] {
-            Some((long, name)) if long.eq_ignore_ascii_case(text) => name,
-            _ => Self::Other,
+        let name = TABLE[slot(text.len(), first, middle, last) as usize].name;
+        if name.as_str().as_bytes().eq_ignore_ascii_case(text) { name } else { Self::Other }
+    }
+
+    /// The known name that begins `line` and is followed by its colon at once, with the position of the colon. `None` for
+    /// everything else, be it well formed or not: the hot way through, not the whole grammar.
+    #[allow(clippy::indexing_slicing)] // constant indices; 256 entries under an octet; `len` is below WINDOW
+    #[inline]
+    pub(crate) fn known_at(line: &[u8]) -> Option<(Self, usize)> {
+        let window: &[u8; WINDOW] = line.first_chunk()?;
+        let (chunks, _) = window.as_chunks::<8>();
+        let words = [u64::from_le_bytes(chunks[0]), u64::from_le_bytes(chunks[1]), u64::from_le_bytes(chunks[2])];
+        let len = match (colon_in(words[0]), colon_in(words[1]), colon_in(words[2])) {
+            (Some(n), _, _) => n,
+            (_, Some(n), _) => n + 8,
+            (_, _, n) => n? + 16,
+        };
+        if len < 2 {
+            return if len == 1 { Some((Self::compact(window[0]), 1)) } else { None }
+                .filter(|(n, _)| *n != Self::Other);
         }
+        let entry = &TABLE[slot(len, window[0], window[len / 2], window[len - 1]) as usize];
+        let differs = (words[0] ^ entry.words[0]) & entry.mask[0]
+            | (words[1] ^ entry.words[1]) & entry.mask[1]
+            | (words[2] ^ entry.words[2]) & entry.mask[2];
+        // A name that is only the beginning of this one differs in the octet that is the colon here, unless it is as long.
+        (differs == 0 && usize::from(entry.len) == len).then_some((entry.name, len))
     }
 
     /// The registered one-letter forms (H-3). `n` (Identity-Info) was withdrawn by RFC 8224.
@@ -216,6 +271,21 @@ mod tests {
             assert_eq!(name.as_str().as_bytes(), *text);
         }
         assert_eq!(LONG.len() + 1, COUNT);
+    }
+
+    #[test]
+    fn the_hot_way_and_the_plain_one_agree() {
+        let others = ["X-Unknown", "Content_Length", "Call\rID", "V\u{131}a", "n", "Fro", "Contact-Length", "", "Via "];
+        let texts = LONG.iter().map(|(text, _)| text.to_vec()).chain(others.iter().map(|t| t.as_bytes().to_vec()));
+        for text in texts {
+            for text in [text.clone(), text.to_ascii_lowercase(), text.to_ascii_uppercase()] {
+                let line = [&text[..], b": a value that fills the window:"].concat();
+                let name = Name::new(&text);
+                let expected = (name != Name::Other).then_some((name, text.len()));
+                assert_eq!(Name::known_at(&line), expected, "{}", String::from_utf8_lossy(&line));
+            }
+        }
+        assert_eq!(Name::known_at(b"Via: too short"), None);
     }
 
     #[test]

@@ -82,21 +82,24 @@ pub(crate) fn not_sip(bytes: &[u8]) -> Option<Unusable> {
 pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Result<(), Unusable> {
     index.clear();
     let head = span(bytes, 0, limits.head.min(bytes.len()));
-    let Some(newline) = memchr::memchr(b'\n', head) else {
+    let mut lines = Lines { bytes, head, has_bare_cr: false, has_bare_lf: false, has_nul: false };
+    let Some(newline) = lines.line_end(0) else {
         return scan_lone_start_line(bytes, head, index, limits);
     };
     read_start_line(bytes, trim_line_end(bytes, 0..newline), index, limits)?;
     index.start.end = newline as u32 + 1;
-    let mut lines = Lines { bytes, head, crlf: 0, bare_lf: 0 };
-    lines.count_end(newline);
     let end = scan_fields(&mut lines, newline + 1, index, limits);
-    let Lines { crlf, bare_lf, .. } = lines;
-    check_octets(bytes, end, crlf, index);
-    if bare_lf > 0 {
+    if lines.has_bare_cr {
+        index.note_unsafe(BAD_LINE_END);
+    }
+    if lines.has_bare_lf {
         index.has_bare_lf = true;
         if !limits.leniency.bare_lf {
             index.note_unsafe(BAD_LINE_END);
         }
+    }
+    if lines.has_nul && !memchr::memchr_iter(b'\0', span(bytes, 0, end)).all(|at| is_quoted_pair(bytes, index, at)) {
+        index.note_unsafe(BAD_OCTET);
     }
     index.body = end as u32;
     Ok(())
@@ -111,32 +114,46 @@ fn scan_lone_start_line(bytes: &[u8], head: &[u8], index: &mut Index, limits: &L
     Ok(())
 }
 
+/// The lines of a header block, and what must not stand in it (F-6, F-8).
 struct Lines<'a> {
     bytes: &'a [u8],
     /// The part of `bytes` the header block may fill.
     head: &'a [u8],
-    crlf: usize,
-    bare_lf: usize,
+    has_bare_cr: bool,
+    has_bare_lf: bool,
+    has_nul: bool,
 }
 
 impl Lines<'_> {
-    fn count_end(&mut self, newline: usize) {
-        if newline > 0 && self.bytes.get(newline - 1) == Some(&b'\r') {
-            self.crlf += 1;
-        } else {
-            self.bare_lf += 1;
+    /// Position of the LF that ends the line at `at`. One search finds the line end and all that is not allowed.
+    #[inline]
+    fn line_end(&mut self, at: usize) -> Option<usize> {
+        let mut from = at;
+        loop {
+            let hit = from + memchr::memchr3(b'\r', b'\n', b'\0', span(self.head, from, self.head.len()))?;
+            match self.bytes.get(hit..hit + 2) {
+                Some(b"\r\n") => return Some(hit + 1),
+                _ => match self.bytes.get(hit) {
+                    Some(b'\n') => {
+                        self.has_bare_lf = true;
+                        return Some(hit);
+                    }
+                    Some(b'\r') => self.has_bare_cr = true,
+                    _ => self.has_nul = true,
+                },
+            }
+            from = hit + 1;
         }
     }
 
-    /// Position of the LF that ends the line at `at`, folds included; `Err` at the end of the header block.
+    /// Position of the LF that ends the field at `at`, folds included; `Err` at the end of the header block.
+    #[inline]
     fn field_end(&mut self, at: usize, limits: &Limits) -> Result<usize, Refusal> {
         let mut from = at;
         for _ in 0..=limits.folds {
-            let Some(len) = memchr::memchr(b'\n', span(self.head, from, self.head.len())) else {
+            let Some(newline) = self.line_end(from) else {
                 return Err(if self.head.len() < self.bytes.len() { TOO_LARGE_HEAD } else { NO_HEADER_END });
             };
-            let newline = from + len;
-            self.count_end(newline);
             if !matches!(self.bytes.get(newline + 1), Some(b' ' | b'\t')) {
                 return Ok(newline);
             }
@@ -152,20 +169,13 @@ fn scan_fields(lines: &mut Lines<'_>, mut at: usize, index: &mut Index, limits: 
         index.note_unsafe(BAD_HEADER_LINE); // a fold with nothing to continue (H-2)
     }
     loop {
-        match lines.bytes.get(at..at + 2) {
-            Some(b"\r\n") => {
-                lines.crlf += 1;
-                return at + 2;
-            }
-            Some([b'\n', _]) => {
-                lines.bare_lf += 1;
+        match lines.bytes.get(at) {
+            Some(b'\r') if lines.bytes.get(at + 1) == Some(&b'\n') => return at + 2,
+            Some(b'\n') => {
+                lines.has_bare_lf = true;
                 return at + 1;
             }
             _ => {}
-        }
-        if lines.bytes.get(at..) == Some(b"\n") {
-            lines.bare_lf += 1;
-            return at + 1;
         }
         if index.entries.len() >= limits.fields.min(usize::from(u16::MAX) - 1) {
             index.note(TOO_LARGE_HEAD);
@@ -188,20 +198,13 @@ fn scan_fields(lines: &mut Lines<'_>, mut at: usize, index: &mut Index, limits: 
 /// Adds the field on `start..=newline`; false if the line is no `token HCOLON value` (it stays out of the index).
 #[inline]
 fn push_field(bytes: &[u8], start: usize, newline: usize, index: &mut Index, limits: &Limits) -> bool {
-    let name_end = text::skip_token(bytes, start);
-    let mut colon = name_end;
-    while matches!(bytes.get(colon), Some(b' ' | b'\t')) {
-        colon += 1;
-    }
-    if bytes.get(colon) != Some(&b':') || name_end == start {
-        return false;
-    }
-    let mut value_start = colon + 1;
+    let Some((name, name_end, colon)) = read_name(bytes, start) else { return false };
+    // One SP is what nearly everybody writes.
+    let mut value_start = colon + 1 + usize::from(bytes.get(colon + 1) == Some(&b' '));
     while value_start < newline && bytes.get(value_start).is_some_and(|&b| text::is_lws(b)) {
         value_start += 1;
     }
     let value_end = value_start + text::trim_end(span(bytes, value_start, newline)).len();
-    let name = Name::new(span(bytes, start, name_end));
     let bound = if name == Name::Identity { limits.identity_value } else { limits.value };
     if value_end - value_start > bound {
         index.note(TOO_LARGE_HEAD);
@@ -217,18 +220,19 @@ fn push_field(bytes: &[u8], start: usize, newline: usize, index: &mut Index, lim
     true
 }
 
-/// A CR that is not part of a line end, or a NUL outside a quoted-pair, anywhere in the header block (F-6, F-8).
-fn check_octets(bytes: &[u8], end: usize, crlf: usize, index: &mut Index) {
-    let head = span(bytes, 0, end);
-    if memchr::memchr_iter(b'\r', head).count() != crlf {
-        index.note_unsafe(BAD_LINE_END);
+/// `token HCOLON` at `start`: the name, its end, the position of the colon.
+#[inline]
+fn read_name(bytes: &[u8], start: usize) -> Option<(Name, usize, usize)> {
+    if let Some((name, len)) = Name::known_at(span(bytes, start, bytes.len())) {
+        return Some((name, start + len, start + len));
     }
-    if memchr::memchr(b'\0', head).is_some() {
-        let is_legal = memchr::memchr_iter(b'\0', head).all(|at| is_quoted_pair(bytes, index, at));
-        if !is_legal {
-            index.note_unsafe(BAD_OCTET);
-        }
+    let end = text::skip_token(bytes, start);
+    let mut colon = end;
+    while matches!(bytes.get(colon), Some(b' ' | b'\t')) {
+        colon += 1;
     }
+    let is_field = end > start && bytes.get(colon) == Some(&b':');
+    is_field.then(|| (Name::new(span(bytes, start, end)), end, colon))
 }
 
 /// The octet at `at` is the second of a quoted-pair inside a quoted string of a header value (K-2).

@@ -39,7 +39,6 @@ impl<'a> TelUri<'a> {
                 && digits.iter().any(|&b| !is_separator(b));
         let has = |name: &str| tel.param(name).is_some();
         let is_ok = is_number
-            && text::escapes_are_valid(params)
             && tel.params().all(|(name, value)| {
                 text::is_token(name)
                     && !name.get(..2).is_some_and(|m| m.eq_ignore_ascii_case(b"m-"))

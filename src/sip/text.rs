@@ -96,33 +96,47 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|&b| is_token_byte(b))
 }
 
-/// Octets of a URI user part; `%` is checked by [`escapes_are_valid`].
-pub(crate) fn is_user(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| has(b, USER))
-}
-
-pub(crate) fn is_password(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| has(b, PASSWORD))
-}
-
-pub(crate) fn is_uri_param(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| has(b, URI_PARAM))
-}
-
-pub(crate) fn is_uri_headers(bytes: &[u8]) -> bool {
-    bytes.iter().all(|&b| has(b, URI_HEADER))
-}
-
-/// Every `%` is followed by two hexadecimal digits (U-3).
-pub fn escapes_are_valid(bytes: &[u8]) -> bool {
-    let mut rest = bytes;
-    while let Some(at) = memchr::memchr(b'%', rest) {
-        match rest.get(at + 1..at + 3) {
-            Some(hex) if hex.iter().all(u8::is_ascii_hexdigit) => rest = rest.get(at + 3..).unwrap_or_default(),
-            _ => return false,
+/// End of the run of URI octets of a class that begins at `at`; `None` at a `%` without two hexadecimal digits (U-3).
+#[inline]
+fn escaped_run(bytes: &[u8], mut at: usize, class: u8) -> Option<usize> {
+    while let Some(&b) = bytes.get(at) {
+        if b == b'%' {
+            match bytes.get(at + 1..at + 3) {
+                Some([high, low]) if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() => at += 3,
+                _ => return None,
+            }
+        } else if has(b, class) {
+            at += 1;
+        } else {
+            break;
         }
     }
-    true
+    Some(at)
+}
+
+/// Octets of a URI user part, escapes well formed.
+pub(crate) fn is_user(bytes: &[u8]) -> bool {
+    escaped_run(bytes, 0, USER) == Some(bytes.len())
+}
+
+/// Octets of a URI password, escapes well formed.
+pub(crate) fn is_password(bytes: &[u8]) -> bool {
+    escaped_run(bytes, 0, PASSWORD) == Some(bytes.len())
+}
+
+/// End of the run of octets of a URI parameter name or value that begins at `at`; `None` at a bad escape.
+pub(crate) fn uri_param_run(bytes: &[u8], at: usize) -> Option<usize> {
+    escaped_run(bytes, at, URI_PARAM)
+}
+
+/// Octets of a URI parameter name or value, escapes well formed.
+pub(crate) fn is_uri_param(bytes: &[u8]) -> bool {
+    uri_param_run(bytes, 0) == Some(bytes.len())
+}
+
+/// Octets of the header part of a URI, escapes well formed.
+pub(crate) fn is_uri_headers(bytes: &[u8]) -> bool {
+    escaped_run(bytes, 0, URI_HEADER) == Some(bytes.len())
 }
 
 /// `bytes[start..end]`; empty when the range lies outside.

@@ -120,10 +120,7 @@ fn split_userinfo(userinfo: &[u8]) -> Result<(&[u8], Option<&[u8]>), Malformed> 
         Some(at) => (text::span(userinfo, 0, at), Some(text::span(userinfo, at + 1, userinfo.len()))),
         None => (userinfo, None),
     };
-    let is_ok = !user.is_empty()
-        && text::is_user(user)
-        && password.is_none_or(text::is_password)
-        && text::escapes_are_valid(userinfo);
+    let is_ok = !user.is_empty() && text::is_user(user) && password.is_none_or(text::is_password);
     if is_ok { Ok((user, password)) } else { Err(Malformed) }
 }
 
@@ -134,23 +131,24 @@ fn split_port(rest: &[u8]) -> Result<(Option<u16>, &[u8]), Malformed> {
     Ok((Some(port), text::span(after, digits, after.len())))
 }
 
+/// `*( ";" name [ "=" value ] )`; an empty value is tolerated.
 fn check_params(params: &[u8]) -> Result<(), Malformed> {
-    if params.is_empty() {
-        return Ok(());
+    let mut at = 0;
+    while at < params.len() {
+        let name_end = text::uri_param_run(params, at + 1).ok_or(Malformed)?;
+        if params.get(at) != Some(&b';') || name_end == at + 1 {
+            return Err(Malformed);
+        }
+        at = match params.get(name_end) {
+            Some(b'=') => text::uri_param_run(params, name_end + 1).ok_or(Malformed)?,
+            _ => name_end,
+        };
     }
-    let mut parts = params.split(|&b| b == b';');
-    let is_ok = parts.next().is_some_and(<[u8]>::is_empty) && text::escapes_are_valid(params);
-    let is_ok = is_ok
-        && parts.all(|part| {
-            let (name, value) = split_equals(part);
-            !name.is_empty() && text::is_uri_param(name) && value.is_none_or(text::is_uri_param)
-        });
-    if is_ok { Ok(()) } else { Err(Malformed) }
+    Ok(())
 }
 
 fn is_headers(headers: &[u8]) -> bool {
     text::is_uri_headers(headers)
-        && text::escapes_are_valid(headers)
         && headers.split(|&b| b == b'&').all(|h| matches!(split_equals(h), (name, Some(_)) if !name.is_empty()))
 }
 

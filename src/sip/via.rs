@@ -8,7 +8,7 @@ use super::host::{self, Host};
 use super::params::{MAX_PARAMS, Params, Step, step};
 use super::text::{self, Malformed};
 
-/// Offsets into the message; `Copy`, 4 octets a position.
+/// Offsets into the message, 4 octets a position; empty where a part is absent.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Span {
     start: u32,
@@ -22,6 +22,10 @@ impl Span {
 
     fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
+    }
+
+    fn is_empty(self) -> bool {
+        self.start == self.end
     }
 
     fn of(self, bytes: &[u8]) -> &[u8] {
@@ -46,13 +50,16 @@ pub(crate) struct ViaSpans {
     value: Span,
     transport: Span,
     host: Span,
+    /// The host, if it is an address.
+    address: Option<IpAddr>,
     /// 0 without one.
     port: u16,
     params: u32,
-    branch: Option<Span>,
-    received: Option<(Span, Span)>,
-    rport: Option<(Span, Span)>,
-    maddr: Option<Span>,
+    branch: Span,
+    /// The parameter from its `;`, and its value.
+    received: (Span, Span),
+    rport: (Span, Span),
+    maddr: Span,
     pub(crate) fault: Option<ViaFault>,
 }
 
@@ -159,9 +166,13 @@ impl<'a> Via<'a> {
         self.spans.host.of(self.bytes)
     }
 
-    /// sent-by host, read. Its syntax was checked when the Via was.
+    /// sent-by host, read.
     pub fn host_parsed(self) -> Host<'a> {
-        Host::parse(self.host()).unwrap_or(Host::Name(self.host()))
+        match self.spans.address {
+            Some(IpAddr::V4(v4)) => Host::V4(v4),
+            Some(IpAddr::V6(v6)) => Host::V6(v6),
+            None => Host::Name(self.host()),
+        }
     }
 
     /// sent-by port, if written.
@@ -171,7 +182,7 @@ impl<'a> Via<'a> {
 
     /// The branch parameter.
     pub fn branch(self) -> Option<&'a [u8]> {
-        self.spans.branch.map(|s| s.of(self.bytes))
+        Some(self.spans.branch.of(self.bytes)).filter(|b| !b.is_empty())
     }
 
     /// The branch, if it carries the magic cookie and something behind it (V-4, X-4).
@@ -181,7 +192,7 @@ impl<'a> Via<'a> {
 
     /// The received parameter, if it has a value.
     pub fn received(self) -> Option<&'a [u8]> {
-        self.spans.received.map(|(_, value)| value.of(self.bytes)).filter(|v| !v.is_empty())
+        Some(self.spans.received.1.of(self.bytes)).filter(|v| !v.is_empty())
     }
 
     /// The received parameter as an address, with or without brackets.
@@ -191,12 +202,13 @@ impl<'a> Via<'a> {
 
     /// `None`: no rport. `Some(None)`: asked for. `Some(Some(port))`: filled in (an unreadable value counts as asked for).
     pub fn rport(self) -> Option<Option<u16>> {
-        self.spans.rport.map(|(_, value)| text::port(value.of(self.bytes)))
+        let (range, value) = self.spans.rport;
+        (!range.is_empty()).then(|| text::port(value.of(self.bytes)))
     }
 
     /// The maddr parameter.
     pub fn maddr(self) -> Option<&'a [u8]> {
-        self.spans.maddr.map(|s| s.of(self.bytes))
+        Some(self.spans.maddr.of(self.bytes)).filter(|m| !m.is_empty())
     }
 
     /// All parameters in order; their ranges are in message coordinates.
@@ -215,13 +227,13 @@ impl<'a> Via<'a> {
     pub(crate) fn stamps(self, source: SocketAddr) -> [Option<Stamp>; 2] {
         let source_ip = source.ip().to_canonical();
         let end = self.spans.value.end as usize;
-        let rport =
-            self.spans.rport.map(|(range, _)| Stamp { range: range.range(), kind: StampKind::Rport(source.port()) });
-        let is_needed = rport.is_some()
-            || self.spans.received.is_some()
-            || self.host_parsed().ip().map(|ip| ip.to_canonical()) != Some(source_ip);
+        let (received, rport) = (self.spans.received.0, self.spans.rport.0);
+        let is_needed = !rport.is_empty()
+            || !received.is_empty()
+            || self.spans.address.map(|ip| ip.to_canonical()) != Some(source_ip);
+        let rport = (!rport.is_empty()).then(|| Stamp { range: rport.range(), kind: StampKind::Rport(source.port()) });
         let received = is_needed.then(|| Stamp {
-            range: self.spans.received.map_or(end..end, |(range, _)| range.range()),
+            range: if received.is_empty() { end..end } else { received.range() },
             kind: StampKind::Received(source_ip),
         });
         match (&received, &rport) {
@@ -275,7 +287,7 @@ fn read_sent_by(bytes: &[u8], at: usize, spans: &mut ViaSpans) -> Result<usize, 
     let rest = text::span(bytes, at, bytes.len());
     let end = at + host::extent(rest).ok_or(Malformed)?;
     spans.host = Span::new(at..end);
-    Host::parse(spans.host.of(bytes))?;
+    spans.address = Host::parse(spans.host.of(bytes))?.ip();
     let colon = text::skip_lws(bytes, end);
     if bytes.get(colon) != Some(&b':') {
         return Ok(end);
@@ -306,13 +318,7 @@ fn read_params(bytes: &[u8], start: usize, spans: &mut ViaSpans) -> usize {
                     Span::new(end - v.len()..end)
                 });
                 let range = Span::new(param.range.clone());
-                bad |= match param.name.len() {
-                    6 if param.is("branch") => spans.branch.replace(value).is_some(),
-                    5 if param.is("rport") => spans.rport.replace((range, value)).is_some(),
-                    8 if param.is("received") => spans.received.replace((range, value)).is_some(),
-                    5 if param.is("maddr") => spans.maddr.replace(value).is_some(),
-                    _ => false,
-                };
+                bad |= note_param(param.name, range, value, spans);
                 at = param.range.end;
             }
         }
@@ -320,15 +326,27 @@ fn read_params(bytes: &[u8], start: usize, spans: &mut ViaSpans) -> usize {
     finish(bytes, at, true, spans)
 }
 
+/// Keeps a parameter that is used; true if it is the second of its name.
+fn note_param(name: &[u8], range: Span, value: Span, spans: &mut ViaSpans) -> bool {
+    let slot = match name.len() {
+        6 if name.eq_ignore_ascii_case(b"branch") => &mut spans.branch,
+        5 if name.eq_ignore_ascii_case(b"maddr") => &mut spans.maddr,
+        5 if name.eq_ignore_ascii_case(b"rport") => {
+            return !std::mem::replace(&mut spans.rport, (range, value)).0.is_empty();
+        }
+        8 if name.eq_ignore_ascii_case(b"received") => {
+            return !std::mem::replace(&mut spans.received, (range, value)).0.is_empty();
+        }
+        _ => return false,
+    };
+    !std::mem::replace(slot, value).is_empty()
+}
+
 fn finish(bytes: &[u8], at: usize, bad: bool, spans: &mut ViaSpans) -> usize {
-    if spans.branch.is_some_and(|b| b.start == b.end) {
-        spans.branch = None;
-    }
-    let is_bare = spans.branch.is_some_and(|b| b.of(bytes) == MAGIC_COOKIE);
     if spans.fault.is_none() {
         spans.fault = if bad {
             Some(ViaFault::Params)
-        } else if is_bare {
+        } else if spans.branch.of(bytes) == MAGIC_COOKIE {
             Some(ViaFault::BareCookie)
         } else {
             None

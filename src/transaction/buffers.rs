@@ -10,11 +10,13 @@ pub(super) struct Buffers {
     classes: [Vec<Vec<u8>>; (LARGEST - SMALLEST + 1) as usize],
     /// Most buffers kept in each class.
     bound: usize,
+    /// Buffers allocated because none was waiting.
+    pub(super) made: u64,
 }
 
 impl Buffers {
     pub(super) fn new(bound: usize) -> Self {
-        Self { classes: Default::default(), bound }
+        Self { classes: Default::default(), bound, made: 0 }
     }
 
     /// A buffer that holds `bytes`, at most half empty.
@@ -27,8 +29,11 @@ impl Buffers {
     /// An empty buffer with room for `len` octets.
     pub(super) fn take(&mut self, len: usize) -> Vec<u8> {
         let exponent = len.next_power_of_two().trailing_zeros().max(SMALLEST);
-        let pooled = self.classes.get_mut((exponent - SMALLEST) as usize).and_then(Vec::pop);
-        pooled.unwrap_or_else(|| Vec::with_capacity(if exponent <= LARGEST { 1 << exponent } else { len }))
+        if let Some(pooled) = self.classes.get_mut((exponent - SMALLEST) as usize).and_then(Vec::pop) {
+            return pooled;
+        }
+        self.made += 1;
+        Vec::with_capacity(if exponent <= LARGEST { 1 << exponent } else { len })
     }
 
     /// Takes a buffer back.

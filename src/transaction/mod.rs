@@ -455,6 +455,12 @@ impl Layer {
         (self.servers.len(), self.clients.len())
     }
 
+    /// Buffers allocated for kept messages and keys since the start. It stands still in steady state, as long as
+    /// [`Config::pooled_buffers`] is not exceeded between peaks.
+    pub fn buffers_made(&self) -> u64 {
+        self.shared.buffers.made
+    }
+
     /// Timers running. Zero whenever no transaction is alive.
     pub fn timers(&self) -> usize {
         self.shared.wheel.len()

@@ -219,6 +219,7 @@ impl Servers {
         if let Ok(slot) = self.table.find_entry(server.hash, |other| *other == index) {
             slot.remove();
         }
+        debug_assert_eq!(self.table.len(), self.entries.len());
         server.alarms.stop_all(&mut shared.wheel);
         shared.buffers.give(server.kept);
         shared.buffers.give(server.key.into_bytes());

@@ -25,8 +25,9 @@ pub(super) const RULES: &[Rule] = &[
     error("shaken_subject_country", country),
     error("shaken_subject_organization", organization),
     error("shaken_subject_common_name", common_name),
+    warning("shaken_subject_serial_number", subject_serial_number),
     error("shaken_certificate_policies", certificate_policies),
-    warning("shaken_certificate_policies_critical", certificate_policies_critical),
+    error("shaken_certificate_policies_critical", certificate_policies_critical),
     error("shaken_crl_distribution_point", crl_distribution_point),
     error("shaken_tn_auth_list", tn_auth_list),
     warning("shaken_other_extension", other_extension),
@@ -70,8 +71,18 @@ fn common_name(subject: &Subject<'_>) -> Option<String> {
             .then(|| format!("the common name {name:?} of a root does not contain ROOT"));
     }
     let code = subject.certificate.tn_auth_list()?.ok().and_then(single_code)?;
-    (!subject.is_ca() && name != format!("SHAKEN {code}"))
-        .then(|| format!("the common name is {name:?}, not \"SHAKEN {code}\""))
+    (!subject.is_ca() && !name.contains(&format!("SHAKEN {code}")))
+        .then(|| format!("the common name {name:?} does not contain \"SHAKEN {code}\""))
+}
+
+/// US SHAKEN certificate policy v1.3.
+fn subject_serial_number(subject: &Subject<'_>) -> Option<String> {
+    const SERIAL_NUMBER: [u8; 3] = [0x55, 0x04, 0x05];
+    let mut attributes = subject.parsed.subject().iter_attributes();
+    when(
+        !subject.is_root() && !attributes.any(|attribute| attribute.attr_type().as_bytes() == SERIAL_NUMBER),
+        "the subject has no serialNumber attribute",
+    )
 }
 
 fn single_code(list: &TnAuthList) -> Option<&str> {
