@@ -63,6 +63,9 @@ pub struct Sipp {
     /// Calls that a caller makes; 0 for a callee that no call may reach.
     #[serde(default = "one")]
     pub calls: u32,
+    /// Port of a caller; 0 is a free one.
+    #[serde(default)]
+    pub port: u16,
     /// Further arguments of SIPp.
     #[serde(default)]
     pub arguments: Vec<String>,
@@ -103,6 +106,10 @@ pub struct Step {
     pub request: Option<String>,
     /// Or an answer with this status and phrase to the last request that came in here, with changes.
     pub reply: Option<String>,
+    /// Method of the request that `reply` answers, when it is not the last one.
+    pub reply_to: Option<String>,
+    /// Or the octets of the message sent here so many before: 0 is the first.
+    pub again: Option<usize>,
     /// Request-URI of `request`.
     pub uri: Option<String>,
     /// SIP version of `request`.
