@@ -1,3 +1,54 @@
 //! The command line: one file per subcommand.
 
 pub mod cert;
+pub mod check_config;
+pub mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  vesperd check-config /etc/vesperd/edge.toml
+  vesperd run --config /etc/vesperd/edge.toml
+  vesperd cert lint --profile vesper leaf.pem
+
+Every subcommand has its own examples and exit codes: vesperd <COMMAND> --help";
+
+/// SIP edge proxy with inline caller identity: STIR/SHAKEN and VESPER signing and verification.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunCommand),
+    CheckConfig(check_config::CheckConfigCommand),
+    Cert(cert::CertCommand),
+}
+
+impl Cli {
+    /// Runs the chosen subcommand.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(command) => command.run(),
+            Command::CheckConfig(command) => command.run(),
+            Command::Cert(command) => command.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -108,8 +108,9 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
     if section.string("bind").is_none() && transport.is_some() {
         section.required("bind", "\"ip:port\"");
     }
-    let bind = section
-        .read("bind", "\"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"", |text| text.parse::<SocketAddr>().ok());
+    let bind = section.read("bind", "\"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"", |text| {
+        text.parse::<SocketAddr>().ok()
+    });
     let advertise = section.read("advertise", "\"host\" or \"host:port\"", host_and_port);
     let (transport, bind) = (transport?, bind?);
     let (host, port) = match advertise {

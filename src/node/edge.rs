@@ -9,33 +9,17 @@ use std::thread::JoinHandle;
 use tokio::sync::{mpsc, watch};
 
 use super::events::Observer;
-use super::fetch::{self, FetchStartError, FetchThread};
+use super::fetch::{FetchStartError, FetchThread};
 use super::lane;
 use super::machine::Owners;
 use super::packet_loop::Summary;
 use super::random;
 use super::worker::{Bound, Worker};
+use crate::config::{Config, Node};
 use crate::proxy::Snapshot;
 use crate::sip::hop::{ListenerId, Transport};
+use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, udp};
-
-/// Everything an edge is started with.
-pub struct Setup {
-    /// Worker threads; 0 is one per core.
-    pub workers: usize,
-    /// Parcels per lane between two workers; 128.
-    pub lane_capacity: usize,
-    /// UDP sockets.
-    pub udp: udp::Config,
-    /// TCP connections.
-    pub tcp: tcp::Config,
-    /// The side door.
-    pub fetch: fetch::Config,
-    /// What the proxy works with. Ports of listeners may be 0: the bound ones take their place.
-    pub snapshot: Snapshot,
-    /// Who gets a copy of each event.
-    pub observer: Observer,
-}
 
 /// Why an edge did not start.
 #[derive(Debug)]
@@ -83,37 +67,40 @@ pub struct Edge {
 }
 
 impl Edge {
-    /// Binds, starts, and returns once all sockets are bound.
-    pub fn start(mut setup: Setup) -> Result<Self, StartError> {
+    /// Binds, starts, and returns once all sockets are bound. Ports of listeners may be 0: the bound ones take their place, in
+    /// [`Edge::addresses`] as in Via and Record-Route.
+    pub fn start(mut config: Config, observer: &Observer) -> Result<Self, StartError> {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let workers = if setup.workers == 0 { cores() } else { setup.workers };
-        let bound = bind_all(&mut setup, workers)?;
-        let listeners = setup.snapshot.config.listeners.iter();
+        let workers = if config.node.workers == 0 { cores() } else { config.node.workers };
+        let bound = bind_all(&mut config, workers)?;
+        let listeners = config.proxy.listeners.iter();
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
-        let fetch_queue = setup.fetch.queue;
-        let fetch = FetchThread::start(setup.fetch).map_err(StartError::Fetch)?;
+        let Node { udp, tcp, lane_capacity, .. } = config.node;
+        let fetch_queue = config.fetch.queue.max(1);
+        let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
         let (stop, stopped) = watch::channel(false);
         let mut edge = Self { addresses, stop, workers: Vec::new(), _fetch: fetch };
 
         let owners = Owners { key: random(), workers };
-        let snapshot = Arc::new(setup.snapshot);
-        let lanes =
-            lane::between(workers, setup.lane_capacity).into_iter().zip(lane::between(workers, setup.lane_capacity));
+        let replay = ReplayTable::new(config.replay, random());
+        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        let queues = || lane::between(workers, lane_capacity).into_iter();
+        let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
             let worker = Worker {
                 number,
                 owners,
                 snapshot: Arc::clone(&snapshot),
-                udp: setup.udp.clone(),
-                tcp: setup.tcp.clone(),
+                udp: udp.clone(),
+                tcp: tcp.clone(),
                 bound,
                 message_outs: messages.0,
                 message_ins: messages.1,
                 transmit_outs: transmits.0,
                 transmit_ins: transmits.1,
                 fetcher: edge._fetch.fetcher(),
-                answers: mpsc::channel(fetch_queue.max(1)),
-                observer: setup.observer.clone(),
+                answers: mpsc::channel(fetch_queue),
+                observer: observer.clone(),
                 stop: stopped.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
@@ -153,15 +140,15 @@ impl Drop for Edge {
 }
 
 /// Binds each listener once per worker. The first worker's socket decides port 0; the snapshot learns the bound address.
-fn bind_all(setup: &mut Setup, workers: usize) -> Result<Vec<Bound>, StartError> {
+fn bind_all(config: &mut Config, workers: usize) -> Result<Vec<Bound>, StartError> {
     let mut all: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), tcp: Vec::new() }).collect();
-    for (listener, id) in setup.snapshot.config.listeners.iter_mut().zip(0..) {
+    for (listener, id) in config.proxy.listeners.iter_mut().zip(0..) {
         let port_is_advertised = listener.advertise_port == listener.bind.port();
         for bound in &mut all {
             let failed = |error| StartError::Bind { listener: listener.name.clone(), address: listener.bind, error };
             listener.bind = match listener.transport {
                 Transport::Udp => {
-                    let socket = udp::bind(listener.bind, &setup.udp).map_err(failed)?;
+                    let socket = udp::bind(listener.bind, &config.node.udp).map_err(failed)?;
                     let address = socket.local_addr().map_err(failed)?;
                     bound.udp.push((ListenerId(id), socket));
                     address

@@ -13,7 +13,7 @@ mod machine;
 mod packet_loop;
 mod worker;
 
-pub use edge::{Edge, Setup, StartError};
+pub use edge::{Edge, StartError};
 pub use events::Observer;
 pub use machine::Counters;
 pub use packet_loop::Summary;

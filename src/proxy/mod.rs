@@ -102,10 +102,21 @@ impl ContextKey {
     }
 }
 
+/// One worker's hold on the snapshot.
+struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
 /// The proxy core of one worker.
 pub struct Proxy {
     /// Counted per worker, so that holding it during a message touches no memory that another core writes.
-    snapshot: Rc<Arc<Snapshot>>,
+    snapshot: Rc<Held>,
     layer: Layer,
     verifier: Verifier,
     contexts: Slab<(ContextKey, RequestContext)>,
@@ -139,7 +150,7 @@ impl Proxy {
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
-            snapshot: Rc::new(snapshot),
+            snapshot: Rc::new(Held(snapshot)),
         }
     }
 
