@@ -2,6 +2,8 @@
 
 pub mod cert;
 pub mod check_config;
+pub mod demo;
+pub mod lab;
 pub mod run;
 
 use std::process::ExitCode;
@@ -10,6 +12,8 @@ use clap::{Parser, Subcommand};
 
 const EXAMPLES: &str = "\
 Examples:
+  vesperd demo
+  vesperd lab init ./lab
   vesperd check-config /etc/vesperd/edge.toml
   vesperd run --config /etc/vesperd/edge.toml
   vesperd cert lint --profile vesper leaf.pem
@@ -29,6 +33,8 @@ enum Command {
     Run(run::RunCommand),
     CheckConfig(check_config::CheckConfigCommand),
     Cert(cert::CertCommand),
+    Lab(lab::LabCommand),
+    Demo(demo::DemoCommand),
 }
 
 impl Cli {
@@ -38,6 +44,8 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
             Command::Cert(command) => command.run(),
+            Command::Lab(command) => command.run(),
+            Command::Demo(command) => command.run(),
         }
     }
 }
