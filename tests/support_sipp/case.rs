@@ -19,6 +19,12 @@ pub struct Case {
     /// Laid over `sipp-scenarios/proxy.toml`.
     #[serde(default)]
     pub config: toml::Table,
+    /// Text in the log of the proxy; its last line tells the counters.
+    #[serde(default)]
+    pub log: Vec<String>,
+    /// Wait so long before the proxy is stopped: then no transaction may be left.
+    pub settle_ms: Option<u64>,
+    /// Make a lab of certificates even if no call has a token.
     #[serde(default)]
     pub credentials: bool,
     /// Tokens of each call, one line of `calls.csv` per call.
@@ -125,6 +131,8 @@ pub struct Step {
     pub add: Vec<String>,
     #[serde(default)]
     pub body: String,
+    /// Or a body of so many octets.
+    pub body_octets: Option<usize>,
     /// TCP: octets per write.
     pub chunk: Option<usize>,
     /// Do it over a new connection or socket.
@@ -183,6 +191,12 @@ pub struct Expect {
     pub same_as: Option<String>,
     #[serde(default)]
     pub same: Vec<String>,
+    /// ... in the first element of these ...
+    #[serde(default)]
+    pub same_first: Vec<String>,
+    /// ... in the Request-URI ...
+    #[serde(default)]
+    pub same_uri: bool,
     /// ... in all octets of the body ...
     #[serde(default)]
     pub same_body: bool,
@@ -193,6 +207,9 @@ pub struct Expect {
     pub order: Vec<String>,
     /// Milliseconds from the first message of `order` to the last, at most.
     pub within_ms: Option<u64>,
+    /// Milliseconds between these messages of one party, at least.
+    #[serde(default)]
+    pub gaps_ms: Vec<u64>,
     /// Each has an Identity with a good signature of the case's own credential and these claims.
     pub token: Option<TokenLook>,
 }

@@ -30,6 +30,10 @@ fn check(e: &Expect, traces: &Traces, scene: &Scene) -> Result<(), String> {
     }
     let least = e.min.unwrap_or(usize::from(e.count.is_none()));
     verify(found.len() >= least, || format!("{selector}: only {} messages", found.len()))?;
+    for (pair, least) in found.windows(2).zip(&e.gaps_ms) {
+        let gap = pair[1].at.saturating_sub(pair[0].at).as_millis();
+        verify(gap >= u128::from(*least), || format!("{selector}: {gap} ms apart instead of {least}"))?;
+    }
     for seen in found {
         look_at(seen, &e.look, scene)?;
         if let Some(other) = &e.same_as {
@@ -103,6 +107,14 @@ fn check_same(e: &Expect, seen: &Seen, twin: &Seen) -> Result<(), String> {
     for name in &e.same {
         let (ours, theirs) = (seen.field_values(name), twin.field_values(name));
         verify(ours == theirs, || format!("{line}: {name} was {theirs:?} and is {ours:?}"))?;
+    }
+    for name in &e.same_first {
+        let (ours, theirs) = (seen.elements(name), twin.elements(name));
+        verify(ours.first() == theirs.first(), || format!("{line}: first {name} was {theirs:?} and is {ours:?}"))?;
+    }
+    if e.same_uri {
+        let uri = |m: &Seen| m.start_line().split(' ').nth(1).map(str::to_owned);
+        verify(uri(seen) == uri(twin), || format!("{line}: not the Request-URI of {}", twin.start_line()))?;
     }
     if e.same_body {
         verify(seen.body() == twin.body(), || format!("{line}: the body is another one"))?;

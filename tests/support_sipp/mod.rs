@@ -11,4 +11,4 @@ mod raw;
 mod run;
 mod sipp;
 
-pub use run::{run, run_direct};
+pub use run::{run, run_all_direct};

@@ -29,7 +29,7 @@ impl Place {
         place.set("caller_port", free_port(place.caller));
         place.set("callee_port", free_port(place.callee));
         place.set("number", format!("+1202555{:04}", random() % 10_000));
-        place.set("id", format!("{:016x}", random()));
+        place.set("case", format!("{:016x}", random()));
         place
     }
 

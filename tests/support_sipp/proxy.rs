@@ -54,12 +54,12 @@ impl Proxy {
         panic!("the proxy does not answer; its log:\n{}", self.log());
     }
 
-    pub fn log(&self) -> String {
+    fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Stops it by SIGTERM. Findings: how it ended, what its log complains of.
-    pub fn stop(mut self) -> Vec<String> {
+    /// Stops it by SIGTERM. Its log, and findings: how it ended, what its log complains of.
+    pub fn stop(mut self) -> (String, Vec<String>) {
         let mut findings = Vec::new();
         if self.process.has_ended() {
             findings.push("the proxy ended by itself".to_owned());
@@ -73,7 +73,7 @@ impl Proxy {
         let log = self.log();
         let is_bad = |line: &&str| line.contains("ERROR") || line.contains("\"level\":\"error\"") || line.contains("panick");
         findings.extend(log.lines().filter(is_bad).map(|line| format!("in the log of the proxy: {line}")));
-        findings
+        (log.clone(), findings)
     }
 }
 

@@ -144,7 +144,7 @@ impl Raw {
             }
         }
         fields.push(("Contact".into(), "<sip:callee@{callee}:{port};transport={transport}>".into()));
-        fields.push(("Content-Length".into(), step.body.len().to_string()));
+        fields.push(("Content-Length".into(), body_of(step).len().to_string()));
         Ok(compose(format!("SIP/2.0 {status}"), fields, step))
     }
 
@@ -203,10 +203,12 @@ impl Raw {
             Wire::Udp(socket) => {
                 socket.set_read_timeout(Some(left)).unwrap();
                 let from = socket.recv_from(&mut buffer);
-                from.map(|(n, from)| {
-                    self.proxy = from; // answers go where the request came from
-                    n
-                })
+                if let Ok((_, from)) = from
+                    && from != self.proxy
+                {
+                    return Err(format!("a datagram came from {from} instead of {}", self.proxy));
+                }
+                from.map(|(n, _)| n)
             }
             Wire::Stream(stream) => {
                 stream.set_read_timeout(Some(left)).unwrap();
@@ -287,7 +289,7 @@ fn request(method: &str, step: &Step) -> String {
         ("Call-ID", "c{id}"),
         ("CSeq", &format!("1 {method}")),
         ("Contact", "<sip:caller@{caller}:{port};transport={transport}>"),
-        ("Content-Length", &step.body.replace('\n', "\r\n").len().to_string()),
+        ("Content-Length", &body_of(step).replace('\n', "\r\n").len().to_string()),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()));
     compose(format!("{method} {uri} {version}"), fields.to_vec(), step)
@@ -305,7 +307,11 @@ fn compose(start_line: String, mut fields: Vec<(String, String)>, step: &Step) -
     text.extend(fields.iter().map(|(name, value)| format!("{name}: {value}\n")));
     // A word may stand for lines that end themselves.
     text.extend(step.add.iter().map(|line| if line.ends_with(".routes}") { line.clone() } else { format!("{line}\n") }));
-    text + "\n" + &step.body
+    text + "\n" + &body_of(step)
+}
+
+fn body_of(step: &Step) -> String {
+    step.body_octets.map_or_else(|| step.body.clone(), |n| "x".repeat(n))
 }
 
 /// Takes one message off the front: a datagram is one, a stream is cut by Content-Length.

@@ -12,6 +12,7 @@ use super::case::{Case, Side, Transport};
 use super::judge::{Traces, judge};
 use super::passport;
 use super::place::Place;
+use super::process::poll;
 use super::proxy::Proxy;
 use super::raw::Raw;
 use super::sipp::Running;
@@ -80,22 +81,37 @@ pub fn run(id: &str) {
     let mut traces: Traces = callers.iter().chain(&callees).map(|s| (s.spec.name.clone(), s.trace())).collect();
     traces.extend(sockets.into_iter().map(|(name, raw)| (name.to_owned(), raw.trace)));
     findings.extend(judge(&case.expect, &traces, &scene));
-    let log = proxy.log();
-    findings.extend(proxy.stop());
+    if let Some(millis) = case.settle_ms {
+        // Nothing to wait for but time: no transaction may be left when its timers are over.
+        let until = Instant::now() + Duration::from_millis(millis);
+        poll(until, || false);
+    }
+    let (log, complaints) = proxy.stop();
+    findings.extend(complaints);
+    let wanted = case.log.iter().map(|text| scene.place.fill(text)).chain(case.settle_ms.map(|_| " live=0 ".to_owned()));
+    findings.extend(wanted.filter(|text| !log.contains(text)).map(|text| format!("the log of the proxy lacks {text:?}")));
     assert!(findings.is_empty(), "{}", report(&case, &findings, &traces, &log));
 }
 
-/// Runs the scripts of a case against each other, without a proxy between them: what fails here is no fault of the proxy.
-pub fn run_direct(id: &str) {
-    let case = Case::read(id);
+/// Runs the scripts of all cases that allow it against each other: what fails here is no fault of the proxy.
+pub fn run_all_direct(ids: &[&str]) {
+    let cases: Vec<_> = ids.iter().map(|id| Case::read(id)).filter(|case| case.direct).collect();
+    std::thread::scope(|scope| {
+        for case in &cases {
+            scope.spawn(|| run_direct(case));
+        }
+    });
+}
+
+fn run_direct(case: &Case) {
     let scene = Scene::new(&case);
     let deadline = Instant::now() + Duration::from_secs(case.time_limit);
     let target = (scene.place.callee, scene.place.port("callee_port"));
-    let (mut callees, mut callers) = start_sipp(&case, &scene, target, deadline);
+    let (mut callees, mut callers) = start_sipp(case, &scene, target, deadline);
     let mut findings: Vec<_> = callers.iter_mut().filter_map(|caller| caller.wait(deadline)).collect();
     callees.iter_mut().for_each(Running::finish);
     findings.extend(callees.iter_mut().filter_map(|callee| callee.wait(deadline)));
-    assert!(findings.is_empty(), "{id}: {} (without a proxy)\n{}", case.purpose, findings.join("\n"));
+    assert!(findings.is_empty(), "{}: {} (without a proxy)\n{}", case.id, case.purpose, findings.join("\n"));
 }
 
 /// Starts the callees, then the callers.
