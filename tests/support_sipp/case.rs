@@ -66,7 +66,7 @@ pub struct Sipp {
     /// Below `sipp-scenarios/`.
     pub scenario: String,
     pub transport: Option<Transport>,
-    /// Calls that a caller makes; 0 for a callee that no call may reach.
+    /// Calls that a caller makes.
     #[serde(default = "one")]
     pub calls: u32,
     /// Port of a caller; 0 is a free one.
