@@ -237,8 +237,10 @@ fn only_a_lab_is_ever_replaced() {
     assert!(path.join(MARKER_FILE).exists());
 
     let other = TempDir::new().unwrap();
-    fs::write(other.path().join("thesis.tex"), "years of work").unwrap();
-    let refused = lab::create(other.path(), NOW, &Options { overwrite: true, ..Options::default() });
-    assert!(matches!(refused, Err(LabError::NotEmpty { .. })));
-    assert_eq!(names(other.path()), 1);
+    for name in ["thesis.tex", MARKER_FILE] {
+        fs::write(other.path().join(name), "years of work").unwrap();
+        let refused = lab::create(other.path(), NOW, &Options { overwrite: true, ..Options::default() });
+        assert!(matches!(refused, Err(LabError::NotEmpty { .. })), "{name}");
+    }
+    assert_eq!(names(other.path()), 2);
 }

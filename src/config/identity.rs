@@ -38,8 +38,12 @@ const CHECKS: [(&str, Check); Check::ALL.len()] = [
 ];
 
 /// What this part of the file says, besides what goes into [`proxy::Config`].
+#[derive(Default)]
 pub(super) struct Identity {
     pub trust: TrustStore,
+    /// Keys of `[stir]` that are there; what they name may still be wrong, which is a mistake of its own.
+    has_anchors: bool,
+    has_logs: bool,
     pub replay: ReplayConfig,
     pub fetch: fetch::Config,
 }
@@ -51,8 +55,7 @@ pub(super) fn read(
     proxy: &mut proxy::Config,
     warnings: &mut Vec<Warning>,
 ) -> Identity {
-    let mut identity =
-        Identity { trust: TrustStore::default(), replay: ReplayConfig::default(), fetch: fetch::Config::default() };
+    let mut identity = Identity::default();
     let stir = root.section("stir");
     let dial_plan = stir.as_ref().and_then(|stir| stir.section("dial_plan")).map(read_dial_plan).unwrap_or_default();
     proxy.verifier.dial_plan = dial_plan.clone();
@@ -68,7 +71,7 @@ pub(super) fn read(
     for (section, trunk) in network.trunks.into_iter().zip(&mut proxy.trunks) {
         trunk.sign = refer(&section, "sign", "signer", &names).map(|at| at.value);
         if let Some(verify) = section.section("verify") {
-            trunk.verify = Some(read_policy(verify, trunk.trusted, &identity.trust));
+            trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
         }
         section.finish();
     }
@@ -139,7 +142,7 @@ fn outside_validity(leaf: &[u8], unix: i64, path: &std::path::Path) -> Option<Fa
     (unix < leaf.not_before()).then(|| Fault::NotYetValid { path, not_before: leaf.not_before() })
 }
 
-fn read_policy(section: Section<'_, '_>, is_trusted: bool, trust: &TrustStore) -> Policy {
+fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) -> Policy {
     let mut policy = match section.choice("profile", &PROFILES) {
         Some(Profile::Vesper) => Policy::vesper(),
         _ => Policy::shaken(),
@@ -174,12 +177,12 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, trust: &TrustStore) -
             section.wrong(section.offset_of("identity_source"), "identity_source", Fault::Conflict { reason, remedy });
         }
     }
-    if policy.modes.get(Check::Chain) != Mode::Off && trust.anchors.is_empty() {
+    if policy.modes.get(Check::Chain) != Mode::Off && !identity.has_anchors {
         let reason = "no chain can be valid without trust anchors";
         let remedy = "add anchors to [stir], or set chain = \"off\"";
         section.wrong(section.offset(), "chain", Fault::Conflict { reason, remedy });
     }
-    if policy.profile == Profile::Vesper && policy.modes.get(Check::Sct) != Mode::Off && trust.logs.is_empty() {
+    if policy.profile == Profile::Vesper && policy.modes.get(Check::Sct) != Mode::Off && !identity.has_logs {
         let reason = "no SCT can be valid without transparency logs";
         let remedy = "add log_list to [stir], or set sct = \"off\"";
         section.wrong(section.offset(), "sct", Fault::Conflict { reason, remedy });
@@ -214,6 +217,8 @@ fn read_stir(
     warnings: &mut Vec<Warning>,
 ) {
     section.is_absent("dial_plan"); // is read already
+    identity.has_anchors = !section.is_absent("anchors");
+    identity.has_logs = !section.is_absent("log_list");
     for At { value: path, offset } in
         section.read_list("anchors", "files or directories", |text| Some(files.path(text)))
     {

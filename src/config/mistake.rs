@@ -178,6 +178,7 @@ impl fmt::Display for Fault {
             Self::Duplicate { what, first_line } => {
                 write!(f, "{what} is used already on line {first_line}; choose another")
             }
+            Self::File { path, kind: io::ErrorKind::NotFound } => write!(f, "{}: no such file", path.display()),
             Self::File { path, kind } => write!(f, "{}: {kind}", path.display()),
             Self::Content { path, expected } => write!(f, "{}: not {expected}", path.display()),
             Self::KeyMismatch { key, certificate } => {

@@ -95,7 +95,7 @@ impl Config {
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, fetch } = identity;
+        let identity::Identity { trust, replay, fetch, .. } = identity;
         Ok(Self { node, proxy, trust, replay, fetch, warnings })
     }
 }

@@ -1,5 +1,6 @@
 //! The `x5u` URL: a small strict reader, since its host is compared with the certificate (R26) and asked over the network.
 use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 /// Why a URL is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -8,7 +9,7 @@ pub enum UrlError {
     Scheme,
     /// A user part before the host.
     UserInfo,
-    /// No host name in A-label form: empty, an IP address, percent-encoded, other letters than LDH.
+    /// Neither a host name in A-label form nor an IP address: empty, percent-encoded, other letters than LDH.
     Host,
     /// A port that is no number from 1 to 65535.
     Port,
@@ -25,7 +26,7 @@ impl fmt::Display for UrlError {
         f.write_str(match self {
             Self::Scheme => "URL is not https",
             Self::UserInfo => "URL has a user part",
-            Self::Host => "URL has no host name",
+            Self::Host => "URL has no readable host",
             Self::Port => "URL has a bad port",
             Self::Octet => "URL has octets that do not belong there",
             Self::QueryOrFragment => "URL has a query or fragment",
@@ -39,7 +40,7 @@ impl std::error::Error for UrlError {}
 /// A readable `https` URL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HttpsUrl<'a> {
-    /// Host as written, without a trailing dot.
+    /// Host as written, without a trailing dot: a name, or an address (IPv6 in brackets). Some real certificates lie at addresses.
     pub host: &'a str,
     /// Port, 443 when none is written.
     pub port: u16,
@@ -62,12 +63,14 @@ impl<'a> HttpsUrl<'a> {
         if authority.contains('@') {
             return Err(UrlError::UserInfo);
         }
-        let (host, port) = match authority.split_once(':') {
-            Some((host, port)) => (host, read_port(port)?),
+        let host_end = authority.find(']').map_or(0, |bracket| bracket + 1);
+        let colon = authority.get(host_end..).and_then(|tail| tail.find(':')).map(|at| at + host_end);
+        let (host, port) = match colon.map(|at| authority.split_at(at)) {
+            Some((host, port)) => (host, read_port(port.strip_prefix(':').unwrap_or(port))?),
             None => (authority, 443),
         };
         let host = host.strip_suffix('.').unwrap_or(host);
-        if !is_host_name(host) {
+        if !is_host_name(host) && !is_address(host) {
             return Err(UrlError::Host);
         }
         Ok(Self { host, port, rest })
@@ -84,9 +87,10 @@ impl<'a> HttpsUrl<'a> {
         if allow_any_port || matches!(self.port, 443 | 8443) { Ok(()) } else { Err(UrlError::PortNotAllowed) }
     }
 
-    /// Whether a dNSName of a certificate is exactly this host: without case, without trailing dot; a wildcard never matches (R26).
+    /// Whether a dNSName of a certificate is exactly this host: without case, without trailing dot; a wildcard never matches, nor
+    /// does an address (R26).
     pub fn is_host(&self, dns_name: &str) -> bool {
-        same_host(self.host, dns_name)
+        !is_address(self.host) && same_host(self.host, dns_name)
     }
 }
 
@@ -98,6 +102,14 @@ pub(super) fn same_host(host: &str, dns_name: &str) -> bool {
 fn read_port(text: &str) -> Result<u16, UrlError> {
     let digits = !text.is_empty() && text.bytes().all(|octet| octet.is_ascii_digit());
     text.parse().ok().filter(|port| digits && *port != 0).ok_or(UrlError::Port)
+}
+
+/// An IPv4 address, or an IPv6 address in brackets.
+fn is_address(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(v6) => v6.parse::<Ipv6Addr>().is_ok(),
+        None => host.parse::<Ipv4Addr>().is_ok(),
+    }
 }
 
 /// Labels of letters, digits and hyphens; not an IPv4 address, which has a number for its last label.
@@ -150,8 +162,10 @@ mod tests {
             ("https://./a", UrlError::Host),
             ("https://a..example/", UrlError::Host),
             ("https://a%2eexample/", UrlError::Host),
-            ("https://192.0.2.1/", UrlError::Host),
-            ("https://[2001:db8::1]/", UrlError::Port),
+            ("https://192.0.2.300/", UrlError::Host),
+            ("https://[2001:db8::1/", UrlError::Port),
+            ("https://[example]/", UrlError::Host),
+            ("https://a.example::80/", UrlError::Port),
             ("https://-a.example/", UrlError::Host),
             ("https://a_b.example/", UrlError::Host),
             ("https://*.example/", UrlError::Host),
@@ -165,6 +179,19 @@ mod tests {
             ("https://a.example/ x", UrlError::Octet),
         ] {
             assert_eq!(HttpsUrl::parse(url), Err(error), "{url}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_a_host_that_no_certificate_names() {
+        for (url, host, port) in [
+            ("https://192.0.2.1/c.pem", "192.0.2.1", 443),
+            ("https://192.0.2.1:8443/c.pem", "192.0.2.1", 8443),
+            ("https://[2001:db8::1]/c.pem", "[2001:db8::1]", 443),
+            ("https://[2001:db8::1]:8443/c.pem", "[2001:db8::1]", 8443),
+        ] {
+            let parsed = HttpsUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
+            assert_eq!((parsed.host, parsed.port, parsed.is_host(host)), (host, port, false), "{url}");
         }
     }
 

@@ -10,9 +10,9 @@ use super::identity::{Draft, KeyRefused};
 pub const ACME: &str = "12015550100";
 /// A number of Acme's provider that Acme's certificate does not hold.
 pub const NEIGHBOUR: &str = "12015550120";
-/// Globex by UDP, and the number that its edge and Acme's reach over TCP.
+/// A number of Globex that the edges pass on over UDP.
 pub const GLOBEX: &str = "12025550100";
-/// See [`GLOBEX`].
+/// A number of Globex that the edges pass on over TCP.
 pub const GLOBEX_BY_TCP: &str = "12025550110";
 /// Age of a stale token, seconds; freshness is 60.
 const STALE: i64 = 120;

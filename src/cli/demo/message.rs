@@ -65,42 +65,42 @@ impl Leg {
             headers::ContentType::new("application/sdp").into(),
         ];
         fields.extend(identity.map(|value| Header::Other("Identity".into(), value.into())));
-        self.request(Method::Invite, &self.request_uri, &self.branch, 1, &self.to, fields, SDP)
+        self.request(Method::Invite, &self.request_uri, &self.branch, &self.to, fields, SDP)
     }
 
     /// The ACK to a final response other than 2xx: same branch, To of the response (RFC 3261 17.1.1.3).
     pub fn ack_refusal(&self, response: Message<'_>) -> Result<String, rsip::Error> {
         let to = text(response, Name::To);
-        self.request(Method::Ack, &self.request_uri, &self.branch, 1, &to, Vec::new(), "")
+        self.request(Method::Ack, &self.request_uri, &self.branch, &to, Vec::new(), "")
     }
 
     /// The ACK to a 2xx: a transaction of its own (RFC 3261 13.2.2.4).
     pub fn ack(&self, dialog: &Dialog) -> Result<String, rsip::Error> {
-        self.within(dialog, Method::Ack, 1)
+        self.within(dialog, Method::Ack)
     }
 
     /// The end of the call.
     pub fn bye(&self, dialog: &Dialog) -> Result<String, rsip::Error> {
-        self.within(dialog, Method::Bye, 2)
+        self.within(dialog, Method::Bye)
     }
 
-    fn within(&self, dialog: &Dialog, method: Method, sequence: u32) -> Result<String, rsip::Error> {
+    fn within(&self, dialog: &Dialog, method: Method) -> Result<String, rsip::Error> {
         let branch = format!("{}.{method}", self.branch);
         let routes = dialog.routes.iter().map(|route| headers::Route::new(route.as_str()).into()).collect();
-        self.request(method, &dialog.target, &branch, sequence, &dialog.to, routes, "")
+        self.request(method, &dialog.target, &branch, &dialog.to, routes, "")
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of a request")]
     fn request(
         &self,
         method: Method,
         uri: &str,
         branch: &str,
-        sequence: u32,
         to: &str,
         fields: Vec<Header>,
         body: &str,
     ) -> Result<String, rsip::Error> {
+        // RFC 3261 12.2.1.1: one more than the INVITE's; an ACK has the INVITE's own.
+        let sequence = if method == Method::Bye { 2 } else { 1 };
         let mut all: Vec<Header> = vec![
             headers::Via::new(format!("SIP/2.0/{} {};branch={branch};rport", self.token(), self.local)).into(),
             headers::MaxForwards::new("70").into(),

@@ -9,7 +9,29 @@ use super::caller::Answer;
 use super::cases::Case;
 use crate::pki::lab::Addresses;
 use crate::sip::Transport;
-use crate::stir::{Check, CheckResult};
+use crate::stir::{Check, CheckResult, Verdict};
+
+/// What the verifying edge found about the first token of a call; empty when there was none.
+#[derive(Debug, Default)]
+pub struct Finding {
+    /// Each check with its result.
+    pub checks: Vec<(Check, CheckResult)>,
+    /// Whom the signer's certificate names: organization, then domains.
+    pub signer: Option<String>,
+}
+
+impl Finding {
+    /// Of a verdict.
+    pub fn of(verdict: &Verdict) -> Self {
+        let Some(token) = verdict.tokens().first() else { return Self::default() };
+        let leaf = token.credential.as_ref().and_then(|credential| Some(&credential.chain.as_ref().ok()?.leaf));
+        let names = leaf.map(|leaf| {
+            let domains = leaf.dns_names().iter().map(String::as_str);
+            leaf.subject_organization().into_iter().chain(domains).collect::<Vec<_>>().join(", ")
+        });
+        Self { checks: Check::ALL.map(|check| (check, token.checks.get(check))).to_vec(), signer: names }
+    }
+}
 
 /// What came of one call.
 pub struct Record {
@@ -17,8 +39,8 @@ pub struct Record {
     pub case: &'static Case,
     /// The caller's side of it, or what went wrong.
     pub answer: Result<Answer, String>,
-    /// What the verifying edge found, if it looked at a token.
-    pub checks: Vec<(Check, CheckResult)>,
+    /// The verifying edge's side of it.
+    pub finding: Finding,
     /// From the INVITE to the end.
     pub took: Duration,
 }
@@ -26,7 +48,7 @@ pub struct Record {
 impl Record {
     /// Checks that failed.
     fn failed(&self) -> Vec<Check> {
-        self.checks.iter().filter(|(_, result)| result.failure().is_some()).map(|(check, _)| *check).collect()
+        self.finding.checks.iter().filter(|(_, result)| result.failure().is_some()).map(|(check, _)| *check).collect()
     }
 
     /// The call went as it must: status, the one failed check and no other, and a phone that rang only if the call was good.
@@ -37,7 +59,7 @@ impl Record {
             && answer.rang == is_good
             && answer.hung_up == is_good
             && self.failed() == Vec::from_iter(self.case.failed)
-            && (!is_good || !self.checks.is_empty())
+            && (!is_good || !self.finding.checks.is_empty())
     }
 
     fn millis(&self) -> f64 {
@@ -68,7 +90,7 @@ impl Record {
             Err(error) => json!({ "error": error }),
         };
         let checks: Map<String, Value> =
-            self.checks.iter().map(|(check, result)| (check.id().to_owned(), word(*result).into())).collect();
+            self.finding.checks.iter().map(|(check, result)| (check.id().to_owned(), word(*result).into())).collect();
         json!({
             "name": self.case.name,
             "requirement": Some(self.case.requirement).filter(|id| !id.is_empty()),
@@ -77,7 +99,8 @@ impl Record {
             "got": got,
             "ok": self.is_as_expected(),
             "checks": checks,
-            "reason": self.checks.iter().find_map(|(_, result)| result.failure()).map(|failure| failure.to_string()),
+            "signer": self.finding.signer,
+            "reason": self.finding.checks.iter().find_map(|(_, result)| result.failure()).map(|failure| failure.to_string()),
             "millis": self.millis(),
         })
     }
@@ -102,8 +125,9 @@ pub fn opening(at: &Addresses) -> String {
 /// What is said about a call once it is over.
 pub fn passage(number: usize, record: &Record) -> String {
     let mut text = format!("{number:>2}. {}: {}\n", record.case.name, record.got());
-    let shown = record.checks.iter().filter(|(_, result)| *result != CheckResult::NotDone);
+    let shown = record.finding.checks.iter().filter(|(_, result)| *result != CheckResult::NotDone);
     if record.case.status == 200 {
+        let _ = writeln!(text, "      signed by {}", record.finding.signer.as_deref().unwrap_or("nobody"));
         let list: Vec<String> = shown.map(|(check, result)| format!("{} {}", check.id(), word(*result))).collect();
         for line in list.chunks(4) {
             let _ = writeln!(text, "      {}", line.join(", "));
@@ -160,5 +184,46 @@ fn transport(transport: Transport) -> &'static str {
         Transport::Udp => "UDP",
         Transport::Tcp => "TCP",
         Transport::Tls => "TLS",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::demo::cases::CASES;
+    use crate::stir::Failure;
+
+    fn record(case: &'static Case, status: u16, failed: &[Check]) -> Record {
+        let is_good = status == 200;
+        let result = |check| {
+            if failed.contains(&check) { CheckResult::Failed(Failure::Signature) } else { CheckResult::Passed }
+        };
+        Record {
+            case,
+            answer: Ok(Answer { status, phrase: String::new(), rang: is_good, hung_up: is_good }),
+            finding: Finding { checks: Check::ALL.map(|check| (check, result(check))).to_vec(), signer: None },
+            took: Duration::ZERO,
+        }
+    }
+
+    #[test]
+    fn a_call_that_goes_otherwise_is_noticed() {
+        let good = &CASES[0];
+        assert!(record(good, 200, &[]).is_as_expected());
+        assert!(!record(good, 438, &[Check::Signature]).is_as_expected());
+        assert!(!record(good, 200, &[Check::Sct]).is_as_expected(), "a failed check that did not stop the call");
+        let unverified = Record { finding: Finding::default(), ..record(good, 200, &[]) };
+        assert!(!unverified.is_as_expected(), "a good call that nobody verified");
+
+        let tampered = CASES.iter().find(|case| case.failed == Some(Check::Signature)).unwrap();
+        assert!(record(tampered, 438, &[Check::Signature]).is_as_expected());
+        assert!(!record(tampered, 200, &[]).is_as_expected());
+        assert!(!record(tampered, 437, &[Check::Signature]).is_as_expected());
+        assert!(!record(tampered, 438, &[Check::Signature, Check::Sct]).is_as_expected(), "two faults");
+        let mut rang = record(tampered, 438, &[Check::Signature]);
+        rang.answer.as_mut().unwrap().rang = true;
+        assert!(!rang.is_as_expected(), "the phone rang before the call was refused");
+        let silent = Record { answer: Err("no final response in time".to_owned()), ..rang };
+        assert!(!silent.is_as_expected());
     }
 }

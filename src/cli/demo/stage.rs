@@ -13,13 +13,12 @@ use super::callee;
 use super::caller::{self, CallError};
 use super::cases::{Case, Token, TokenError};
 use super::message::Leg;
-use super::report::Record;
+use super::report::{Finding, Record};
 use crate::config::{Config, ConfigError};
 use crate::node::{Edge, Observer, StartError, clock};
 use crate::pki::lab::{self, Addresses, Lab, LabError, Options};
 use crate::proxy::Event;
 use crate::sip::date;
-use crate::stir::{Check, Verdict};
 
 /// Longest time a call may take.
 const CALL_BOUND: Duration = Duration::from_secs(3);
@@ -124,31 +123,26 @@ impl Stage {
         let begin = clock::instant();
         let answer = caller::call(socket, edge, &leg, &invite, CALL_BOUND).await;
         let took = begin.elapsed();
-        let checks = match &answer {
-            Err(CallError::Silence) | Ok(_) => self.checks(&leg.call_id).await,
-            Err(_) => Vec::new(),
+        let finding = match &answer {
+            Err(CallError::Silence) | Ok(_) => self.finding(&leg.call_id).await,
+            Err(_) => Finding::default(),
         };
-        Ok(Record { case, answer: answer.map_err(|error| error.to_string()), checks, took })
+        Ok(Record { case, answer: answer.map_err(|error| error.to_string()), finding, took })
     }
 
-    /// What the verifying edge found about the first token of a call.
-    async fn checks(&mut self, call_id: &str) -> Vec<(Check, crate::stir::CheckResult)> {
+    /// What the verifying edge found about a call.
+    async fn finding(&mut self, call_id: &str) -> Finding {
         let verdict = async {
-            while let Some(event) = self.verdicts.recv().await {
-                match event {
+            loop {
+                match self.verdicts.recv().await? {
                     Event::Verified { call_id: own, verdict, .. } if *own == *call_id.as_bytes() => {
-                        return Some(verdict);
+                        return Some(Finding::of(&verdict));
                     }
                     _ => {}
                 }
             }
-            None
         };
-        let verdict: Option<Box<Verdict>> = timeout(VERDICT_BOUND, verdict).await.ok().flatten();
-        let of_first = |verdict: &Verdict| {
-            verdict.tokens().first().map(|token| Check::ALL.map(|check| (check, token.checks.get(check))).to_vec())
-        };
-        verdict.as_deref().and_then(of_first).unwrap_or_default()
+        timeout(VERDICT_BOUND, verdict).await.ok().flatten().unwrap_or_default()
     }
 }
 
@@ -166,19 +160,17 @@ fn udp() -> io::Result<UdpSocket> {
 
 /// A port that is free for UDP and TCP.
 fn both() -> io::Result<(UdpSocket, TcpListener)> {
-    let attempt = || -> io::Result<_> {
+    let mut attempts = PORT_ATTEMPTS;
+    loop {
         let udp = udp()?;
         let address: SocketAddr = udp.local_addr()?;
-        Ok((udp, TcpListener::bind(address)?))
-    };
-    let mut last = attempt();
-    for _ in 1..PORT_ATTEMPTS {
-        if last.is_ok() {
-            break;
+        attempts -= 1;
+        match TcpListener::bind(address) {
+            Ok(tcp) => return Ok((udp, tcp)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempts > 0 => {}
+            Err(error) => return Err(error),
         }
-        last = attempt();
     }
-    last
 }
 
 fn in_tokio(socket: UdpSocket) -> io::Result<tokio::net::UdpSocket> {

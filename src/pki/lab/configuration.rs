@@ -2,13 +2,14 @@
 
 use ipnet::IpNet;
 
+use super::files::MARK;
 use super::{Addresses, Lab, SERVICE_PROVIDER_CODE};
 
 /// `lab.txt`.
 pub(super) fn overview(lab: &Lab) -> String {
     let (acme, globex) = (&lab.acme, &lab.globex);
     format!(
-        "vesperd lab: a complete STI ecosystem for tests. Its keys are not secret; never trust its roots elsewhere.
+        "{MARK} a complete STI ecosystem for tests. Its keys are not secret; never trust its roots elsewhere.
 
 sti/        trust anchor (root.pem) and issuing authority with their keys
 log/        log list and key of the transparency log that signed the embedded SCTs

@@ -12,6 +12,8 @@ use super::{Enterprise, Lab, LabError, Options, configuration};
 
 /// The file that makes a directory a lab; it says what the others are.
 pub const MARKER_FILE: &str = "lab.txt";
+/// How it begins.
+pub(super) const MARK: &str = "vesperd lab:";
 /// First line of every key file, so that a production edge can warn about it.
 pub const KEY_MARK: &str = "# vesperd lab: for tests only";
 
@@ -24,7 +26,9 @@ pub(super) fn prepare(directory: &Path, overwrite: bool) -> Result<(), LabError>
     let fault = |error| LabError::File { path: path(), error };
     fs::create_dir_all(directory).map_err(fault)?;
     let is_empty = fs::read_dir(directory).map_err(fault)?.next().is_none();
-    match directory.join(MARKER_FILE).exists() {
+    // A file of this name may be anybody's; the words in it are ours.
+    let is_lab = fs::read_to_string(directory.join(MARKER_FILE)).is_ok_and(|text| text.starts_with(MARK));
+    match is_lab {
         _ if is_empty => Ok(()),
         false => Err(LabError::NotEmpty { path: path() }),
         true if overwrite => Ok(()),
