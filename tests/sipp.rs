@@ -57,6 +57,7 @@ cases! {
     c63_verify: "C-63",
     c63b_verify_shaken: "C-63b",
     c63c_verify_tcp: "C-63c",
+    c63d_replay: "C-63d",
     c64_identity_required: "C-64",
     c66_unsupported_credential: "C-66",
     c67_invalid_identity: "C-67",

@@ -72,6 +72,8 @@ pub struct Sipp {
     /// Port of a caller; 0 is a free one.
     #[serde(default)]
     pub port: u16,
+    /// A caller that begins when this other one has ended.
+    pub after: Option<String>,
     /// Further arguments of SIPp.
     #[serde(default)]
     pub arguments: Vec<String>,

@@ -12,7 +12,10 @@ pub type Traces = BTreeMap<String, Vec<Seen>>;
 
 /// Findings; empty when all is as expected.
 pub fn judge(expectations: &[Expect], traces: &Traces, scene: &Scene) -> Vec<String> {
-    expectations.iter().filter_map(|e| check(e, traces, scene).err().map(|why| format!("{why}\n    in {e:?}"))).collect()
+    expectations
+        .iter()
+        .filter_map(|e| check(e, traces, scene).err().map(|why| format!("{why}\n    in {e:?}")))
+        .collect()
 }
 
 fn check(e: &Expect, traces: &Traces, scene: &Scene) -> Result<(), String> {
@@ -143,7 +146,9 @@ fn check_order(e: &Expect, traces: &Traces) -> Result<(), String> {
                 m.call_id() == start.call_id() && candidates.iter().any(|candidate| std::ptr::eq(*candidate, m))
             });
             verify(place.is_some(), || format!("no {selector} in call {}", start.call_id()))?;
-            verify(last.is_none() || place > last, || format!("{selector} came too early in call {}", start.call_id()))?;
+            verify(last.is_none() || place > last, || {
+                format!("{selector} came too early in call {}", start.call_id())
+            })?;
             last = place;
             end = place.map_or(end, |at| trace[at].at);
         }

@@ -111,17 +111,12 @@ pub fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 }
 
 /// Reads a message file of SIPp (`-trace_msg`): a line of dashes with the time, a line with direction and length, an empty line, the octets.
-/// Messages that SIPp was told to lose are left out.
+/// A message that SIPp was told to lose leaves only a remark there.
 pub fn read_sipp_trace(file: &[u8]) -> Vec<Seen> {
     const RULE: &[u8] = b"----------------------------------------------- ";
     let (mut out, mut rest) = (Vec::new(), file);
     while let Some(at) = find(rest, RULE) {
         let entry = &rest[at + RULE.len()..];
-        let next = find(entry, RULE).unwrap_or(entry.len());
-        if find(&entry[..next], b" voluntary lost ").is_some() {
-            rest = &entry[next..];
-            continue; // it never left
-        }
         let (Some(first), Some(gap)) = (find(entry, b"\n"), find(entry, b"\n\n")) else { break };
         let time = String::from_utf8_lossy(&entry[..first]).into_owned();
         let title = String::from_utf8_lossy(&entry[first..gap]).into_owned();

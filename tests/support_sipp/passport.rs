@@ -27,9 +27,11 @@ pub fn make_lab(directory: &std::path::Path) -> Lab {
 /// `calls.csv`: Date; tokens; URL of the certificate of the first.
 pub fn calls_csv(calls: &[Call], lab: &Lab, number: &str) -> String {
     let mut csv = String::from("SEQUENTIAL\n");
-    for call in calls {
-        csv.push_str(&http_date(unix() + call.date));
-        let tokens: Vec<_> = call.tokens.iter().map(|kind| token(kind, lab, number)).collect();
+    for (call, age) in calls.iter().zip(0..) {
+        // Calls of one second would have the same claims: a token seen before is a replay (RFC 8224 12.1).
+        let now = unix() - age;
+        csv.push_str(&http_date(now + call.date));
+        let tokens: Vec<_> = call.tokens.iter().map(|kind| token(kind, now, lab, number)).collect();
         for (token, _) in &tokens {
             let _ = write!(csv, ";{token}");
         }
@@ -40,7 +42,7 @@ pub fn calls_csv(calls: &[Call], lab: &Lab, number: &str) -> String {
 
 /// A token of the named kind, and its `x5u`. The part before `/` is the credential: `vesper` is Acme's delegate certificate, `shaken` the
 /// provider's, both inline (`x5c`); others have the flaw they name. The part after it is what is wrong with the token, or `good`.
-fn token(kind: &str, lab: &Lab, number: &str) -> (String, String) {
+fn token(kind: &str, now: i64, lab: &Lab, number: &str) -> (String, String) {
     let (credential, fault) = kind.split_once('/').unwrap_or_else(|| panic!("no token kind {kind}"));
     let flawed = |flaw| lab.flawed(flaw, unix()).expect("a credential");
     let made: Credential;
@@ -59,7 +61,7 @@ fn token(kind: &str, lab: &Lab, number: &str) -> (String, String) {
         }
     };
     let called = number.trim_start_matches('+');
-    let (mut iat, mut orig, mut dest, mut ppt) = (unix(), CALLER, called.to_owned(), ppt.map(str::to_owned));
+    let (mut iat, mut orig, mut dest, mut ppt) = (now, CALLER, called.to_owned(), ppt.map(str::to_owned));
     match fault {
         "good" | "bad-signature" => {}
         "stale" => iat -= 120,
@@ -76,7 +78,8 @@ fn token(kind: &str, lab: &Lab, number: &str) -> (String, String) {
     if let Some(ppt) = ppt {
         header["ppt"] = json!(ppt);
         claims["attest"] = json!("A");
-        claims["origid"] = json!(format!("{:08x}-0000-4000-8000-{:012x}", random() as u32, random() & 0xffff_ffff_ffff));
+        claims["origid"] =
+            json!(format!("{:08x}-0000-4000-8000-{:012x}", random() as u32, random() & 0xffff_ffff_ffff));
     }
     // Members come out in the order of their names (RFC 8225 9).
     let input = format!("{}.{}", encode(header.to_string()), encode(claims.to_string()));
@@ -91,7 +94,9 @@ fn token(kind: &str, lab: &Lab, number: &str) -> (String, String) {
 /// Checks the one Identity of a message: grammar, header, claims against the request, signature by the leaf in `x5c` or the lab's signer.
 pub fn check(seen: &Seen, look: &TokenLook, scene: &Scene) -> Result<(), String> {
     let identities = seen.field_values("Identity");
-    let [identity] = &identities[..] else { return Err(format!("{} Identity fields: {identities:?}", identities.len())) };
+    let [identity] = &identities[..] else {
+        return Err(format!("{} Identity fields: {identities:?}", identities.len()));
+    };
     let (token, parameters) = identity.split_once(';').ok_or("no parameters")?;
     let parts: Vec<_> = token.trim().split('.').collect();
     let [header, claims, signature] = parts[..] else { return Err(format!("no three parts: {token}")) };

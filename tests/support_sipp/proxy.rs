@@ -71,7 +71,8 @@ impl Proxy {
             Err(why) => findings.push(why),
         }
         let log = self.log();
-        let is_bad = |line: &&str| line.contains("ERROR") || line.contains("\"level\":\"error\"") || line.contains("panick");
+        let is_bad =
+            |line: &&str| line.contains("ERROR") || line.contains("\"level\":\"error\"") || line.contains("panick");
         findings.extend(log.lines().filter(is_bad).map(|line| format!("in the log of the proxy: {line}")));
         (log.clone(), findings)
     }

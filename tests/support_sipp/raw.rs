@@ -306,7 +306,9 @@ fn compose(start_line: String, mut fields: Vec<(String, String)>, step: &Step) -
     let mut text = start_line + "\n";
     text.extend(fields.iter().map(|(name, value)| format!("{name}: {value}\n")));
     // A word may stand for lines that end themselves.
-    text.extend(step.add.iter().map(|line| if line.ends_with(".routes}") { line.clone() } else { format!("{line}\n") }));
+    text.extend(
+        step.add.iter().map(|line| if line.ends_with(".routes}") { line.clone() } else { format!("{line}\n") }),
+    );
     text + "\n" + &body_of(step)
 }
 

@@ -88,8 +88,10 @@ pub fn run(id: &str) {
     }
     let (log, complaints) = proxy.stop();
     findings.extend(complaints);
-    let wanted = case.log.iter().map(|text| scene.place.fill(text)).chain(case.settle_ms.map(|_| " live=0 ".to_owned()));
-    findings.extend(wanted.filter(|text| !log.contains(text)).map(|text| format!("the log of the proxy lacks {text:?}")));
+    let wanted =
+        case.log.iter().map(|text| scene.place.fill(text)).chain(case.settle_ms.map(|_| " live=0 ".to_owned()));
+    findings
+        .extend(wanted.filter(|text| !log.contains(text)).map(|text| format!("the log of the proxy lacks {text:?}")));
     assert!(findings.is_empty(), "{}", report(&case, &findings, &traces, &log));
 }
 
@@ -121,10 +123,16 @@ fn start_sipp<'a>(
     target: (std::net::IpAddr, u16),
     deadline: Instant,
 ) -> (Vec<Running<'a>>, Vec<Running<'a>>) {
-    let start = |side| -> Vec<_> {
-        let specs = case.sipp.iter().filter(|spec| spec.side == side);
-        let limit = deadline.saturating_duration_since(Instant::now());
-        specs.map(|s| Running::start(s, case.transport, target, &scene.place, scene.path(), limit)).collect()
+    let start = |side| {
+        let mut started: Vec<Running<'_>> = Vec::new();
+        for spec in case.sipp.iter().filter(|spec| spec.side == side) {
+            if let Some(first) = started.iter_mut().find(|s| Some(&s.spec.name) == spec.after.as_ref()) {
+                first.wait(deadline); // how it ended is judged later
+            }
+            let limit = deadline.saturating_duration_since(Instant::now());
+            started.push(Running::start(spec, case.transport, target, &scene.place, scene.path(), limit));
+        }
+        started
     };
     let callees = start(Side::Callee);
     (callees, start(Side::Caller))

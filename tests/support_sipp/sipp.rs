@@ -39,7 +39,14 @@ impl<'a> Running<'a> {
         let screen = File::create(files.with_extension("out")).unwrap();
         command.stdout(screen.try_clone().unwrap()).stderr(screen);
         command.arg("-sf").arg(root().join(&spec.scenario));
-        command.args(["-i", &ip.to_string(), "-p", &port.to_string(), "-cp", &free_port([0, 0, 0, 0].into()).to_string()]);
+        command.args([
+            "-i",
+            &ip.to_string(),
+            "-p",
+            &port.to_string(),
+            "-cp",
+            &free_port([0, 0, 0, 0].into()).to_string(),
+        ]);
         command.args(["-t", if transport == Transport::Udp { "u1" } else { "t1" }, "-nostdin"]);
         command.arg("-trace_msg").arg("-message_file").arg(files.with_extension("messages"));
         command.arg("-trace_err").arg("-error_file").arg(files.with_extension("errors"));
@@ -50,7 +57,9 @@ impl<'a> Running<'a> {
         }
         command.args(spec.arguments.iter().map(|argument| place.fill(argument)));
         let process = Process::start(&format!("sipp {}", spec.name), &mut command).unwrap_or_else(|e| match e.kind() {
-            ErrorKind::NotFound => panic!("sipp is missing: install it with `apt-get install sip-tester` (Debian package sip-tester)"),
+            ErrorKind::NotFound => {
+                panic!("sipp is missing: install it with `apt-get install sip-tester` (Debian package sip-tester)")
+            }
             _ => panic!("sipp: {e}"),
         });
         let mut running = Running { spec, process, files };
