@@ -15,15 +15,25 @@ pub struct CSeq<'a> {
 impl<'a> CSeq<'a> {
     /// Reads `1*DIGIT LWS Method`.
     pub fn parse(value: &'a [u8]) -> Result<Self, Malformed> {
-        let digits = value.iter().take_while(|b| b.is_ascii_digit()).count();
-        let number = text::decimal(text::span(value, 0, digits)).ok_or(Malformed)?;
-        let start = text::skip_lws(value, digits);
-        let method = text::span(value, start, value.len());
-        if start == digits || !text::is_token(method) {
-            return Err(Malformed);
-        }
+        let (number, method) = split(value)?;
         Ok(Self { number, method: Method::new(method) })
     }
+}
+
+/// The number, and the octets of the method.
+pub(crate) fn split(value: &[u8]) -> Result<(u32, &[u8]), Malformed> {
+    let mut number = 0u32;
+    let mut digits = 0;
+    while let Some(&b) = value.get(digits).filter(|b| b.is_ascii_digit()) {
+        number = number.checked_mul(10).and_then(|n| n.checked_add(u32::from(b - b'0'))).ok_or(Malformed)?;
+        digits += 1;
+    }
+    let start = text::skip_lws(value, digits);
+    let end = text::skip_token(value, start);
+    if digits == 0 || start == digits || end == start || end != value.len() {
+        return Err(Malformed);
+    }
+    Ok((number, text::span(value, start, end)))
 }
 
 #[cfg(test)]

@@ -19,17 +19,26 @@ pub enum Host<'a> {
 impl<'a> Host<'a> {
     /// Reads a whole host: name, IPv4 address or bracketed IPv6 address (K-7). A bare IPv6 address is malformed.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Malformed> {
-        match bytes {
-            [b'[', inner @ .., b']'] => v6(inner).map(Self::V6).ok_or(Malformed),
-            [] => Err(Malformed),
-            // A name whose last label begins with a digit can only be an IPv4 address.
-            _ => match v4(bytes) {
-                Some(address) => Ok(Self::V4(address)),
-                None if last_label(bytes).first().is_some_and(u8::is_ascii_digit) => Err(Malformed),
-                None if is_name(bytes) => Ok(Self::Name(bytes)),
-                None => Err(Malformed),
-            },
+        match Self::leading(bytes)? {
+            (host, len) if len == bytes.len() => Ok(host),
+            _ => Err(Malformed),
         }
+    }
+
+    /// Reads the host at the beginning of `bytes`; it ends at the first octet that can not belong to it. Gives its length too.
+    pub(crate) fn leading(bytes: &'a [u8]) -> Result<(Self, usize), Malformed> {
+        if bytes.first() == Some(&b'[') {
+            let close = memchr::memchr(b']', bytes).ok_or(Malformed)?;
+            let address = v6(text::span(bytes, 1, close)).ok_or(Malformed)?;
+            return Ok((Self::V6(address), close + 1));
+        }
+        if let Some((address, len)) = leading_v4(bytes)
+            && !bytes.get(len).is_some_and(|&b| text::is_host_byte(b))
+        {
+            return Ok((Self::V4(address), len));
+        }
+        let len = leading_name(bytes).ok_or(Malformed)?;
+        Ok((Self::Name(text::span(bytes, 0, len)), len))
     }
 
     /// The address, unless this is a name.
@@ -63,40 +72,32 @@ pub fn received_address(bytes: &[u8]) -> Option<IpAddr> {
     }
 }
 
-/// Length of the host at the beginning of `bytes`: a bracketed reference or a run of host octets.
-pub(crate) fn extent(bytes: &[u8]) -> Option<usize> {
-    if bytes.first() == Some(&b'[') {
-        return memchr::memchr(b']', bytes).map(|close| close + 1);
-    }
-    let len = bytes.iter().position(|&b| !text::is_host_byte(b)).unwrap_or(bytes.len());
-    (len > 0).then_some(len)
-}
-
-fn last_label(bytes: &[u8]) -> &[u8] {
-    let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-    memchr::memrchr(b'.', bytes).map_or(bytes, |dot| text::span(bytes, dot + 1, bytes.len()))
-}
-
-/// Labels of letters, digits, hyphens and (tolerated) underscores, none empty, none with a hyphen at its end.
-fn is_name(bytes: &[u8]) -> bool {
-    let bytes = bytes.strip_suffix(b".").unwrap_or(bytes);
-    let mut before = b'.';
-    for &b in bytes {
-        let ok = match b {
-            b'.' => before != b'.' && before != b'-',
-            b'-' => before != b'.',
-            _ => text::is_host_byte(b),
-        };
-        if !ok {
-            return false;
+/// Length of the name at the beginning: labels of letters, digits, hyphens and (tolerated) underscores, none empty, none with a
+/// hyphen at either end, the last one without a digit in front (that could only be an address); one dot may end it.
+fn leading_name(bytes: &[u8]) -> Option<usize> {
+    let (mut before, mut label_start) = (b'.', b'0');
+    let mut len = 0;
+    while let Some(&b) = bytes.get(len).filter(|&&b| text::is_host_byte(b)) {
+        if before == b'.' {
+            label_start = b;
+        }
+        if matches!((before, b), (b'.', b'.' | b'-') | (b'-', b'.')) {
+            return None;
         }
         before = b;
+        len += 1;
     }
-    before != b'.' && before != b'-'
+    (before != b'-' && !label_start.is_ascii_digit()).then_some(len)
 }
 
 fn v4(bytes: &[u8]) -> Option<Ipv4Addr> {
+    leading_v4(bytes).filter(|(_, len)| *len == bytes.len()).map(|(address, _)| address)
+}
+
+/// The dotted quad at the beginning, and its length.
+fn leading_v4(bytes: &[u8]) -> Option<(Ipv4Addr, usize)> {
     let (mut address, mut octet, mut digits, mut dots) = (0u32, 0u32, 0u8, 0u8);
+    let mut len = 0;
     for &b in bytes {
         match b {
             b'0'..=b'9' => {
@@ -110,10 +111,11 @@ fn v4(bytes: &[u8]) -> Option<Ipv4Addr> {
                 address = address << 8 | octet;
                 (octet, digits, dots) = (0, 0, dots + 1);
             }
-            _ => return None,
+            _ => break,
         }
+        len += 1;
     }
-    (dots == 3 && digits > 0).then(|| Ipv4Addr::from_bits(address << 8 | octet))
+    (dots == 3 && digits > 0).then(|| (Ipv4Addr::from_bits(address << 8 | octet), len))
 }
 
 fn v6(bytes: &[u8]) -> Option<Ipv6Addr> {

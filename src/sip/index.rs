@@ -1,7 +1,10 @@
 //! The index over a received message: where its lines begin and end, and which headers they are.
 
+use std::ops::Range;
+
 use super::error::Refusal;
 use super::name::{COUNT, Name};
+use super::name_addr::AddressSpans;
 use super::via::ViaSpans;
 
 /// One header field: 24 octets. `start..end` is the line with its folds and line end.
@@ -41,6 +44,9 @@ pub struct Index {
     repeated: u64,
     pub(crate) start: Start,
     pub(crate) via: ViaSpans,
+    /// The first From and To, if readable.
+    pub(crate) from: Option<AddressSpans>,
+    pub(crate) to: Option<AddressSpans>,
     /// First octet of the body.
     pub(crate) body: u32,
     /// The Content-Length as sent.
@@ -81,6 +87,8 @@ impl Index {
             repeated: 0,
             start: Start::default(),
             via: ViaSpans::default(),
+            from: None,
+            to: None,
             body: 0,
             content_length: None,
             fault: None,
@@ -97,6 +105,8 @@ impl Index {
         self.repeated = 0;
         self.start = Start::default();
         self.via = ViaSpans::default();
+        self.from = None;
+        self.to = None;
         self.body = 0;
         self.content_length = None;
         self.fault = None;
@@ -121,6 +131,12 @@ impl Index {
     #[allow(clippy::indexing_slicing)] // a Name is less than COUNT
     pub(crate) fn first(&self, name: Name) -> Option<usize> {
         Some(self.first[name as usize]).filter(|&i| i != NONE).map(usize::from)
+    }
+
+    /// Where the value of the first field of this name stands.
+    pub(crate) fn value(&self, name: Name) -> Option<Range<usize>> {
+        let entry = self.first(name).and_then(|i| self.entries.get(i))?;
+        Some(entry.value_start as usize..entry.value_end as usize)
     }
 
     pub(crate) fn is_repeated(&self, name: Name) -> bool {

@@ -26,6 +26,18 @@ pub struct ListValue<'a> {
     pub is_unsplittable: bool,
 }
 
+/// One value as it was found, before anyone asks how to cut it out.
+pub(crate) struct Element<'a> {
+    pub(crate) value: &'a [u8],
+    entry: &'a Entry,
+    /// Behind the comma before it, or the start of the line's value.
+    at: usize,
+    start: usize,
+    /// The comma behind it, or the end of the line's value.
+    stop: usize,
+    pub(crate) is_unsplittable: bool,
+}
+
 /// Iterator of [`Message::values`].
 #[derive(Debug, Clone)]
 pub struct Values<'a> {
@@ -47,24 +59,39 @@ impl<'a> Values<'a> {
         Self { bytes: message.bytes(), name, rest: entries.iter(), line: None }
     }
 
-    /// Reads the value of `entry` at `at`; leaves the state at what follows it.
-    fn read(&mut self, entry: &'a Entry, at: usize) -> ListValue<'a> {
+    /// The next value, empty ones included; leaves the state at what follows it.
+    #[inline]
+    pub(crate) fn next_element(&mut self) -> Option<Element<'a>> {
+        let (entry, at) = match self.line.take() {
+            Some(open) => open,
+            None => {
+                let name = self.name;
+                let entry = self.rest.find(|e| e.name == name)?;
+                (entry, entry.value_start as usize)
+            }
+        };
         let end = entry.value_end as usize;
         let value_bytes = span(self.bytes, 0, end);
         let start = text::skip_lws(value_bytes, at);
         let comma = if self.name.is_list() { self.find_comma(value_bytes, start) } else { Ok(end) };
-        let is_unsplittable = comma.is_err();
         let stop = comma.unwrap_or(end);
+        if stop < end {
+            self.line = Some((entry, stop + 1));
+        }
         let value = text::trim_end(span(self.bytes, start, stop));
+        Some(Element { value, entry, at, start, stop, is_unsplittable: comma.is_err() })
+    }
+
+    fn describe(&self, element: &Element<'a>) -> ListValue<'a> {
+        let &Element { value, entry, at, start, stop, is_unsplittable } = element;
+        let end = entry.value_end as usize;
         let is_last_of_line = stop >= end;
-        let is_first_of_line = at == entry.value_start as usize;
         let line = entry.start as usize..entry.end as usize;
-        let cut = match (is_first_of_line, is_last_of_line) {
+        let cut = match (at == entry.value_start as usize, is_last_of_line) {
             (true, true) => line.clone(),
             (false, true) => at.saturating_sub(1)..end,
-            (_, false) => start..text::skip_lws(value_bytes, stop + 1),
+            (_, false) => start..text::skip_lws(span(self.bytes, 0, end), stop + 1),
         };
-        self.line = (!is_last_of_line).then_some((entry, stop + 1));
         ListValue { value, range: start..start + value.len(), cut, line, is_last_of_line, is_unsplittable }
     }
 
@@ -83,17 +110,9 @@ impl<'a> Iterator for Values<'a> {
     fn next(&mut self) -> Option<ListValue<'a>> {
         let keeps_empty = matches!(self.name, Name::Via | Name::Route | Name::RecordRoute);
         loop {
-            let (entry, at) = match self.line.take() {
-                Some(open) => open,
-                None => {
-                    let name = self.name;
-                    let entry = self.rest.find(|e| e.name == name)?;
-                    (entry, entry.value_start as usize)
-                }
-            };
-            let value = self.read(entry, at);
-            if keeps_empty || !value.value.is_empty() {
-                return Some(value);
+            let element = self.next_element()?;
+            if keeps_empty || !element.value.is_empty() {
+                return Some(self.describe(&element));
             }
         }
     }

@@ -9,7 +9,7 @@ use super::index::{Entry, Index};
 use super::list::Values;
 use super::method::Method;
 use super::name::Name;
-use super::name_addr::NameAddr;
+use super::name_addr::{AddressSpans, NameAddr};
 use super::patch::Patch;
 use super::text::{self, span};
 use super::uri::request_uri_repaired;
@@ -228,10 +228,13 @@ impl<'a> Message<'a> {
 
     /// The top Via. `Err`: 400, its protocol is not SIP/2.0, a parameter is malformed or repeated, or the branch is the bare cookie.
     pub fn top_via(self) -> Result<Via<'a>, Refusal> {
-        let via = self.reply_via();
-        match via.spans().fault {
-            None => Ok(via),
-            Some(ViaFault::BareCookie) if self.index.bounds.bare_cookie => Ok(via),
+        self.check_top_via().map(|()| self.reply_via())
+    }
+
+    pub(crate) fn check_top_via(self) -> Result<(), Refusal> {
+        match self.index.via.fault {
+            None => Ok(()),
+            Some(ViaFault::BareCookie) if self.index.bounds.bare_cookie => Ok(()),
             Some(ViaFault::BareCookie) => Err(Refusal::bad("Bad Branch")),
             Some(ViaFault::Protocol | ViaFault::Params) => Err(Refusal::bad("Bad Via")),
         }
@@ -255,14 +258,25 @@ impl<'a> Message<'a> {
 
     /// The first From.
     pub fn from(self) -> Result<NameAddr<'a>, Refusal> {
-        let field = self.field(Name::From).ok_or(Refusal::bad("Missing From"))?;
-        NameAddr::parse(field.value()).map_err(|_| Refusal::bad("Bad From"))
+        let spans = self.index.from.as_ref();
+        self.address(Name::From, spans, Refusal::bad("Missing From"), Refusal::bad("Bad From"))
     }
 
     /// The first To.
     pub fn to(self) -> Result<NameAddr<'a>, Refusal> {
-        let field = self.field(Name::To).ok_or(Refusal::bad("Missing To"))?;
-        NameAddr::parse(field.value()).map_err(|_| Refusal::bad("Bad To"))
+        self.address(Name::To, self.index.to.as_ref(), Refusal::bad("Missing To"), Refusal::bad("Bad To"))
+    }
+
+    fn address(
+        self,
+        name: Name,
+        spans: Option<&AddressSpans>,
+        missing: Refusal,
+        bad: Refusal,
+    ) -> Result<NameAddr<'a>, Refusal> {
+        let value = self.index.value(name).ok_or(missing)?;
+        let spans = spans.ok_or(bad)?;
+        Ok(NameAddr::from_spans(span(self.bytes, value.start, value.end), spans))
     }
 
     /// The From tag, if From is readable and has one.

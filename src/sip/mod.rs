@@ -6,7 +6,7 @@
 //!
 //! | file | part |
 //! |---|---|
-//! | `scan` `index` | framing, start line, header lines, Content-Length |
+//! | `scan` `start_line` `index` | framing, start line, header lines, Content-Length |
 //! | `message` `list` | views: fields, values, keys |
 //! | `check` | what a proxy must refuse or drop, in one order |
 //! | `via` `name_addr` `cseq` `uri` `compare` `tel` `host` `params` `identity` `date` | one grammar each |
@@ -33,13 +33,13 @@ mod params;
 mod patch;
 pub mod respond;
 mod scan;
+mod start_line;
 pub mod stream;
 mod tel;
 pub mod text;
 mod uri;
 mod via;
 
-pub use check::RequestKeys;
 pub use cseq::CSeq;
 pub use error::{DropReason, Refusal, Unusable};
 pub use hop::{ConnectionId, Hop, ListenerId, Transport};

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use super::error::{Refusal, Unusable};
-use super::index::{Bounds, Entry, Index, Start};
+use super::index::{Bounds, Entry, Index};
 use super::limits::Limits;
 use super::message::Message;
 use super::name::Name;
+use super::name_addr::AddressSpans;
+use super::start_line::read_start_line;
 use super::text::{self, span};
-use super::via::Via;
 
 /// How the end of the message is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,11 +27,9 @@ const BAD_LINE_END: Refusal = Refusal::bad("Bad Line End");
 const BAD_OCTET: Refusal = Refusal::bad("NUL In Header");
 const TOO_LARGE_HEAD: Refusal = Refusal::new(513, "Message Too Large");
 const TOO_LARGE_BODY: Refusal = Refusal::new(413, "Request Entity Too Large");
-const BAD_VERSION: Refusal = Refusal::new(505, "Version Not Supported");
-const BAD_REQUEST_LINE: Refusal = Refusal::bad("Bad Request Line");
 pub(crate) const BAD_REQUEST_URI: Refusal = Refusal::bad("Bad Request-URI");
 
-/// Splits a message into start line, header fields and body, and reads its top Via.
+/// Splits a message into start line, header fields and body, and reads its top Via, From and To.
 ///
 /// `Err`: nothing that could be answered (drop, on a stream close). A fault that is to be answered is kept in
 /// [`Message::fault`]; such a message holds as much as could be read. Offsets of all views count from the first octet of
@@ -51,7 +50,7 @@ pub fn parse<'a>(
     }
     scan_head(bytes, index, limits)?;
     let end = find_body_end(bytes, index, framing, limits);
-    read_top_via(bytes, index)?;
+    read_keys(bytes, index)?;
     index.bounds = Bounds {
         vias: limits.vias as u32,
         routes: limits.routes as u32,
@@ -100,6 +99,9 @@ pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Res
     }
     if lines.has_nul && !memchr::memchr_iter(b'\0', span(bytes, 0, end)).all(|at| is_quoted_pair(bytes, index, at)) {
         index.note_unsafe(BAD_OCTET);
+    }
+    if end > head.len() {
+        index.note(TOO_LARGE_HEAD);
     }
     index.body = end as u32;
     Ok(())
@@ -260,80 +262,6 @@ fn trim_line_end(bytes: &[u8], line: Range<usize>) -> Range<usize> {
     }
 }
 
-/// Reads the start line at `line` (without its line end).
-fn read_start_line(bytes: &[u8], line: Range<usize>, index: &mut Index, limits: &Limits) -> Result<(), Unusable> {
-    let text = span(bytes, line.start, line.end);
-    if span(text, 0, 4).eq_ignore_ascii_case(b"SIP/") {
-        index.start = read_status_line(text)?;
-        return Ok(());
-    }
-    let method_end = text::skip_token(text, 0);
-    if method_end == 0 {
-        return Err(Unusable::StartLine);
-    }
-    read_request_line(text, method_end, index, limits)
-}
-
-/// `Method SP Request-URI SP SIP/2.0`, and what is close enough to be answered (S-1, S-5 to S-7).
-fn read_request_line(text: &[u8], method_end: usize, index: &mut Index, limits: &Limits) -> Result<(), Unusable> {
-    let trimmed = text::trim_end(text);
-    let version_start = memchr::memrchr2(b' ', b'\t', trimmed).ok_or(Unusable::StartLine)? + 1;
-    let version = span(trimmed, version_start, trimmed.len());
-    let number = version.get(..4).filter(|v| v.eq_ignore_ascii_case(b"SIP/")).ok_or(Unusable::StartLine)?;
-    let number = span(version, number.len(), version.len());
-    if number != b"2.0" {
-        match memchr::memchr(b'.', number) {
-            Some(dot) if text::decimal(span(number, 0, dot)).is_some() => index.note(BAD_VERSION),
-            _ => return Err(Unusable::StartLine),
-        }
-    }
-    let mut uri_start = method_end;
-    while matches!(text.get(uri_start), Some(b' ' | b'\t')) {
-        uri_start += 1;
-    }
-    if uri_start == method_end || uri_start >= version_start {
-        return Err(Unusable::StartLine);
-    }
-    let uri_end = uri_start + text::trim_end(span(text, uri_start, version_start)).len();
-    let is_spaced = uri_start != method_end + 1
-        || uri_end + 1 != version_start
-        || trimmed.len() != text.len()
-        || text.get(method_end) != Some(&b' ')
-        || text.get(uri_end) != Some(&b' ');
-    if is_spaced && !limits.leniency.start_line_space {
-        index.note(BAD_REQUEST_LINE);
-    }
-    index.start = Start {
-        method_end: method_end as u32,
-        rest_start: uri_start as u32,
-        rest_end: uri_end as u32,
-        status: 0,
-        end: 0,
-    };
-    Ok(())
-}
-
-/// `SIP/2.0 SP 3DIGIT SP Reason`; the SP before an empty reason may be missing (S-1).
-fn read_status_line(text: &[u8]) -> Result<Start, Unusable> {
-    match span(text, 4, 8) {
-        b"2.0 " => {}
-        b"2.0" | [] => return Err(Unusable::StartLine),
-        _ => return Err(Unusable::Version),
-    }
-    let digits = span(text, 8, text.len()).iter().take_while(|b| b.is_ascii_digit()).count();
-    if digits == 0 {
-        return Err(Unusable::StartLine);
-    }
-    let status = text::decimal(span(text, 8, 8 + digits)).filter(|s| digits == 3 && (100..=699).contains(s));
-    let status = status.ok_or(Unusable::Status)? as u16;
-    let rest_start = match text.get(11) {
-        None => 11,
-        Some(b' ') => 12,
-        Some(_) => return Err(Unusable::StartLine),
-    };
-    Ok(Start { method_end: 0, rest_start, rest_end: text.len() as u32, status, end: 0 })
-}
-
 /// Applies the Content-Length rules; returns the end of the message in `bytes`.
 fn find_body_end(bytes: &[u8], index: &mut Index, framing: Framing, limits: &Limits) -> usize {
     let body = index.body as usize;
@@ -378,9 +306,159 @@ pub(crate) fn content_length(bytes: &[u8], index: &Index) -> Result<Option<u32>,
     Ok(length)
 }
 
-fn read_top_via(bytes: &[u8], index: &mut Index) -> Result<(), Unusable> {
-    let entry = index.first(Name::Via).and_then(|i| index.entries.get(i)).ok_or(Unusable::Via)?;
-    let via = Via::read(bytes, entry.value_start as usize, entry.value_end as usize).map_err(|_| Unusable::Via)?;
-    index.via = *via.spans();
+/// Reads what every message is asked for: its top Via, From and To.
+fn read_keys(bytes: &[u8], index: &mut Index) -> Result<(), Unusable> {
+    let via = index.value(Name::Via).ok_or(Unusable::Via)?;
+    index.via.read(bytes, via.start, via.end).map_err(|_| Unusable::Via)?;
+    let address = |range: Range<usize>| AddressSpans::read(span(bytes, range.start, range.end)).ok();
+    index.from = index.value(Name::From).and_then(address);
+    index.to = index.value(Name::To).and_then(address);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIA: &str = "Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bKx\r\n";
+
+    /// What `look` sees in `head` with a Via put behind its start line.
+    fn with<T>(framing: Framing, limits: &Limits, message: &str, look: impl FnOnce(Message<'_>) -> T) -> T {
+        let mut index = Index::new();
+        look(parse(message.as_bytes(), &mut index, framing, limits).unwrap_or_else(|e| panic!("{e}: {message:?}")))
+    }
+
+    fn fault(framing: Framing, headers: &str) -> Option<&'static str> {
+        let message = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}{headers}");
+        with(framing, &Limits::default(), &message, |m| m.fault().map(|f| f.reason))
+    }
+
+    fn datagram(headers: &str) -> Option<&'static str> {
+        fault(Framing::Datagram, headers)
+    }
+
+    #[test]
+    fn f1_datagram_bodies() {
+        let body = |headers: &str| {
+            let message = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}{headers}");
+            with(Framing::Datagram, &Limits::default(), &message, |m| (m.body().len(), m.bytes().len() < message.len()))
+        };
+        assert_eq!(body("\r\nhello"), (5, false));
+        assert_eq!(body("Content-Length: 3\r\n\r\nhello"), (3, true));
+        assert_eq!(body("l: 5\r\n\r\nhello"), (5, false));
+        assert_eq!(datagram("l: 6\r\n\r\nhello"), Some("Bad Content-Length"));
+        assert_eq!(datagram("Subject: x\r\n"), Some("Header Section Not Closed"));
+        assert_eq!(datagram("Subject: x"), Some("Header Section Not Closed"));
+    }
+
+    #[test]
+    fn f2_stream_bodies_need_a_length() {
+        assert_eq!(fault(Framing::Stream, "\r\n"), None);
+        assert_eq!(fault(Framing::Stream, "c: text/plain\r\n\r\n"), Some("Missing Content-Length"));
+        assert_eq!(datagram("c: text/plain\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn f3_content_length_is_digits() {
+        for good in ["5", "005", "\t5 ", "\r\n 5"] {
+            assert_eq!(datagram(&format!("Content-Length:{good}\r\n\r\nhello")), None, "{good:?}");
+        }
+        for bad in ["+5", "-5", "0x5", "5,5", "5.0", "", "5 5", "5;x", "99999999999", "\u{665}", "1\r\n 0"] {
+            assert_eq!(datagram(&format!("Content-Length: {bad}\r\n\r\nhello")), Some("Bad Content-Length"), "{bad:?}");
+        }
+        let limits = Limits { message: 10, ..Limits::default() };
+        let length = |n: usize| {
+            let message = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}l: {n}\r\n\r\n{}", "x".repeat(n));
+            with(Framing::Datagram, &limits, &message, |m| m.fault().map(|f| f.status))
+        };
+        assert_eq!((length(10), length(11)), (None, Some(413)));
+    }
+
+    #[test]
+    fn f4_f5_what_is_no_message() {
+        let unusable = |bytes: &[u8]| parse(bytes, &mut Index::new(), Framing::Datagram, &Limits::default()).err();
+        for keepalive in [&b""[..], b"\r\n\r\n", b"\0\0\0\0\0\0", b"ping", b"\r\n\r\n\0"] {
+            assert_eq!(unusable(keepalive), Some(Unusable::Keepalive), "{keepalive:?}");
+        }
+        assert_eq!(unusable(b"\0\x01\0\0\x21\x12\xa4\x42aaaaaaaaaaaa"), Some(Unusable::Stun));
+        assert_eq!(unusable(b"\x16\x03\x01\x02\0\x01"), Some(Unusable::Tls));
+        assert_eq!(unusable(b"GET / HTTP/1.1\r\n\r\n"), Some(Unusable::Http));
+        assert_eq!(unusable(b"hello world\r\n\r\n"), Some(Unusable::StartLine));
+        assert_eq!(unusable(b"OPTIONS sip:a SIP/2.0\r\n\r\n"), Some(Unusable::Via));
+        assert_eq!(unusable(b"OPTIONS sip:a SIP/2.0\r\nVia: x\r\n\r\n"), Some(Unusable::Via));
+        let message = format!("\r\n\r\nOPTIONS sip:a@b SIP/2.0\r\n{VIA}\r\n");
+        with(Framing::Datagram, &Limits::default(), &message, |m| assert!(m.bytes().starts_with(b"OPTIONS")));
+    }
+
+    #[test]
+    fn smuggling_set() {
+        // A bare CR is never a line end, and never passed on.
+        assert_eq!(datagram("Subject: a\rContent-Length: 5\r\n\r\n"), Some("Bad Line End"));
+        assert_eq!(datagram("Subject: a\r\r\n\r\n"), Some("Bad Line End"));
+        // A bare LF neither, unless the peer is trusted.
+        assert_eq!(datagram("Subject: a\nContent-Length: 0\r\n\r\n"), Some("Bad Line End"));
+        assert_eq!(datagram("Content-Length: 0\r\n\n"), Some("Bad Line End"));
+        // LWS before the colon is legal, and does not hide the header.
+        assert_eq!(datagram("Content-Length : 9\r\n\r\nhello"), Some("Bad Content-Length"));
+        assert_eq!(datagram("Content-Length\t : 5\r\n\r\nhello"), None);
+        // Compact and long form are one header.
+        assert_eq!(datagram("l: 5\r\nContent-Length: 4\r\n\r\nhello"), Some("Bad Content-Length"));
+        assert_eq!(datagram("l: 5\r\nContent-Length: 005\r\n\r\nhello"), None);
+        // NUL and octets that look like letters.
+        assert_eq!(datagram("Content-Length\0: 5\r\n\r\nhello"), Some("Bad Header Line"));
+        assert_eq!(datagram("Subject: a\0b\r\n\r\n"), Some("NUL In Header"));
+        assert_eq!(datagram("Subject: \"a\\\0b\"\r\n\r\n"), None);
+        assert_eq!(datagram("Subject: \"a\\\\\0b\"\r\n\r\n"), Some("NUL In Header"));
+        assert_eq!(datagram("Subject: \"\" \\\0\r\n\r\n"), Some("NUL In Header"));
+        for line in ["V\u{131}a: x", "Content Length: 5", "no colon", ": empty", "(x): y", "\u{ff36}ia: x"] {
+            assert_eq!(datagram(&format!("{line}\r\n\r\n")), Some("Bad Header Line"), "{line}");
+        }
+        assert_eq!(
+            with(
+                Framing::Datagram,
+                &Limits::default(),
+                &format!("OPTIONS sip:a SIP/2.0\r\n folded\r\n{VIA}\r\n"),
+                |m| m.fault()
+            ),
+            Some(BAD_HEADER_LINE)
+        );
+        let message = format!(
+            "OPTIONS sip:a SIP/2.0\r\n{VIA}y: a;info=<b>\r\nIdentity: c;info=<d>\r\nIDENTITY : e;info=<f>\r\n\r\n"
+        );
+        with(Framing::Datagram, &Limits::default(), &message, |m| assert_eq!(m.fields_of(Name::Identity).count(), 3));
+    }
+
+    #[test]
+    fn limits_one_under_and_one_over() {
+        let limits = Limits { head: 400, fields: 4, folds: 2, value: 60, identity_value: 80, ..Limits::default() };
+        let status = |headers: &str| {
+            let message = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}{headers}\r\n");
+            with(Framing::Datagram, &limits, &message, |m| m.fault().map(|f| f.status))
+        };
+        let long = |name: &str, n: usize| status(&format!("{name}: {}\r\n", "x".repeat(n)));
+        assert_eq!((long("Subject", 60), long("Subject", 61)), (None, Some(513)));
+        assert_eq!((long("Identity", 80), long("y", 81)), (None, Some(513)));
+        assert_eq!((status(&"a: b\r\n".repeat(3)), status(&"a: b\r\n".repeat(4))), (None, Some(513)));
+        let folded = |n: usize| status(&format!("Subject: x{}\r\n", "\r\n y".repeat(n)));
+        assert_eq!((folded(2), folded(3)), (None, Some(513)));
+        let head = |n: usize| {
+            let fixed = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}\r\n");
+            let uri = "a".repeat(n - fixed.len() + 1);
+            let message = fixed.replace("sip:a@b", &format!("sip:{uri}@b"));
+            assert_eq!(message.len(), n);
+            with(Framing::Datagram, &limits, &message, |m| m.fault().map(|f| f.status))
+        };
+        assert_eq!((head(400), head(401)), (None, Some(513)));
+    }
+
+    #[test]
+    fn h3_compact_and_long_names_are_one_list_in_order() {
+        let message =
+            format!("OPTIONS sip:a SIP/2.0\r\n{VIA}m: <sip:1>\r\nContact: <sip:2>, <sip:3>\r\nM : <sip:4>\r\n\r\n");
+        with(Framing::Datagram, &Limits::default(), &message, |m| {
+            let values: Vec<_> = m.values(Name::Contact).map(|v| v.value.to_vec()).collect();
+            assert_eq!(values, [&b"<sip:1>"[..], b"<sip:2>", b"<sip:3>", b"<sip:4>"]);
+            assert_eq!(m.fields_of(Name::Contact).count(), 3);
+        });
+    }
 }

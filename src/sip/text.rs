@@ -3,6 +3,7 @@
 //! "LWS" here is SP, HTAB, CR and LF: inside a field value CR and LF stand for a fold only (the scanner refuses bare ones).
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 /// The octets do not follow the grammar of the part they were read as.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,6 +144,31 @@ pub(crate) fn is_uri_headers(bytes: &[u8]) -> bool {
 #[inline(always)]
 pub(crate) fn span(bytes: &[u8], start: usize, end: usize) -> &[u8] {
     bytes.get(start..end).unwrap_or_default()
+}
+
+/// Offsets of a part, 4 octets a position; empty where the part is absent.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub(crate) start: u32,
+    pub(crate) end: u32,
+}
+
+impl Span {
+    pub(crate) fn new(range: Range<usize>) -> Self {
+        Self { start: range.start as u32, end: range.end as u32 }
+    }
+
+    pub(crate) fn range(self) -> Range<usize> {
+        self.start as usize..self.end as usize
+    }
+
+    pub(crate) fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    pub(crate) fn of(self, bytes: &[u8]) -> &[u8] {
+        span(bytes, self.start as usize, self.end as usize)
+    }
 }
 
 /// First position at or after `at` that is not LWS.

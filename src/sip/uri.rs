@@ -67,9 +67,8 @@ impl<'a> Uri<'a> {
                 (Some(user), password, text::span(opaque, at + 1, opaque.len()))
             }
         };
-        let host_len = host::extent(rest).ok_or(Malformed)?;
+        let (host, host_len) = Host::leading(rest)?;
         let host_bytes = text::span(rest, 0, host_len);
-        let host = Host::parse(host_bytes)?;
         let (port, rest) = split_port(text::span(rest, host_len, rest.len()))?;
         let (params, headers) = match memchr::memchr(b'?', rest) {
             Some(at) => (text::span(rest, 0, at), Some(text::span(rest, at + 1, rest.len()))),

@@ -6,32 +6,7 @@ use std::ops::Range;
 use super::Patch;
 use super::host::{self, Host};
 use super::params::{MAX_PARAMS, Params, Step, step};
-use super::text::{self, Malformed};
-
-/// Offsets into the message, 4 octets a position; empty where a part is absent.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Span {
-    start: u32,
-    end: u32,
-}
-
-impl Span {
-    fn new(range: Range<usize>) -> Self {
-        Self { start: range.start as u32, end: range.end as u32 }
-    }
-
-    fn range(self) -> Range<usize> {
-        self.start as usize..self.end as usize
-    }
-
-    fn is_empty(self) -> bool {
-        self.start == self.end
-    }
-
-    fn of(self, bytes: &[u8]) -> &[u8] {
-        text::span(bytes, self.start as usize, self.end as usize)
-    }
-}
+use super::text::{self, Malformed, Span};
 
 /// Why a Via whose protocol and sent-by are readable is still not right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,6 +36,25 @@ pub(crate) struct ViaSpans {
     rport: (Span, Span),
     maddr: Span,
     pub(crate) fault: Option<ViaFault>,
+}
+
+impl ViaSpans {
+    /// Reads the first value in `bytes[at..end]`, in the coordinates of `bytes`, into empty spans.
+    ///
+    /// `Err` if protocol and sent-by can not be read (nothing can be answered); lesser faults are kept.
+    pub(crate) fn read(&mut self, bytes: &[u8], at: usize, end: usize) -> Result<(), Malformed> {
+        let bytes = bytes.get(..end).ok_or(Malformed)?;
+        let after = read_sent_protocol(bytes, at, self)?;
+        let host_start = text::skip_lws(bytes, after);
+        if host_start == after {
+            return Err(Malformed);
+        }
+        let after = read_sent_by(bytes, host_start, self)?;
+        self.params = after as u32;
+        let value_end = read_params(bytes, after, self);
+        self.value = Span::new(at..value_end);
+        Ok(())
+    }
 }
 
 /// One Via value.
@@ -121,39 +115,17 @@ pub(crate) fn push_address(out: &mut Vec<u8>, address: IpAddr) {
 }
 
 impl<'a> Via<'a> {
-    /// Reads the first value in `bytes[at..end]`; all ranges are in the coordinates of `bytes`.
-    ///
-    /// `Err` if protocol and sent-by can not be read (nothing can be answered); lesser faults are kept in the spans.
-    pub(crate) fn read(bytes: &'a [u8], at: usize, end: usize) -> Result<Self, Malformed> {
-        let bytes_to_end = bytes.get(..end).ok_or(Malformed)?;
-        let mut spans = ViaSpans::default();
-        let after = read_sent_protocol(bytes_to_end, at, &mut spans)?;
-        let host_start = text::skip_lws(bytes_to_end, after);
-        if host_start == after {
-            return Err(Malformed);
-        }
-        let after = read_sent_by(bytes_to_end, host_start, &mut spans)?;
-        spans.params = after as u32;
-        let value_end = read_params(bytes_to_end, after, &mut spans);
-        spans.value = Span::new(at..value_end);
-        Ok(Self { bytes, spans })
-    }
-
     /// Reads one whole value, strictly: nothing may stand behind it.
     pub fn parse(value: &'a [u8]) -> Result<Self, Malformed> {
-        let start = text::skip_lws(value, 0);
-        let via = Self::read(value, start, value.len())?;
-        let clean = via.spans.fault != Some(ViaFault::Params)
-            && text::skip_lws(value, via.spans.value.end as usize) == value.len();
-        if clean { Ok(via) } else { Err(Malformed) }
+        let mut spans = ViaSpans::default();
+        spans.read(value, text::skip_lws(value, 0), value.len())?;
+        let is_clean =
+            spans.fault != Some(ViaFault::Params) && text::skip_lws(value, spans.value.end as usize) == value.len();
+        if is_clean { Ok(Self { bytes: value, spans }) } else { Err(Malformed) }
     }
 
     pub(crate) fn from_spans(bytes: &'a [u8], spans: ViaSpans) -> Self {
         Self { bytes, spans }
-    }
-
-    pub(crate) fn spans(&self) -> &ViaSpans {
-        &self.spans
     }
 
     /// The transport token, as received; unknown ones are legal (V-2).
@@ -285,9 +257,10 @@ fn slash(bytes: &[u8], at: usize) -> Result<usize, Malformed> {
 /// `host [ *LWS ":" *LWS port ]`; returns the position behind it.
 fn read_sent_by(bytes: &[u8], at: usize, spans: &mut ViaSpans) -> Result<usize, Malformed> {
     let rest = text::span(bytes, at, bytes.len());
-    let end = at + host::extent(rest).ok_or(Malformed)?;
+    let (host, len) = Host::leading(rest)?;
+    let end = at + len;
     spans.host = Span::new(at..end);
-    spans.address = Host::parse(spans.host.of(bytes))?.ip();
+    spans.address = host.ip();
     let colon = text::skip_lws(bytes, end);
     if bytes.get(colon) != Some(&b':') {
         return Ok(end);
