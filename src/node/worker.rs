@@ -88,7 +88,19 @@ impl Worker {
         let sockets = self.bound.udp.iter().map(|(id, socket)| udp::Socket::new(socket.try_clone()?, *id, &self.udp));
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
         let count = sockets.len();
-        let parts = Parts {
+        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets));
+        for socket in 0..count {
+            let shared = shared.clone();
+            spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
+        }
+        for (id, listener) in &self.bound.tcp {
+            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id));
+        }
+        Ok(self.serve(&shared).await)
+    }
+
+    fn parts(&self, restarts: u32) -> Parts {
+        Parts {
             worker: self.number,
             restarts,
             owners: self.owners,
@@ -100,16 +112,7 @@ impl Worker {
             fetcher: self.fetcher.clone(),
             answers: self.answers.0.clone(),
             observer: self.observer.clone(),
-        };
-        let shared = Shared::new(PacketLoop::new(parts, sockets));
-        for socket in 0..count {
-            let shared = shared.clone();
-            spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
         }
-        for (id, listener) in &self.bound.tcp {
-            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id));
-        }
-        Ok(self.serve(&shared).await)
     }
 
     /// Lanes, answers, timers, the end.
@@ -238,5 +241,50 @@ async fn drive(shared: Shared, id: ConnectionId) {
             // Not reading is what tells the peer to wait; the permit itself is of no use here.
             Halt::LaneFull(lane) => drop(lane.reserve().await),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::TrustStore;
+    use crate::node::fetch::{self, FetchThread};
+    use crate::proxy;
+    use crate::stir::replay::ReplayTable;
+
+    fn worker(fetch: &FetchThread, stop: watch::Receiver<bool>) -> Worker {
+        let config = proxy::Config::default();
+        Worker {
+            number: 0,
+            owners: Owners { key: [0; 16], workers: 1 },
+            snapshot: Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() }),
+            udp: udp::Config::default(),
+            tcp: tcp::Config::default(),
+            bound: Bound { udp: Vec::new(), tcp: Vec::new() },
+            message_outs: Outs::default(),
+            message_ins: Ins::default(),
+            transmit_outs: Outs::default(),
+            transmit_ins: Ins::default(),
+            fetcher: fetch.fetcher(),
+            answers: mpsc::channel(1),
+            observer: Observer::default(),
+            stop,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let mut worker = worker(&fetch, stopped);
+        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()));
+        assert!(first.with(|_| panic!("on purpose")).is_none());
+        assert!(first.with(|_| ()).is_none());
+        assert!(matches!(worker.serve(&first).await, End::Panicked(_)));
+
+        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()));
+        assert!(next.with(|_| ()).is_some());
+        stop.send_replace(true);
+        assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
     }
 }
