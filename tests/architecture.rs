@@ -11,7 +11,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("cert", &[]),
     ("transaction", &["sip"]),
     ("stir", &["sip", "passport", "cert"]),
-    ("proxy", &["sip", "passport", "transaction", "stir", "cert"]),
+    ("proxy", &["sip", "passport", "transaction", "stir"]),
     ("transport", &["sip"]),
     ("pki", &["passport", "cert"]),
 ];

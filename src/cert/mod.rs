@@ -1,1 +1,47 @@
-//! cert
+//! STI certificates: bytes in, types out. No clock, no files, no locks; the present time is an argument in Unix seconds, SCT timestamps
+//! are milliseconds.
+//!
+//! A chain enters [`TrustStore::assess`], which answers with a [`ChainVerdict`]: path, window of validity, SCTs and profile, each judged
+//! on its own. A worker keeps verdicts in its [`ChainCache`], under the raw protected header of the token they came with.
+
+mod anchors;
+mod cache;
+mod certificate;
+mod claim_constraints;
+pub(crate) mod der;
+pub mod lint;
+mod log_list;
+mod name_constraints;
+pub mod oid;
+mod path;
+mod pem;
+pub mod sct;
+mod store;
+mod tn_auth_list;
+
+pub use anchors::{AnchorError, TrustAnchors};
+pub use cache::{CacheLimits, ChainCache};
+pub use certificate::{Certificate, CertificateError, X509Fault};
+pub use claim_constraints::{
+    ClaimConstraints, ClaimConstraintsError, ConstraintKind, ConstraintViolation, PermittedValues, is_baseline_claim,
+};
+pub use der::DerError;
+pub use log_list::{Log, LogList, LogListError, LogState};
+pub use path::{PathError, PathFacts, ScopeBasis};
+pub use pem::{PemError, certificates_from_pem_or_der};
+pub use sct::{Sct, SctList, SctListError, TbsError};
+pub use store::{
+    ChainVerdict, Limits, ProfileError, SctCounts, SctError, SctFacts, TrustPolicy, TrustStore, UnprovenSpc, ValidSct,
+    ValidityError,
+};
+pub use tn_auth_list::{Encompassed, ScopeExcess, TnAuthList, TnAuthListError, TnEntry};
+
+/// Lower-case hexadecimal digits.
+pub(crate) fn hex(octets: &[u8]) -> String {
+    use std::fmt::Write;
+    octets.iter().fold(String::with_capacity(octets.len() * 2), |mut out, octet| {
+        // Writing to a String cannot fail.
+        let _ = write!(out, "{octet:02x}");
+        out
+    })
+}

@@ -1,1 +1,65 @@
-//! cli
+//! The command line: one file per subcommand.
+
+pub mod cert;
+pub mod check_config;
+pub mod demo;
+pub mod lab;
+pub mod passport;
+pub mod run;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+const EXAMPLES: &str = "\
+Examples:
+  vesperd demo
+  vesperd lab init ./lab
+  vesperd check-config /etc/vesperd/edge.toml
+  vesperd run --config /etc/vesperd/edge.toml
+  vesperd cert lint --profile vesper leaf.pem
+
+Every subcommand has its own examples and exit codes: vesperd <COMMAND> --help";
+
+/// SIP edge proxy with inline caller identity: STIR/SHAKEN and VESPER signing and verification.
+#[derive(Debug, Parser)]
+#[command(version, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Run(run::RunCommand),
+    CheckConfig(check_config::CheckConfigCommand),
+    Cert(cert::CertCommand),
+    Passport(passport::PassportCommand),
+    Lab(lab::LabCommand),
+    Demo(demo::DemoCommand),
+}
+
+impl Cli {
+    /// Runs the chosen subcommand.
+    pub fn run(self) -> ExitCode {
+        match self.command {
+            Command::Run(command) => command.run(),
+            Command::CheckConfig(command) => command.run(),
+            Command::Cert(command) => command.run(),
+            Command::Passport(command) => command.run(),
+            Command::Lab(command) => command.run(),
+            Command::Demo(command) => command.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,1 +1,27 @@
-//! node
+//! The running program: worker (the packet loop), fetch (slow side door), start and stop. Only here tasks are spawned, clocks
+//! are read and randomness is drawn.
+//!
+//! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
+//! the workers, [`fetch`] serves their needs, `events` tell what happened.
+
+pub mod clock;
+mod edge;
+mod events;
+pub mod fetch;
+mod lane;
+mod machine;
+mod packet_loop;
+mod worker;
+
+pub use edge::{Edge, StartError};
+pub use events::Observer;
+pub use machine::Counters;
+pub use packet_loop::Summary;
+
+/// Unpredictable octets from the system's generator.
+fn random<const N: usize>() -> [u8; N] {
+    let mut octets = [0; N];
+    // Only a system without a working generator fails here, and nothing can be kept secret on such a system.
+    aws_lc_rs::rand::fill(&mut octets).expect("the system's random number generator works");
+    octets
+}

@@ -1,1 +1,290 @@
-//! proxy
+//! The stateful proxy core (RFC 3261 section 16), sans-IO: messages, answers and time go in, messages to send, needs and events
+//! come out. One [`Proxy`] belongs to one worker; nothing in it is shared or locked but the [`Snapshot`].
+
+mod config;
+mod event;
+mod forward;
+mod identity;
+mod loop_check;
+mod request;
+mod request_context;
+mod response;
+mod response_context;
+mod route;
+mod validate;
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use siphasher::sip::SipHasher13;
+use slab::Slab;
+
+pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
+pub use event::{Event, Stats};
+
+use crate::sip::hop::{Hop, Outbox};
+use crate::sip::{Index, Message, Patch};
+use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
+use crate::transaction::timer::Wheel;
+use crate::transaction::{self, ClientId, Layer};
+use request_context::{BranchState, RequestContext};
+use response_context::Local;
+
+/// The time, read once per batch of messages.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For timers.
+    pub instant: Instant,
+    /// For `iat`, Date and certificates: seconds since 1970-01-01T00:00Z.
+    pub unix: i64,
+}
+
+/// Names something slow that a call waits for; never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct NeedId(pub u64);
+
+/// Something slow that a call waits for. It ends exactly once: by its answer, its deadline or a CANCEL.
+#[derive(Debug)]
+pub struct Need {
+    /// To be given back with the answer.
+    pub id: NeedId,
+    /// When the call goes on without; an answer after it is dropped.
+    pub deadline: Instant,
+    /// What is needed.
+    pub kind: NeedKind,
+}
+
+/// Kinds of [`Need`].
+#[derive(Debug)]
+pub enum NeedKind {
+    /// The certificate chain behind a URL (RFC 8224 6.2 step 3).
+    Certificate {
+        /// Its `x5u`, already judged fetchable.
+        x5u: Box<str>,
+    },
+}
+
+/// The answer to a [`Need`].
+#[derive(Debug)]
+pub enum Answer {
+    /// To [`NeedKind::Certificate`].
+    Certificate(Result<FetchedChain, FetchFailure>),
+}
+
+/// What comes out of the proxy; the caller empties it after each batch.
+#[derive(Default)]
+pub struct Output {
+    /// Messages to send.
+    pub outbox: Outbox,
+    /// Slow things to get.
+    pub needs: Vec<Need>,
+    /// Things to log.
+    pub events: Vec<Event>,
+}
+
+/// What the proxy's own timers stand for.
+#[derive(Clone, Copy, Debug)]
+enum Timer {
+    /// Timer C of a branch (RFC 3261 16.6 item 11).
+    C { context: ContextKey, client: ClientId },
+    /// A parked call waited long enough.
+    Need { need: NeedId },
+}
+
+/// Slot in the slab of contexts with a serial number, so that a late report never meets a newer context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct ContextKey(u64);
+
+impl ContextKey {
+    fn slot(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize
+    }
+}
+
+/// One worker's hold on the snapshot.
+struct Held(Arc<Snapshot>);
+
+impl std::ops::Deref for Held {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.0
+    }
+}
+
+/// The proxy core of one worker.
+pub struct Proxy {
+    /// Counted per worker, so that holding it during a message touches no memory that another core writes.
+    snapshot: Rc<Held>,
+    layer: Layer,
+    verifier: Verifier,
+    contexts: Slab<(ContextKey, RequestContext)>,
+    timers: Wheel<Timer>,
+    /// Key of loop hashes, tags and stateless branches; secret.
+    key: [u8; 16],
+    /// Source of serial numbers for contexts and needs, and of `origid` values.
+    serial: u64,
+    parked: usize,
+    stats: Stats,
+    // Scratch space, kept for its memory.
+    patch: Patch,
+    buffer: Vec<u8>,
+    spare_index: Index,
+}
+
+impl Proxy {
+    /// A proxy with empty tables. `seed` must be unpredictable: identifiers are derived from it.
+    pub fn new(snapshot: Arc<Snapshot>, seed: [u8; 32], now: Now) -> Self {
+        let half = |from: usize| std::array::from_fn(|i| seed.get(from + i).copied().unwrap_or_default());
+        let (layer_key, key): ([u8; 16], [u8; 16]) = (half(0), half(16));
+        Proxy {
+            layer: Layer::new(snapshot.config.transaction.clone(), layer_key, now.instant),
+            verifier: Verifier::new(snapshot.config.verifier.clone(), key),
+            contexts: Slab::new(),
+            timers: Wheel::new(now.instant),
+            key,
+            serial: 0,
+            parked: 0,
+            stats: Stats::default(),
+            patch: Patch::new(),
+            buffer: Vec::with_capacity(8192),
+            spare_index: Index::new(),
+            snapshot: Rc::new(Held(snapshot)),
+        }
+    }
+
+    /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
+    pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
+        if message.is_request() {
+            self.handle_request(now, source, message, out);
+        } else {
+            self.handle_response(now, message, out);
+        }
+        self.handle_events(now, out);
+    }
+
+    /// Takes the answer to a need. Answers nobody waits for any more are dropped.
+    pub fn handle_answer(&mut self, now: Now, need: NeedId, answer: Answer, out: &mut Output) {
+        let Answer::Certificate(answer) = answer;
+        self.end_need(now, need, answer, out);
+        self.handle_events(now, out);
+    }
+
+    /// Takes the report that what was sent with `tag` could not be delivered (RFC 3261 18.4).
+    pub fn handle_transport_failure(&mut self, now: Now, tag: u64, out: &mut Output) {
+        self.layer.transport_failed(now.instant, tag);
+        self.handle_events(now, out);
+    }
+
+    /// The next moment [`Proxy::handle_timeout`] must be called.
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        match (self.layer.poll_timeout(), self.timers.poll_timeout()) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// Runs everything that is due.
+    pub fn handle_timeout(&mut self, now: Now, out: &mut Output) {
+        self.layer.handle_timeout(now.instant, &mut out.outbox);
+        while let Some(timer) = self.timers.pop_expired(now.instant) {
+            match timer {
+                Timer::C { context, client } => self.timer_c(now, context, client, out),
+                Timer::Need { need } => self.end_need(now, need, Err(FetchFailure::Timeout), out),
+            }
+        }
+        self.handle_events(now, out);
+    }
+
+    /// Counters since the start.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Requests whose transactions have not all ended.
+    pub fn live(&self) -> usize {
+        self.contexts.len()
+    }
+
+    /// What the transaction layer reports.
+    fn handle_events(&mut self, now: Now, out: &mut Output) {
+        while let Some(event) = self.layer.poll_event() {
+            match event {
+                transaction::Event::ClientTimedOut { client, user } => {
+                    self.branch_ended(now, ContextKey(user), client, Local::Timeout, out);
+                }
+                transaction::Event::ClientFailed { client, user } => {
+                    self.branch_ended(now, ContextKey(user), client, Local::Unavailable, out);
+                }
+                transaction::Event::CancelTimedOut { client, user } => {
+                    self.branch_ended(now, ContextKey(user), client, Local::Cancelled, out);
+                }
+                transaction::Event::ClientGone { client, user } => {
+                    if let Some(branch) = self.context(ContextKey(user)).and_then(|c| c.branch_mut(client)) {
+                        branch.client = None;
+                    }
+                    self.drop_if_over(ContextKey(user));
+                }
+                transaction::Event::ServerGone { user, .. } => {
+                    if let Some(context) = self.context(ContextKey(user)) {
+                        context.server = None;
+                    }
+                    self.drop_if_over(ContextKey(user));
+                }
+                transaction::Event::TryingDue { user, .. } => self.respond_trying(now, ContextKey(user), out),
+                transaction::Event::ServerUnacknowledged { .. } => out.events.push(Event::Unacknowledged),
+                transaction::Event::ResponseFailed { .. } => self.stats.failed_responses += 1, // the branches go on
+            }
+        }
+    }
+
+    fn context(&mut self, key: ContextKey) -> Option<&mut RequestContext> {
+        self.contexts.get_mut(key.slot()).filter(|(k, _)| *k == key).map(|(_, context)| context)
+    }
+
+    fn drop_if_over(&mut self, key: ContextKey) {
+        if self.context(key).is_some_and(|c| c.is_over()) {
+            self.contexts.remove(key.slot());
+        }
+    }
+
+    fn next_serial(&mut self) -> u64 {
+        self.serial = self.serial.wrapping_add(1);
+        self.serial
+    }
+
+    /// 128 bits that nobody outside can predict, for `origid`.
+    fn unpredictable(&mut self) -> [u8; 16] {
+        use std::hash::Hasher;
+        let serial = self.next_serial();
+        let mut out = [0u8; 16];
+        for (half, salt) in out.chunks_mut(8).zip(0u8..) {
+            let mut hasher = SipHasher13::new_with_key(&self.key);
+            hasher.write_u8(salt);
+            hasher.write_u64(serial);
+            half.copy_from_slice(&hasher.finish().to_be_bytes());
+        }
+        out
+    }
+
+    /// Runs `f` with the stored request of a context, indexed anew; `None` if there is none.
+    fn with_request<R>(&mut self, key: ContextKey, f: impl FnOnce(&mut Self, Message<'_>) -> R) -> Option<R> {
+        let bytes = std::mem::take(&mut self.context(key)?.request);
+        let mut index = std::mem::take(&mut self.spare_index);
+        let limits = self.snapshot.config.parser.clone();
+        let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
+            .ok()
+            .map(|message| f(self, message));
+        self.spare_index = index;
+        if let Some(context) = self.context(key) {
+            context.request = bytes;
+        }
+        result
+    }
+}
+
+/// A branch without a final response that nothing more is expected of.
+fn has_ended(state: BranchState) -> bool {
+    matches!(state, BranchState::Final | BranchState::Ended(_))
+}

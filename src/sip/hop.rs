@@ -1,6 +1,7 @@
 //! Where a message came from or goes to: copyable data, no sockets.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
 /// A transport of RFC 3261 18.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -63,6 +64,64 @@ pub struct Hop {
     pub connection: Option<ConnectionId>,
 }
 
+/// One message in an [`Outbox`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transmit {
+    /// Where to.
+    pub hop: Hop,
+    /// Where its octets lie; see [`Outbox::bytes_of`].
+    pub range: Range<usize>,
+    /// Repeated in a report of failure; 0 if nobody cares.
+    pub tag: u64,
+}
+
+/// What is to be sent: the octets of a batch in one arena. Machines write it, transports read it.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    arena: Vec<u8>,
+    items: Vec<Transmit>,
+}
+
+impl Outbox {
+    /// Nothing to send, nothing allocated.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Forgets the messages, keeps the memory.
+    pub fn clear(&mut self) {
+        self.arena.clear();
+        self.items.clear();
+    }
+
+    /// Nothing is to be sent.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    /// Adds a message.
+    pub fn push(&mut self, hop: Hop, tag: u64, bytes: &[u8]) {
+        self.push_with(hop, tag, |arena| arena.extend_from_slice(bytes));
+    }
+
+    /// Adds the message that `write` appends to the arena; what lies there already is not to be touched.
+    pub fn push_with(&mut self, hop: Hop, tag: u64, write: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.arena.len();
+        write(&mut self.arena);
+        self.items.push(Transmit { hop, range: start..self.arena.len(), tag });
+    }
+
+    /// The messages in the order they were added.
+    pub fn items(&self) -> &[Transmit] {
+        &self.items
+    }
+
+    /// The octets of one of [`Self::items`].
+    pub fn bytes_of(&self, item: &Transmit) -> &[u8] {
+        self.arena.get(item.range.clone()).unwrap_or_default()
+    }
+}
+
 /// A unicast address a message may be sent to: not unspecified, multicast or broadcast (RFC 4475 3.3.10).
 pub fn is_sendable(address: IpAddr) -> bool {
     match address.to_canonical() {
@@ -81,6 +140,23 @@ mod tests {
         assert_eq!(Transport::from_token(b"SCTP"), None);
         assert_eq!(Transport::Tls.default_port(), 5061);
         assert!(!Transport::Udp.is_reliable() && Transport::Tcp.is_reliable());
+    }
+
+    #[test]
+    fn an_outbox_gives_back_what_was_put_in() {
+        let hop = |port| Hop {
+            transport: Transport::Udp,
+            local: ListenerId(0),
+            remote: SocketAddr::from(([192, 0, 2, 1], port)),
+            connection: None,
+        };
+        let mut out = Outbox::new();
+        out.push(hop(1), 7, b"one");
+        out.push_with(hop(2), 0, |arena| arena.extend_from_slice(b"two"));
+        let seen: Vec<_> = out.items().iter().map(|t| (t.hop.remote.port(), t.tag, out.bytes_of(t))).collect();
+        assert_eq!(seen, [(1, 7, &b"one"[..]), (2, 0, b"two")]);
+        out.clear();
+        assert!(out.is_empty() && out.items().is_empty());
     }
 
     #[test]

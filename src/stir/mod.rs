@@ -1,1 +1,107 @@
-//! stir
+//! RFC 8224: the authentication service ([`authentication`]), the verification service ([`verification`]), and what their findings
+//! mean on the wire ([`reason`]).
+//!
+//! Everything here is a function of its arguments: present time (UNIX seconds) and random octets come in, lines and verdicts go out.
+//! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
+pub mod authentication;
+mod checks;
+mod credential;
+mod failure;
+mod policy;
+pub mod reason;
+pub mod replay;
+mod signalling;
+pub mod url;
+mod verdict;
+pub mod verification;
+
+pub use crate::cert::TrustStore;
+pub use failure::{Failure, FetchFailure};
+pub use policy::{IdentitySource, Modes, OnFailure, Policy};
+pub use verdict::{CheckResult, Checks, Disposition, Overall, Rejection, SignatureText, TokenVerdict, Verdict};
+
+/// What to do about one check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Not looked at.
+    Off,
+    /// Looked at and recorded; the token stays valid.
+    Report,
+    /// A failure makes the token invalid.
+    Enforce,
+}
+
+/// Which demands a token is held to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// STIR as SHAKEN deploys it: chain to an STI anchor, TNAuthList present, signature, claims, freshness.
+    Shaken,
+    /// draft-wendt-stir-vesper-07: besides, `x5c`, number in the TNAuthList, SCT, claim constraints, domain binding (R21 to R29).
+    Vesper,
+}
+
+/// One question about a token. Each is answered by itself, so that each has its own [`Mode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// The Identity field and its PASSporT can be read and agree: grammar, JWS, `info`, `alg`, `ppt` (RFC 8224 4.1).
+    Token,
+    /// A path from the signer's certificate to a trusted STI anchor (R22).
+    Chain,
+    /// The path is valid now, and the leaf was when the token was made (R28).
+    Validity,
+    /// The TNAuthList covers the number in `orig` (R23).
+    TnAuthorization,
+    /// An embedded SCT of a trusted log (R24).
+    Sct,
+    /// Host of `x5u` is a dNSName of the certificate (R26).
+    DomainBinding,
+    /// ES256 signature over the received octets (R21).
+    Signature,
+    /// `iat` and Date are recent (R29, RFC 8224 6.2 step 4).
+    Freshness,
+    /// `orig`, `dest`, `mky` agree with the request (RFC 8224 6.2.4).
+    Claims,
+    /// The claims conform to the certificate's constraints (R25).
+    Constraints,
+    /// Not seen before in another call (RFC 8224 12.1).
+    Replay,
+}
+
+impl Check {
+    /// All checks, in the order in which a failure names the token's fault. Freshness comes late: 403 is for tokens that are only stale.
+    pub const ALL: [Self; 11] = [
+        Self::Token,
+        Self::Chain,
+        Self::Validity,
+        Self::TnAuthorization,
+        Self::Sct,
+        Self::Signature,
+        Self::Claims,
+        Self::Constraints,
+        Self::DomainBinding,
+        Self::Freshness,
+        Self::Replay,
+    ];
+
+    /// Stable name for settings, logs and JSON.
+    pub fn id(self) -> &'static str {
+        match self {
+            Self::Token => "token",
+            Self::Chain => "chain",
+            Self::Validity => "validity",
+            Self::TnAuthorization => "tn-authorization",
+            Self::Sct => "sct",
+            Self::DomainBinding => "domain-binding",
+            Self::Signature => "signature",
+            Self::Freshness => "freshness",
+            Self::Claims => "claims",
+            Self::Constraints => "constraints",
+            Self::Replay => "replay",
+        }
+    }
+
+    /// By [`Check::id`].
+    pub fn from_id(id: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|check| check.id() == id)
+    }
+}

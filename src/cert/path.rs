@@ -1,0 +1,478 @@
+//! Path validation: RFC 5280 section 6 on the rigid hierarchy of RFC 9060 section 6, where the order received is the only path.
+//!
+//! webpki supplies the signature algorithms, not the path: it refuses every critical certificatePolicies, which a seventh of the
+//! deployed STI leaves carry, and it cannot be told otherwise.
+
+use std::fmt;
+use std::sync::Arc;
+
+use rustls_pki_types::{SignatureVerificationAlgorithm, alg_id};
+use webpki::aws_lc_rs as algorithms;
+
+use super::anchors::TrustAnchors;
+use super::certificate::{Certificate, CertificateError};
+use super::store::{Limits, TrustPolicy};
+use super::tn_auth_list::{Encompassed, ScopeExcess, TnAuthListError};
+
+/// Why a chain leads to no trust anchor (R22). `index` counts from the leaf, 0.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PathError {
+    /// A certificate above the leaf cannot be read.
+    Unreadable {
+        /// Which certificate.
+        index: usize,
+        /// Why.
+        error: CertificateError,
+    },
+    /// The same certificate twice.
+    Duplicate {
+        /// The later one.
+        index: usize,
+    },
+    /// The next certificate does not carry the name of this one's issuer: unordered, or not of this chain.
+    IssuerName {
+        /// The certificate whose issuer is missing.
+        index: usize,
+    },
+    /// authorityKeyIdentifier differs from the issuer's subjectKeyIdentifier (RFC 9060 section 7).
+    KeyIdentifier {
+        /// The certificate with the authorityKeyIdentifier.
+        index: usize,
+    },
+    /// A certificate beyond the trust anchor.
+    Unused {
+        /// Which certificate.
+        index: usize,
+    },
+    /// No trust anchor issued the last certificate.
+    UnknownAnchor,
+    /// Not X.509 version 3.
+    Version {
+        /// Which certificate.
+        index: usize,
+    },
+    /// The leaf has cA TRUE (RFC 9060 section 4).
+    LeafIsCa,
+    /// An issuer without cA TRUE.
+    NotCa {
+        /// Which certificate.
+        index: usize,
+    },
+    /// keyUsage lacks digitalSignature (leaf) or keyCertSign (issuer).
+    KeyUsage {
+        /// Which certificate.
+        index: usize,
+    },
+    /// More CAs below than pathLenConstraint allows.
+    PathLength {
+        /// The certificate with the constraint.
+        index: usize,
+    },
+    /// A dNSName outside the nameConstraints of a CA above, or constraints of another form than dNSName.
+    NameConstraints {
+        /// The certificate with the constraints.
+        index: usize,
+    },
+    /// A critical extension nobody here processes.
+    UnknownCritical {
+        /// Which certificate.
+        index: usize,
+        /// The extension, dotted.
+        extension: String,
+    },
+    /// An extension occurs twice.
+    RepeatedExtension {
+        /// Which certificate.
+        index: usize,
+        /// The extension, dotted.
+        extension: String,
+    },
+    /// A standard extension cannot be read.
+    MalformedExtension {
+        /// Which certificate.
+        index: usize,
+        /// The extension, dotted.
+        extension: String,
+    },
+    /// noRevAvail in a CA, or beside a pointer to revocation status (RFC 9608 sections 3 and 4).
+    NoRevAvail {
+        /// Which certificate.
+        index: usize,
+    },
+    /// None of the accepted certificate policies.
+    Policy {
+        /// Which certificate.
+        index: usize,
+    },
+    /// The signature algorithm inside the TBSCertificate differs from the one beside the signature.
+    AlgorithmMismatch {
+        /// Which certificate.
+        index: usize,
+    },
+    /// A signature algorithm or issuer key that is not accepted.
+    Algorithm {
+        /// Which certificate.
+        index: usize,
+    },
+    /// A signature that does not verify.
+    Signature {
+        /// Which certificate.
+        index: usize,
+    },
+    /// More signature verifications than allowed.
+    Budget,
+    /// The TNAuthList of an issuer is malformed, so nothing bounds what is below.
+    IssuerScope {
+        /// Which certificate; the length of the path is the anchor.
+        index: usize,
+        /// Why.
+        error: TnAuthListError,
+    },
+    /// The TNAuthList of an issuer is only given by reference, and an unfetched list gives no authority.
+    ScopeByReference {
+        /// Which certificate; the length of the path is the anchor.
+        index: usize,
+    },
+    /// A TNAuthList exceeds that of a CA above (RFC 9060 section 4).
+    Scope {
+        /// The certificate that exceeds.
+        index: usize,
+        /// With what.
+        excess: ScopeExcess,
+    },
+    /// Numbers rest on a service provider code of a CA above, and the policy asks for more.
+    UnprovenScope,
+    /// No CA above the leaf has a TNAuthList, so the leaf is no delegate certificate, and the policy asks for one.
+    NotDelegated,
+}
+
+impl fmt::Display for PathError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable { index, error } => write!(f, "certificate {index}: {error}"),
+            Self::Duplicate { index } => write!(f, "certificate {index} occurs twice"),
+            Self::IssuerName { index } => write!(f, "certificate {index} is not followed by its issuer"),
+            Self::KeyIdentifier { index } => {
+                write!(f, "certificate {index}: authorityKeyIdentifier is not its issuer's key identifier")
+            }
+            Self::Unused { index } => write!(f, "certificate {index} lies beyond the trust anchor"),
+            Self::UnknownAnchor => f.write_str("no trust anchor issued the last certificate"),
+            Self::Version { index } => write!(f, "certificate {index} is not version 3"),
+            Self::LeafIsCa => f.write_str("the signer's certificate is a CA's"),
+            Self::NotCa { index } => write!(f, "certificate {index} is not a CA's"),
+            Self::KeyUsage { index } => write!(f, "certificate {index}: keyUsage forbids what its key is used for"),
+            Self::PathLength { index } => {
+                write!(f, "certificate {index}: more CAs below than pathLenConstraint allows")
+            }
+            Self::NameConstraints { index } => write!(f, "certificate {index}: nameConstraints not satisfied below"),
+            Self::UnknownCritical { index, extension } => {
+                write!(f, "certificate {index}: unknown critical extension {extension}")
+            }
+            Self::RepeatedExtension { index, extension } => {
+                write!(f, "certificate {index}: extension {extension} occurs twice")
+            }
+            Self::MalformedExtension { index, extension } => {
+                write!(f, "certificate {index}: malformed extension {extension}")
+            }
+            Self::NoRevAvail { index } => {
+                write!(f, "certificate {index}: noRevAvail in a CA or beside a revocation pointer")
+            }
+            Self::Policy { index } => write!(f, "certificate {index}: no accepted certificate policy"),
+            Self::AlgorithmMismatch { index } => {
+                write!(f, "certificate {index}: signature algorithms inside and outside differ")
+            }
+            Self::Algorithm { index } => {
+                write!(f, "certificate {index}: signature algorithm or issuer key not accepted")
+            }
+            Self::Signature { index } => write!(f, "certificate {index}: signature does not verify"),
+            Self::Budget => f.write_str("more signature verifications than allowed"),
+            Self::IssuerScope { index, error } => write!(f, "certificate {index}: {error}"),
+            Self::ScopeByReference { index } => write!(f, "certificate {index}: TNAuthList by reference only"),
+            Self::Scope { index, excess } => {
+                write!(f, "certificate {index}: {} exceeds the scope of a CA above", excess.entry)
+            }
+            Self::UnprovenScope => f.write_str("numbers rest on a service provider code above"),
+            Self::NotDelegated => f.write_str("no CA above the leaf has a TNAuthList"),
+        }
+    }
+}
+
+impl std::error::Error for PathError {}
+
+/// How the leaf's scope is bounded by the CAs above (RFC 9060 section 4, certificates dossier 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScopeBasis {
+    /// No CA on the path has a TNAuthList: nothing bounds the leaf, which then is no delegate certificate.
+    Unbounded,
+    /// Each list on the path holds the one below.
+    Proven,
+    /// Somewhere numbers are held only through a service provider code of the list above.
+    UnprovenSpc,
+}
+
+/// A validated path.
+#[derive(Clone, Debug)]
+pub struct PathFacts {
+    /// The trust anchor the path ends at.
+    pub anchor: Arc<Certificate>,
+    /// How many certificates of the chain the path uses; the anchor is not one of them.
+    pub length: usize,
+    /// The DER SubjectPublicKeyInfo of the leaf's issuer.
+    pub issuer_spki: Vec<u8>,
+    /// How the leaf's scope is bounded.
+    pub scope: ScopeBasis,
+    /// Some certificate of the path carries no authorityKeyIdentifier, or its issuer no subjectKeyIdentifier: a lint under SHAKEN, an error under VESPER.
+    pub missing_key_identifier: bool,
+    /// Some signature AlgorithmIdentifier carries a NULL parameter that RFC 5758 section 3.2 forbids for ECDSA; deployed, accepted, worth a lint.
+    pub null_parameter: bool,
+    /// Latest notBefore of the path, Unix seconds.
+    pub not_before: i64,
+    /// Earliest notAfter of the path, Unix seconds. Before `not_before` when no instant suits all certificates.
+    pub not_after: i64,
+}
+
+/// Whether authorityKeyIdentifier and the issuer's subjectKeyIdentifier agree; `None` when one is absent.
+pub(crate) fn key_ids_agree(certificate: &Certificate, issuer: &Certificate) -> Option<bool> {
+    let own = certificate.extensions.authority_key_id.as_ref()?;
+    let issuers = issuer.extensions.subject_key_id.as_ref()?;
+    Some(own == issuers)
+}
+
+/// Validates a chain, leaf first. The result does not depend on the present time: validity is returned as a window.
+pub(crate) fn validate(
+    chain: &[Certificate],
+    anchors: &TrustAnchors,
+    limits: &Limits,
+    policy: &TrustPolicy,
+) -> Result<PathFacts, PathError> {
+    for (index, certificate) in chain.iter().enumerate() {
+        if chain[..index].iter().any(|other| other.der() == certificate.der()) {
+            return Err(PathError::Duplicate { index });
+        }
+    }
+    for (index, pair) in chain.windows(2).enumerate() {
+        if pair[0].issuer_raw != pair[1].subject_raw {
+            return Err(PathError::IssuerName { index });
+        }
+        if key_ids_agree(&pair[0], &pair[1]) == Some(false) {
+            return Err(PathError::KeyIdentifier { index });
+        }
+    }
+    let included = included_anchor(chain, anchors)?;
+    let path = &chain[..included.as_ref().map_or(chain.len(), |(length, _)| *length)];
+    // The store refuses an empty chain, and the leaf is never taken for an anchor.
+    let Some(last) = path.last() else {
+        return Err(PathError::UnknownAnchor);
+    };
+    for (index, certificate) in path.iter().enumerate() {
+        check_certificate(index, certificate, policy)?;
+    }
+    let mut budget = limits.max_signatures;
+    let anchor = match included {
+        Some((_, anchor)) => {
+            check_signature(path.len() - 1, last, &anchor, policy, &mut budget)?;
+            anchor
+        }
+        None => find_anchor(path.len() - 1, last, anchors, policy, &mut budget)?,
+    };
+    for (index, pair) in path.windows(2).enumerate().rev() {
+        check_signature(index, &pair[0], &pair[1], policy, &mut budget)?;
+    }
+    check_constraints(path, &anchor)?;
+    let scope = check_scope(path, &anchor, policy)?;
+    let issued_by = |index: usize| path.get(index + 1).unwrap_or(&anchor);
+    let (not_before, not_after) = window(path.iter().chain(policy.check_anchor_validity.then_some(&*anchor)));
+    Ok(PathFacts {
+        length: path.len(),
+        issuer_spki: issued_by(0).spki_der().to_vec(),
+        scope,
+        missing_key_identifier: (0..path.len()).any(|index| key_ids_agree(&path[index], issued_by(index)).is_none()),
+        null_parameter: path.iter().any(|certificate| ecdsa_null_parameter(&certificate.outer_algorithm).is_some()),
+        not_before,
+        not_after,
+        anchor,
+    })
+}
+
+/// Latest notBefore and earliest notAfter.
+pub(crate) fn window<'a>(certificates: impl Iterator<Item = &'a Certificate>) -> (i64, i64) {
+    certificates.fold((i64::MIN, i64::MAX), |(start, end), certificate| {
+        (start.max(certificate.not_before()), end.min(certificate.not_after()))
+    })
+}
+
+/// The first certificate above the leaf that is an anchor, with its index. What follows it must be anchors too.
+fn included_anchor(
+    chain: &[Certificate],
+    anchors: &TrustAnchors,
+) -> Result<Option<(usize, Arc<Certificate>)>, PathError> {
+    let mut found: Option<(usize, Arc<Certificate>)> = None;
+    for (index, certificate) in chain.iter().enumerate().skip(1) {
+        match (anchors.matching(certificate), &found) {
+            (Some(anchor), None) => found = Some((index, Arc::clone(anchor))),
+            (None, Some(_)) => return Err(PathError::Unused { index }),
+            _ => {}
+        }
+    }
+    Ok(found)
+}
+
+/// What one certificate must satisfy on its own.
+fn check_certificate(index: usize, certificate: &Certificate, policy: &TrustPolicy) -> Result<(), PathError> {
+    let facts = &certificate.extensions;
+    if certificate.version() != 3 {
+        return Err(PathError::Version { index });
+    }
+    if let Some(extension) = facts.repeated.clone() {
+        return Err(PathError::RepeatedExtension { index, extension });
+    }
+    if let Some(extension) = facts.malformed.clone() {
+        return Err(PathError::MalformedExtension { index, extension });
+    }
+    if let Some(extension) = facts.unknown_critical.clone() {
+        return Err(PathError::UnknownCritical { index, extension });
+    }
+    let leaf = index == 0;
+    match (leaf, certificate.is_ca()) {
+        (true, true) => return Err(PathError::LeafIsCa),
+        (false, false) => return Err(PathError::NotCa { index }),
+        _ => {}
+    }
+    if let Some((digital_signature, key_cert_sign)) = facts.key_usage
+        && !(if leaf { digital_signature } else { key_cert_sign })
+    {
+        return Err(PathError::KeyUsage { index });
+    }
+    if facts.no_rev_avail && (!leaf || facts.status_pointer) {
+        return Err(PathError::NoRevAvail { index });
+    }
+    if !policy.certificate_policies.is_empty()
+        && !facts.policies.iter().any(|own| policy.certificate_policies.contains(own))
+    {
+        return Err(PathError::Policy { index });
+    }
+    if certificate.inner_algorithm != certificate.outer_algorithm {
+        return Err(PathError::AlgorithmMismatch { index });
+    }
+    Ok(())
+}
+
+/// Tries every anchor that bears the issuer's name; anchors are configured, so their number is not the attacker's.
+fn find_anchor(
+    index: usize,
+    last: &Certificate,
+    anchors: &TrustAnchors,
+    policy: &TrustPolicy,
+    budget: &mut usize,
+) -> Result<Arc<Certificate>, PathError> {
+    let mut outcome = PathError::UnknownAnchor;
+    for anchor in anchors.issuers_of(last) {
+        match check_signature(index, last, anchor, policy, budget) {
+            Ok(()) => return Ok(Arc::clone(anchor)),
+            Err(PathError::Budget) => return Err(PathError::Budget),
+            Err(error) => outcome = error,
+        }
+    }
+    Err(outcome)
+}
+
+/// pathLenConstraint and nameConstraints, of the anchor too.
+fn check_constraints(path: &[Certificate], anchor: &Certificate) -> Result<(), PathError> {
+    for (index, issuer) in path.iter().chain([anchor]).enumerate().skip(1) {
+        // RFC 5280 section 4.2.1.9: self-issued certificates do not count, nor does the leaf.
+        let below = path[1..index].iter().filter(|certificate| !certificate.is_self_issued()).count();
+        if let Some((_, Some(most))) = issuer.extensions.basic_constraints
+            && below > usize::try_from(most).unwrap_or(usize::MAX)
+        {
+            return Err(PathError::PathLength { index });
+        }
+        if let Some(constraints) = &issuer.extensions.name_constraints
+            && !constraints.allow(path[..index].iter().flat_map(Certificate::dns_names))
+        {
+            return Err(PathError::NameConstraints { index });
+        }
+    }
+    Ok(())
+}
+
+/// Walks from the anchor to the leaf; each list must lie inside the last one above it.
+fn check_scope(path: &[Certificate], anchor: &Certificate, policy: &TrustPolicy) -> Result<ScopeBasis, PathError> {
+    let mut limit = None;
+    let mut basis = ScopeBasis::Unbounded;
+    let downwards = [(path.len(), anchor)].into_iter().chain(path.iter().enumerate().rev());
+    for (index, certificate) in downwards {
+        let list = match certificate.tn_auth_list() {
+            Some(Ok(list)) => list,
+            // A leaf without a readable list speaks for no number; that is for the TNAuthList check (R23) to say.
+            _ if index == 0 => break,
+            Some(Err(error)) => return Err(PathError::IssuerScope { index, error: *error }),
+            None if certificate.tn_auth_list_uris().is_empty() => continue,
+            None => return Err(PathError::ScopeByReference { index }),
+        };
+        if let Some(limit) = limit.replace(list) {
+            match limit.encompasses(list) {
+                Ok(Encompassed::Proven) if basis != ScopeBasis::UnprovenSpc => basis = ScopeBasis::Proven,
+                Ok(Encompassed::Proven) => {}
+                Ok(Encompassed::UnprovenSpc) => basis = ScopeBasis::UnprovenSpc,
+                Err(excess) => return Err(PathError::Scope { index, excess }),
+            }
+        }
+    }
+    if basis == ScopeBasis::Unbounded && !policy.allow_direct_ca {
+        return Err(PathError::NotDelegated);
+    }
+    Ok(basis)
+}
+
+const ECDSA: [&dyn SignatureVerificationAlgorithm; 9] = [
+    algorithms::ECDSA_P256_SHA256,
+    algorithms::ECDSA_P384_SHA384,
+    algorithms::ECDSA_P521_SHA512,
+    algorithms::ECDSA_P384_SHA256,
+    algorithms::ECDSA_P521_SHA256,
+    algorithms::ECDSA_P256_SHA384,
+    algorithms::ECDSA_P521_SHA384,
+    algorithms::ECDSA_P256_SHA512,
+    algorithms::ECDSA_P384_SHA512,
+];
+
+/// 2048 bits and more.
+const RSA: [&dyn SignatureVerificationAlgorithm; 6] = [
+    algorithms::RSA_PKCS1_2048_8192_SHA256,
+    algorithms::RSA_PKCS1_2048_8192_SHA384,
+    algorithms::RSA_PKCS1_2048_8192_SHA512,
+    algorithms::RSA_PKCS1_2048_8192_SHA256_ABSENT_PARAMS,
+    algorithms::RSA_PKCS1_2048_8192_SHA384_ABSENT_PARAMS,
+    algorithms::RSA_PKCS1_2048_8192_SHA512_ABSENT_PARAMS,
+];
+
+/// The ECDSA AlgorithmIdentifier without the NULL parameter some deployed certificates carry; `None` for any other.
+pub(crate) fn ecdsa_null_parameter(algorithm: &[u8]) -> Option<&[u8]> {
+    let bare = algorithm.strip_suffix(&[super::der::NULL, 0])?;
+    let ecdsa = [alg_id::ECDSA_SHA256, alg_id::ECDSA_SHA384, alg_id::ECDSA_SHA512];
+    ecdsa.iter().any(|id| id.as_ref() == bare).then_some(bare)
+}
+
+fn check_signature(
+    index: usize,
+    certificate: &Certificate,
+    issuer: &Certificate,
+    policy: &TrustPolicy,
+    budget: &mut usize,
+) -> Result<(), PathError> {
+    *budget = budget.checked_sub(1).ok_or(PathError::Budget)?;
+    let algorithm = &*certificate.outer_algorithm;
+    let algorithm = ecdsa_null_parameter(algorithm).unwrap_or(algorithm);
+    let rsa: &[_] = if policy.allow_rsa_issuers { &RSA } else { &[] };
+    let verifier = ECDSA
+        .iter()
+        .chain(rsa)
+        .find(|candidate| {
+            candidate.signature_alg_id().as_ref() == algorithm
+                && candidate.public_key_alg_id().as_ref() == &*issuer.key_algorithm
+        })
+        .ok_or(PathError::Algorithm { index })?;
+    verifier
+        .verify_signature(&issuer.public_key, certificate.tbs(), &certificate.signature)
+        .map_err(|_| PathError::Signature { index })
+}

@@ -1,0 +1,479 @@
+//! The trust store: anchors, logs and policy as one immutable snapshot, and the verdict on a chain.
+
+use std::fmt;
+
+use aws_lc_rs::digest::Digest;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+
+use super::anchors::TrustAnchors;
+use super::certificate::{Certificate, CertificateError};
+use super::log_list::LogList;
+use super::path::{self, PathError, PathFacts, ScopeBasis};
+use super::sct::{Entry, SctListError, TbsError};
+
+/// Bounds on what is taken from the network (certificates dossier 5 item 6).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Most certificates in a chain; default 6.
+    pub max_certificates: usize,
+    /// Most octets of DER in one certificate; default 8192.
+    pub max_certificate_octets: usize,
+    /// Most octets of DER in a chain; default 18432, which is 24 KiB of base64.
+    pub max_chain_octets: usize,
+    /// Most certificate signatures verified for one chain; default 12.
+    pub max_signatures: usize,
+    /// Most SCT signatures verified for one chain; default 8.
+    pub max_sct_signatures: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_certificates: 6,
+            max_certificate_octets: 8 * 1024,
+            max_chain_octets: 18 * 1024,
+            max_signatures: 12,
+            max_sct_signatures: 8,
+        }
+    }
+}
+
+/// When numbers may rest on a service provider code of the CA above, without number-to-code data (certificates dossier 4.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UnprovenSpc {
+    /// Never.
+    Never,
+    /// When a trusted log recorded the certificate, so that its issuance can be audited.
+    #[default]
+    WithSct,
+    /// Always.
+    Always,
+}
+
+/// What a chain must satisfy beyond RFC 5280. [`Default`] is the safe choice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustPolicy {
+    /// Accept RSA signatures (2048 bits and more) on certificates, RFC 8226 section 4's transitional measure; default true.
+    pub allow_rsa_issuers: bool,
+    /// Accept a leaf whose path holds no CA with a TNAuthList, as all SHAKEN leaves are; default true.
+    pub allow_direct_ca: bool,
+    /// Numbers that rest on a service provider code above; default [`UnprovenSpc::WithSct`].
+    pub unproven_spc: UnprovenSpc,
+    /// Count the anchor's validity too; default true.
+    pub check_anchor_validity: bool,
+    /// Certificate policies (dotted) of which every certificate below the anchor must name one; empty, the default, asks for none.
+    pub certificate_policies: Vec<String>,
+    /// SCTs of how many different trusted logs a leaf needs; default 1.
+    pub min_sct_logs: usize,
+    /// Lifetime of a VESPER leaf from which on it is remarked, seconds; default 7 days.
+    pub vesper_warn_lifetime: i64,
+    /// Longest lifetime of a VESPER leaf, seconds; default 90 days.
+    pub vesper_max_lifetime: i64,
+    /// Ask a VESPER leaf for exactly one dNSName (B4); default false, at least one.
+    pub vesper_single_dns_name: bool,
+}
+
+impl Default for TrustPolicy {
+    fn default() -> Self {
+        const DAY: i64 = 86_400;
+        Self {
+            allow_rsa_issuers: true,
+            allow_direct_ca: true,
+            unproven_spc: UnprovenSpc::default(),
+            check_anchor_validity: true,
+            certificate_policies: Vec::new(),
+            min_sct_logs: 1,
+            vesper_warn_lifetime: 7 * DAY,
+            vesper_max_lifetime: 90 * DAY,
+            vesper_single_dns_name: false,
+        }
+    }
+}
+
+/// Outside the validity of a path (R28).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValidityError {
+    /// Before the latest notBefore.
+    NotYetValid {
+        /// Unix seconds.
+        not_before: i64,
+    },
+    /// After the earliest notAfter.
+    Expired {
+        /// Unix seconds.
+        not_after: i64,
+    },
+}
+
+impl fmt::Display for ValidityError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotYetValid { not_before } => write!(f, "not valid before {not_before}"),
+            Self::Expired { not_after } => write!(f, "not valid after {not_after}"),
+        }
+    }
+}
+
+impl std::error::Error for ValidityError {}
+
+/// Why the embedded SCTs do not show that a trusted log recorded the certificate (R24).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SctError {
+    /// No SCT list.
+    Absent,
+    /// The list cannot be read.
+    Malformed(SctListError),
+    /// The TBSCertificate the logs signed cannot be rebuilt.
+    Tbs(TbsError),
+    /// No validated path says which key issued the leaf.
+    NoPath,
+    /// Too few logs vouch for the certificate.
+    TooFew(SctCounts),
+    /// Too few logs do so yet: SCTs lie in the future.
+    Future {
+        /// The latest timestamp, milliseconds.
+        timestamp: u64,
+    },
+}
+
+/// What became of the SCTs of a list.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SctCounts {
+    /// Valid, one per log.
+    pub valid: usize,
+    /// Of another version than 1.
+    pub unknown_version: usize,
+    /// Of a log that is not in the list.
+    pub unknown_log: usize,
+    /// Of a log that is not trusted, or was not at the SCT's time.
+    pub untrusted_log: usize,
+    /// With a signature that does not verify, or of another algorithm than ECDSA with SHA-256.
+    pub bad_signature: usize,
+    /// Not looked at because the budget was spent, or because the log had vouched already.
+    pub skipped: usize,
+}
+
+impl fmt::Display for SctError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent => f.write_str("no SCT list"),
+            Self::Malformed(error) => error.fmt(f),
+            Self::Tbs(error) => error.fmt(f),
+            Self::NoPath => f.write_str("SCTs cannot be checked without a validated path"),
+            Self::TooFew(counts) => write!(
+                f,
+                "{} trusted logs vouch for the certificate ({} SCTs of unknown logs, {} of logs not trusted, {} with a bad signature, {} of an unknown version)",
+                counts.valid, counts.unknown_log, counts.untrusted_log, counts.bad_signature, counts.unknown_version
+            ),
+            Self::Future { timestamp } => write!(f, "an SCT from the future, {timestamp} ms"),
+        }
+    }
+}
+
+impl std::error::Error for SctError {}
+
+/// An SCT whose signature is good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ValidSct {
+    /// The log.
+    pub log_id: [u8; 32],
+    /// Milliseconds since 1970; not compared with the present time yet.
+    pub timestamp: u64,
+}
+
+/// The SCTs that are good apart from the present time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SctFacts {
+    /// One per trusted log: its earliest.
+    pub valid: Vec<ValidSct>,
+    /// What became of all SCTs.
+    pub counts: SctCounts,
+    /// How many logs the policy asks for.
+    pub required: usize,
+    /// Some SCT is older than notBefore - 48 h or younger than notAfter (transparency dossier 7 item 4): worth a remark.
+    pub unusual_timestamp: bool,
+}
+
+impl SctFacts {
+    /// RFC 6962 section 5.2: SCTs from the future do not count. `now` in Unix seconds, `skew` in seconds (60 is the common constant).
+    ///
+    /// # Errors
+    /// [`SctError::Future`] when too few logs remain.
+    pub fn check(&self, now: i64, skew: i64) -> Result<(), SctError> {
+        let latest = u64::try_from(now.saturating_add(skew)).unwrap_or(0).saturating_mul(1000);
+        if self.valid.iter().filter(|sct| sct.timestamp <= latest).count() >= self.required {
+            return Ok(());
+        }
+        Err(SctError::Future { timestamp: self.valid.iter().map(|sct| sct.timestamp).max().unwrap_or(0) })
+    }
+}
+
+/// Why a leaf does not fit the VESPER profile (certificates dossier 11), apart from chain, SCT and time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ProfileError {
+    /// No TNAuthList, or a malformed one.
+    TnAuthList,
+    /// TNAuthList without a number (R12).
+    NoNumber,
+    /// No dNSName (R14).
+    NoDnsName,
+    /// More than one dNSName, and the policy asks for exactly one (B4).
+    SeveralDnsNames,
+    /// Malformed claim constraints, or both kinds (R13).
+    ClaimConstraints,
+    /// A key identifier is missing on the path (RFC 9060 section 7).
+    MissingKeyIdentifier,
+    /// Lives longer than the policy's maximum.
+    Lifetime {
+        /// Seconds from notBefore to notAfter.
+        seconds: i64,
+    },
+}
+
+impl fmt::Display for ProfileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TnAuthList => f.write_str("no readable TNAuthList"),
+            Self::NoNumber => f.write_str("TNAuthList without a number"),
+            Self::NoDnsName => f.write_str("no dNSName"),
+            Self::SeveralDnsNames => f.write_str("more than one dNSName"),
+            Self::ClaimConstraints => f.write_str("malformed claim constraints"),
+            Self::MissingKeyIdentifier => f.write_str("a key identifier is missing on the path"),
+            Self::Lifetime { seconds } => write!(f, "a lifetime of {seconds} seconds"),
+        }
+    }
+}
+
+impl std::error::Error for ProfileError {}
+
+/// What can be said about a chain once and for all under one [`TrustStore`]. Each check stands alone, because each has its own policy;
+/// what depends on the present time is asked at use.
+#[derive(Debug)]
+pub struct ChainVerdict {
+    /// The signer's certificate.
+    pub leaf: Certificate,
+    /// The path to an anchor (R22), with the scopes along it.
+    pub path: Result<PathFacts, PathError>,
+    /// Latest notBefore, Unix seconds: of the path, or of all certificates presented when there is none.
+    pub not_before: i64,
+    /// Earliest notAfter, Unix seconds, likewise. Before `not_before` when no instant suits all certificates.
+    pub not_after: i64,
+    /// The embedded SCTs (R24). Their timestamps are compared by [`SctFacts::check`].
+    pub scts: Result<SctFacts, SctError>,
+    /// The VESPER profile of the leaf; SHAKEN leaves do not fit it.
+    pub vesper_profile: Result<(), ProfileError>,
+    /// The leaf outlives the lifetime from which on a VESPER leaf is remarked.
+    pub long_lived: bool,
+    key: ParsedPublicKey,
+}
+
+impl ChainVerdict {
+    /// Whether the whole path is valid at `now` (Unix seconds), give or take `skew` seconds (R28).
+    ///
+    /// # Errors
+    /// Which end of the window is missed; the beginning when the window is empty.
+    pub fn validity(&self, now: i64, skew: i64) -> Result<(), ValidityError> {
+        if now.saturating_add(skew) < self.not_before {
+            Err(ValidityError::NotYetValid { not_before: self.not_before })
+        } else if now.saturating_sub(skew) > self.not_after || self.not_before > self.not_after {
+            Err(ValidityError::Expired { not_after: self.not_after })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// SCT check with the present time (R24); `now` in Unix seconds, `skew` in seconds.
+    ///
+    /// # Errors
+    /// As [`scts`](Self::scts), or [`SctError::Future`].
+    pub fn check_scts(&self, now: i64, skew: i64) -> Result<(), SctError> {
+        self.scts.as_ref().map_err(|error| *error)?.check(now, skew)
+    }
+
+    /// Whether `raw_signature` (r and s, 32 octets each, RFC 7518 section 3.4) is the leaf's over `signing_input` (R21).
+    ///
+    /// See [`verify_es256_digest`](Self::verify_es256_digest) for a caller that needs the digest anyway.
+    #[must_use]
+    pub fn verify_es256(&self, signing_input: &[u8], raw_signature: &[u8; 64]) -> bool {
+        self.key.verify_sig(signing_input, raw_signature).is_ok()
+    }
+
+    /// As [`verify_es256`](Self::verify_es256), over the SHA-256 of the signing input.
+    #[must_use]
+    pub fn verify_es256_digest(&self, digest: &Digest, raw_signature: &[u8; 64]) -> bool {
+        self.key.verify_digest_sig(digest, raw_signature).is_ok()
+    }
+}
+
+/// Anchors, logs, limits and policy: an immutable snapshot, shared by `Arc` and replaced as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct TrustStore {
+    /// The trust anchors.
+    pub anchors: TrustAnchors,
+    /// The trusted logs.
+    pub logs: LogList,
+    /// Bounds on chains.
+    pub limits: Limits,
+    /// What chains must satisfy.
+    pub policy: TrustPolicy,
+    /// Generation of this snapshot: whoever replaces a store by another raises it, so that verdicts made under the old one are not
+    /// used under the new (the epoch of [`ChainCache`](super::ChainCache)).
+    pub epoch: u64,
+}
+
+impl TrustStore {
+    /// Judges a chain of DER certificates, leaf first. Costs at most [`Limits::max_signatures`] and [`Limits::max_sct_signatures`]
+    /// verifications. The verdict does not depend on the present time and may be kept as long as the store stays the same.
+    ///
+    /// # Errors
+    /// When there is no leaf to verify anything with, or the chain exceeds the limits.
+    pub fn assess(&self, chain_der: &[impl AsRef<[u8]>]) -> Result<ChainVerdict, CertificateError> {
+        self.check_limits(chain_der)?;
+        let (leaf_der, issuers_der) = chain_der.split_first().ok_or(CertificateError::EmptyChain)?;
+        let leaf = Certificate::from_der(leaf_der.as_ref())?;
+        if leaf.is_precertificate() {
+            return Err(CertificateError::Precertificate);
+        }
+        let key = leaf
+            .es256_point()
+            .and_then(|point| ParsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point).ok())
+            .ok_or_else(|| CertificateError::NotEs256 { key: leaf.key_description() })?;
+        let mut chain = vec![leaf];
+        let mut unreadable = None;
+        for (above, der) in issuers_der.iter().enumerate() {
+            match Certificate::from_der(der.as_ref()) {
+                Ok(certificate) => chain.push(certificate),
+                Err(error) => {
+                    unreadable.get_or_insert(PathError::Unreadable { index: above + 1, error });
+                }
+            }
+        }
+        let mut path = match unreadable {
+            Some(error) => Err(error),
+            None => path::validate(&chain, &self.anchors, &self.limits, &self.policy),
+        };
+        let scts = self.check_scts(&chain[0], path.as_ref().ok());
+        if matches!(&path, Ok(facts) if facts.scope == ScopeBasis::UnprovenSpc)
+            && !self.allows_unproven_spc(scts.is_ok())
+        {
+            path = Err(PathError::UnprovenScope);
+        }
+        let (not_before, not_after) = match &path {
+            Ok(facts) => (facts.not_before, facts.not_after),
+            Err(_) => path::window(chain.iter()),
+        };
+        let leaf = chain.swap_remove(0);
+        let lifetime = leaf.not_after().saturating_sub(leaf.not_before());
+        Ok(ChainVerdict {
+            vesper_profile: self.check_vesper_profile(&leaf, path.as_ref().ok(), lifetime),
+            long_lived: lifetime > self.policy.vesper_warn_lifetime,
+            leaf,
+            path,
+            not_before,
+            not_after,
+            scts,
+            key,
+        })
+    }
+
+    fn check_limits(&self, chain: &[impl AsRef<[u8]>]) -> Result<(), CertificateError> {
+        if chain.len() > self.limits.max_certificates {
+            return Err(CertificateError::TooManyCertificates { count: chain.len() });
+        }
+        let mut total = 0usize;
+        for certificate in chain {
+            let octets = certificate.as_ref().len();
+            total = total.saturating_add(octets);
+            if octets > self.limits.max_certificate_octets {
+                return Err(CertificateError::TooLarge { octets });
+            }
+        }
+        if total > self.limits.max_chain_octets {
+            return Err(CertificateError::TooLarge { octets: total });
+        }
+        Ok(())
+    }
+
+    fn allows_unproven_spc(&self, recorded: bool) -> bool {
+        match self.policy.unproven_spc {
+            UnprovenSpc::Never => false,
+            UnprovenSpc::WithSct => recorded,
+            UnprovenSpc::Always => true,
+        }
+    }
+
+    /// Transparency dossier section 7, all but the present time.
+    fn check_scts(&self, leaf: &Certificate, path: Option<&PathFacts>) -> Result<SctFacts, SctError> {
+        const EARLY_MS: i64 = 48 * 3600 * 1000;
+        let list = leaf.scts().ok_or(SctError::Absent)?.map_err(|error| SctError::Malformed(*error))?;
+        let issuer_spki = &path.ok_or(SctError::NoPath)?.issuer_spki;
+        let entry = Entry::of_certificate(leaf.der(), issuer_spki).map_err(SctError::Tbs)?;
+        let mut counts = SctCounts { unknown_version: list.unknown_versions, ..SctCounts::default() };
+        let mut valid: Vec<ValidSct> = Vec::new();
+        let mut unusual_timestamp = false;
+        let mut budget = self.limits.max_sct_signatures;
+        for sct in &list.scts {
+            let Some(log) = self.logs.get(&sct.log_id) else {
+                counts.unknown_log += 1;
+                continue;
+            };
+            // Two SCTs of one log count once, by the earlier (transparency dossier 7 item 5).
+            let same_log = valid.iter().position(|other| other.log_id == sct.log_id);
+            if !log.state.accepts(sct.timestamp) {
+                counts.untrusted_log += 1;
+            } else if budget == 0 || same_log.is_some_and(|at| valid[at].timestamp <= sct.timestamp) {
+                counts.skipped += 1;
+            } else {
+                budget -= 1;
+                if sct.verifies(&entry, log.key()) {
+                    let at = i64::try_from(sct.timestamp).unwrap_or(i64::MAX);
+                    unusual_timestamp |= at < leaf.not_before().saturating_mul(1000).saturating_sub(EARLY_MS)
+                        || at > leaf.not_after().saturating_mul(1000);
+                    let good = ValidSct { log_id: sct.log_id, timestamp: sct.timestamp };
+                    match same_log {
+                        Some(at) => valid[at] = good,
+                        None => valid.push(good),
+                    }
+                } else {
+                    counts.bad_signature += 1;
+                }
+            }
+        }
+        counts.valid = valid.len();
+        // Without any SCT nothing is recorded, whatever the policy's number says.
+        let required = self.policy.min_sct_logs.max(1);
+        if valid.len() < required {
+            return Err(SctError::TooFew(counts));
+        }
+        Ok(SctFacts { valid, counts, required, unusual_timestamp })
+    }
+
+    fn check_vesper_profile(
+        &self,
+        leaf: &Certificate,
+        path: Option<&PathFacts>,
+        lifetime: i64,
+    ) -> Result<(), ProfileError> {
+        let Some(Ok(list)) = leaf.tn_auth_list() else {
+            return Err(ProfileError::TnAuthList);
+        };
+        if !list.has_tn_entry() {
+            return Err(ProfileError::NoNumber);
+        }
+        match leaf.dns_names().len() {
+            0 => return Err(ProfileError::NoDnsName),
+            2.. if self.policy.vesper_single_dns_name => return Err(ProfileError::SeveralDnsNames),
+            _ => {}
+        }
+        if matches!(leaf.claim_constraints(), Some(Err(_))) {
+            return Err(ProfileError::ClaimConstraints);
+        }
+        if path.is_some_and(|facts| facts.missing_key_identifier) {
+            return Err(ProfileError::MissingKeyIdentifier);
+        }
+        if lifetime > self.policy.vesper_max_lifetime {
+            return Err(ProfileError::Lifetime { seconds: lifetime });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,284 @@
+//! `[[signer]]`, `[trunk.verify]`, `[stir]`: who signs, who is believed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::files::Files;
+use super::mistake::{Fault, Warning};
+use super::network::{Network, read_name, refer};
+use super::reader::{At, Section};
+use crate::cert::{Certificate, TrustPolicy, TrustStore};
+use crate::node::fetch;
+use crate::passport::DialPlan;
+use crate::passport::ppt::shaken::Attestation;
+use crate::proxy;
+use crate::stir::authentication::{Signer, SignerConfig, SignerError};
+use crate::stir::replay::ReplayConfig;
+use crate::stir::{Check, IdentitySource, Mode, OnFailure, Policy, Profile};
+
+const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
+const SOURCES: [(&str, IdentitySource); 2] =
+    [("from", IdentitySource::From), ("asserted", IdentitySource::AssertedThenFrom)];
+const MODES: [(&str, Mode); 3] = [("off", Mode::Off), ("report", Mode::Report), ("enforce", Mode::Enforce)];
+
+/// Keys of the checks in `[trunk.verify]`.
+const CHECKS: [(&str, Check); Check::ALL.len()] = [
+    ("token", Check::Token),
+    ("chain", Check::Chain),
+    ("validity", Check::Validity),
+    ("number", Check::TnAuthorization),
+    ("sct", Check::Sct),
+    ("domain", Check::DomainBinding),
+    ("signature", Check::Signature),
+    ("freshness", Check::Freshness),
+    ("claims", Check::Claims),
+    ("constraints", Check::Constraints),
+    ("replay", Check::Replay),
+];
+
+/// What this part of the file says, besides what goes into [`proxy::Config`].
+#[derive(Default)]
+pub(super) struct Identity {
+    pub trust: TrustStore,
+    /// Keys of `[stir]` that are there; what they name may still be wrong, which is a mistake of its own.
+    has_anchors: bool,
+    has_logs: bool,
+    pub replay: ReplayConfig,
+    pub fetch: fetch::Config,
+}
+
+pub(super) fn read(
+    root: &Section<'_, '_>,
+    network: Network<'_, '_>,
+    files: &Files<'_>,
+    proxy: &mut proxy::Config,
+    warnings: &mut Vec<Warning>,
+) -> Identity {
+    let mut identity = Identity::default();
+    let stir = root.section("stir");
+    let dial_plan = stir.as_ref().and_then(|stir| stir.section("dial_plan")).map(read_dial_plan).unwrap_or_default();
+    proxy.verifier.dial_plan = dial_plan.clone();
+    if let Some(stir) = stir {
+        read_stir(stir, files, &mut identity, proxy, warnings);
+    }
+    let mut names = HashMap::new();
+    for (position, mut section) in root.sections("signer").into_iter().enumerate() {
+        read_name(&mut section, "signer", position, &mut names);
+        proxy.signers.extend(read_signer(&section, files, &dial_plan, warnings).map(Arc::new));
+        section.finish();
+    }
+    for (section, trunk) in network.trunks.into_iter().zip(&mut proxy.trunks) {
+        trunk.sign = refer(&section, "sign", "signer", &names).map(|at| at.value);
+        if let Some(verify) = section.section("verify") {
+            trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
+        }
+        section.finish();
+    }
+    identity
+}
+
+fn read_signer(
+    section: &Section<'_, '_>,
+    files: &Files<'_>,
+    dial_plan: &DialPlan,
+    warnings: &mut Vec<Warning>,
+) -> Option<Signer> {
+    let certificate = section.required("certificate", "a PEM file with the chain, leaf first");
+    let key = section.required("key", "a PEM file with the private key of the leaf (PKCS#8 or SEC1, P-256)");
+    let x5u = section.required("x5u", "the https URL where the chain is published");
+    let profile = section.choice("profile", &PROFILES).unwrap_or(Profile::Shaken);
+    let letters = [("A", Attestation::Full), ("B", Attestation::Partial), ("C", Attestation::Gateway)];
+    let attestation = section.choice("attest", &letters);
+    let identity_source = section.choice("identity_source", &SOURCES).unwrap_or(IdentitySource::From);
+    let date_tolerance = section.number("date_tolerance_seconds", (1, 3600));
+
+    let (certificate, key, x5u) = (certificate?, key?, x5u?);
+    let (certificate_path, key_path) = (files.path(certificate.value), files.path(key.value));
+    let chain = files
+        .read_certificates(&certificate_path, warnings)
+        .map_err(|fault| section.wrong(certificate.offset, "certificate", fault));
+    let key_file = files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault));
+    let (chain, key_file) = (chain.ok()?, key_file.ok()?);
+    if let Some(fault) = chain.first().and_then(|leaf| outside_validity(leaf, files.unix, &certificate_path)) {
+        section.wrong(certificate.offset, "certificate", fault);
+        return None;
+    }
+    let mut config = SignerConfig::new(profile, chain, key_file, x5u.value);
+    config.attestation = attestation;
+    config.identity_source = identity_source;
+    config.dial_plan = dial_plan.clone();
+    config.date_tolerance = date_tolerance.and_then(|n| n.try_into().ok()).unwrap_or(config.date_tolerance);
+    match Signer::new(config) {
+        Ok(signer) => {
+            let remarks = signer.warnings().iter();
+            warnings.extend(remarks.map(|&warning| Warning::Signer { certificate: certificate_path.clone(), warning }));
+            Some(signer)
+        }
+        Err(SignerError::KeyMismatch) => {
+            let fault = Fault::KeyMismatch { key: key_path, certificate: certificate_path };
+            section.wrong(key.offset, "key", fault);
+            None
+        }
+        Err(error) => {
+            let (at, name) = match error {
+                SignerError::Key => (key, "key"),
+                SignerError::Url(_) => (x5u, "x5u"),
+                _ => (certificate, "certificate"),
+            };
+            section.wrong(at.offset, name, Fault::Signer(error));
+            None
+        }
+    }
+}
+
+/// A leaf that can not be read is left to [`Signer::new`] to name.
+fn outside_validity(leaf: &[u8], unix: i64, path: &std::path::Path) -> Option<Fault> {
+    let leaf = Certificate::from_der(leaf).ok()?;
+    let path = path.to_owned();
+    if unix > leaf.not_after() {
+        return Some(Fault::Expired { path, not_after: leaf.not_after() });
+    }
+    (unix < leaf.not_before()).then(|| Fault::NotYetValid { path, not_before: leaf.not_before() })
+}
+
+fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) -> Policy {
+    let mut policy = match section.choice("profile", &PROFILES) {
+        Some(Profile::Vesper) => Policy::vesper(),
+        _ => Policy::shaken(),
+    };
+    section.required("profile", "\"shaken\" or \"vesper\"");
+    for (key, check) in CHECKS {
+        if let Some(mode) = section.choice(key, &MODES) {
+            policy.modes.set(check, mode);
+        }
+    }
+    if let Some(on_failure) =
+        section.choice("on_failure", &[("reject", OnFailure::Reject), ("continue", OnFailure::Continue)])
+    {
+        policy.on_failure = on_failure;
+    }
+    let seconds = |key, setting: &mut i64| {
+        *setting = section.number(key, (1, 86_400)).and_then(|number| number.try_into().ok()).unwrap_or(*setting);
+    };
+    seconds("freshness_seconds", &mut policy.freshness);
+    seconds("skew_seconds", &mut policy.skew);
+    section.size("max_identities", (1, 64), &mut policy.max_identities);
+    policy.require_identity = section.bool("require_identity", policy.require_identity);
+    policy.strict_retarget = section.bool("strict_retarget", policy.strict_retarget);
+    policy.allow_missing_mky = section.bool("allow_missing_mky", policy.allow_missing_mky);
+    policy.strict_claims = section.bool("strict_claims", policy.strict_claims);
+    policy.accept_plain_stir = section.bool("accept_plain_stir", policy.accept_plain_stir);
+    if let Some(source) = section.choice("identity_source", &SOURCES) {
+        policy.identity_source = source;
+        if source == IdentitySource::AssertedThenFrom && !is_trusted {
+            let reason = "P-Asserted-Identity counts only from a trusted trunk";
+            let remedy = "set trusted = true in the trunk or identity_source = \"from\"";
+            section.wrong(section.offset_of("identity_source"), "identity_source", Fault::Conflict { reason, remedy });
+        }
+    }
+    if policy.modes.get(Check::Chain) != Mode::Off && !identity.has_anchors {
+        let reason = "no chain can be valid without trust anchors";
+        let remedy = "add anchors to [stir], or set chain = \"off\"";
+        section.wrong(section.offset(), "chain", Fault::Conflict { reason, remedy });
+    }
+    if policy.profile == Profile::Vesper && policy.modes.get(Check::Sct) != Mode::Off && !identity.has_logs {
+        let reason = "no SCT can be valid without transparency logs";
+        let remedy = "add log_list to [stir], or set sct = \"off\"";
+        section.wrong(section.offset(), "sct", Fault::Conflict { reason, remedy });
+    }
+    section.finish();
+    policy
+}
+
+fn read_dial_plan(section: Section<'_, '_>) -> DialPlan {
+    let mut plan = DialPlan::default();
+    let digits = |key| {
+        let is_digits = |text: &str| !text.is_empty() && text.len() <= 8 && text.bytes().all(|b| b.is_ascii_digit());
+        section.read(key, "digits", |text| is_digits(text).then(|| text.to_owned())).map(|at| at.value)
+    };
+    plan.country_code = digits("country_code").or(plan.country_code);
+    plan.international_prefix = digits("international_prefix").or(plan.international_prefix);
+    plan.trunk_prefix = digits("trunk_prefix").or(plan.trunk_prefix);
+    section.size("national_min", (1, 15), &mut plan.national_min);
+    section.size("national_max", (1, 15), &mut plan.national_max);
+    if let Some(fewest) = section.number("bare_digits", (1, 15)) {
+        plan.bare_digits = usize::try_from(fewest).ok();
+    }
+    section.finish();
+    plan
+}
+
+fn read_stir(
+    section: Section<'_, '_>,
+    files: &Files<'_>,
+    identity: &mut Identity,
+    proxy: &mut proxy::Config,
+    warnings: &mut Vec<Warning>,
+) {
+    section.is_absent("dial_plan"); // is read already
+    identity.has_anchors = !section.is_absent("anchors");
+    identity.has_logs = !section.is_absent("log_list");
+    for At { value: path, offset } in
+        section.read_list("anchors", "files or directories", |text| Some(files.path(text)))
+    {
+        if let Err(fault) = files.read_anchors(&path, &mut identity.trust.anchors, warnings) {
+            section.wrong(offset, "anchors", fault);
+        }
+    }
+    if let Some(At { value, offset }) = section.string("log_list") {
+        match files.read_logs(&files.path(value)) {
+            Ok(logs) => identity.trust.logs = logs,
+            Err(fault) => section.wrong(offset, "log_list", fault),
+        }
+    }
+    let TrustPolicy { min_sct_logs, allow_rsa_issuers, allow_direct_ca, check_anchor_validity, .. } =
+        &mut identity.trust.policy;
+    section.size("min_sct_logs", (1, 16), min_sct_logs);
+    *allow_rsa_issuers = section.bool("allow_rsa_issuers", *allow_rsa_issuers);
+    *allow_direct_ca = section.bool("allow_direct_ca", *allow_direct_ca);
+    *check_anchor_validity = section.bool("check_anchor_validity", *check_anchor_validity);
+    section.size("replay_entries", (1, 100_000_000), &mut identity.replay.capacity);
+    let entries = (1, 10_000_000);
+    section.size("cached_headers", entries, &mut proxy.verifier.headers.max_entries);
+    section.size("cached_chains", entries, &mut proxy.verifier.max_chains);
+    section.size("cached_refused_chains", entries, &mut proxy.verifier.max_refused_chains);
+    section.size("cached_fetches", entries, &mut proxy.verifier.max_fetched);
+    if let Some(fetch) = section.section("fetch") {
+        read_fetch(fetch, files, &mut identity.fetch, warnings);
+        proxy.verifier.allow_any_port = identity.fetch.allow_any_port;
+    }
+    section.finish();
+}
+
+fn read_fetch(section: Section<'_, '_>, files: &Files<'_>, fetch: &mut fetch::Config, warnings: &mut Vec<Warning>) {
+    fetch.allow_any_port = section.bool("allow_any_port", false);
+    fetch.allow_private_addresses = section.bool("allow_private_addresses", false);
+    if fetch.allow_private_addresses {
+        warnings.push(Warning::PrivateFetch);
+    }
+    if let Some(At { value, offset }) = section.string("ca_file") {
+        let path = files.path(value);
+        match files.read_certificates(&path, warnings) {
+            Ok(_) => fetch.ca_file = Some(path),
+            Err(fault) => section.wrong(offset, "ca_file", fault),
+        }
+    }
+    let time = |key, range, unit: fn(u64) -> Duration, setting: &mut Duration| {
+        *setting = section.number(key, range).map_or(*setting, unit);
+    };
+    time("connect_timeout_ms", (10, 30_000), Duration::from_millis, &mut fetch.connect_timeout);
+    time("total_timeout_ms", (10, 30_000), Duration::from_millis, &mut fetch.total_timeout);
+    let day = (1, 7 * 86_400);
+    time("min_ttl_seconds", day, Duration::from_secs, &mut fetch.min_ttl);
+    time("max_ttl_seconds", day, Duration::from_secs, &mut fetch.max_ttl);
+    time("negative_ttl_seconds", day, Duration::from_secs, &mut fetch.negative_ttl);
+    section.size("max_body_bytes", (1024, 1 << 20), &mut fetch.max_body);
+    section.size("max_certificates", (1, 16), &mut fetch.max_certificates);
+    section.size("max_in_flight", (1, 4096), &mut fetch.max_in_flight);
+    section.size("queue", (1, 65_536), &mut fetch.queue);
+    if let Some(bytes) = section.number("cache_bytes", (1024, 1 << 32)) {
+        fetch.cache_bytes = bytes;
+    }
+    section.finish();
+}

@@ -1,0 +1,117 @@
+//! `[node]`, `[timers]`, `[limits]`.
+
+use std::time::Duration;
+
+use super::Node;
+use super::reader::Section;
+use crate::proxy;
+use crate::sip;
+use crate::transport::{tcp, udp};
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// Bytes a setting may ask for.
+const MEMORY: (u64, u64) = (1024, 1 << 30);
+const ENTRIES: (u64, u64) = (1, 10_000_000);
+
+pub(super) fn read(root: &Section<'_, '_>) -> (Node, proxy::Config) {
+    let mut proxy = proxy::Config::default();
+    let mut node = Node {
+        workers: 0,
+        log: LogFormat::Text,
+        log_level: "info".to_owned(),
+        lane_capacity: 128,
+        udp: udp::Config::default(),
+        tcp: tcp::Config::default(),
+    };
+    if let Some(section) = root.section("node") {
+        read_node(section, &mut node);
+    }
+    if let Some(section) = root.section("timers") {
+        read_timers(section, &mut proxy);
+    }
+    if let Some(section) = root.section("limits") {
+        read_limits(section, &mut proxy, &mut node);
+    }
+    (node, proxy)
+}
+
+fn read_node(section: Section<'_, '_>, node: &mut Node) {
+    section.size("workers", (0, 1024), &mut node.workers);
+    section.size("lane_capacity", (1, 65_536), &mut node.lane_capacity);
+    section.size("udp_buffer_bytes", MEMORY, &mut node.udp.buffer);
+    section.size("udp_backlog_bytes", MEMORY, &mut node.udp.backlog);
+    if let Some(format) = section.choice("log", &[("text", LogFormat::Text), ("json", LogFormat::Json)]) {
+        node.log = format;
+    }
+    let expected =
+        "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\") or directives (\"info,vesperd::node=debug\")";
+    if let Some(level) = section.read("log_level", expected, |text| {
+        tracing_subscriber::EnvFilter::builder().parse(text).ok().map(|_| text.to_owned())
+    }) {
+        node.log_level = level.value;
+    }
+    section.finish();
+}
+
+fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
+    let millis = |key, range, setting: &mut Duration| {
+        if let Some(number) = section.number(key, range) {
+            *setting = Duration::from_millis(number);
+        }
+    };
+    let timers = &mut proxy.transaction;
+    millis("t1_ms", (10, 10_000), &mut timers.t1);
+    millis("t2_ms", (10, 60_000), &mut timers.t2);
+    millis("t4_ms", (10, 60_000), &mut timers.t4);
+    millis("timer_d_ms", (0, 600_000), &mut timers.timer_d);
+    millis("need_timeout_ms", (10, 30_000), &mut proxy.need_timeout);
+    if let Some(number) = section.number("timer_c_seconds", (1, 3600)) {
+        proxy.timer_c = Duration::from_secs(number);
+    }
+    section.finish();
+}
+
+fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut Node) {
+    let size = |key, range, setting: &mut usize| section.size(key, range, setting);
+    size("max_server_transactions", ENTRIES, &mut proxy.transaction.max_server);
+    size("max_client_transactions", ENTRIES, &mut proxy.transaction.max_client);
+    size("max_parked_calls", ENTRIES, &mut proxy.max_parked);
+    size("udp_mtu", (500, 65_507), &mut proxy.udp_mtu);
+
+    let tcp = &mut node.tcp;
+    size("max_connections", ENTRIES, &mut tcp.max_connections);
+    size("max_connections_per_prefix", ENTRIES, &mut tcp.max_per_prefix);
+    size("write_queue_bytes", MEMORY, &mut tcp.write_queue_bytes);
+    size("write_queue_messages", (1, 65_536), &mut tcp.write_queue_messages);
+    if let Some(number) = section.number("connect_timeout_ms", (10, 60_000)) {
+        tcp.connect_timeout = Duration::from_millis(number);
+    }
+    if let Some(number) = section.number("idle_timeout_seconds", (1, 86_400)) {
+        tcp.idle_timeout = Duration::from_secs(number);
+    }
+    read_parser_limits(&section, &mut proxy.parser);
+    section.finish();
+}
+
+fn read_parser_limits(section: &Section<'_, '_>, parser: &mut sip::Limits) {
+    let message = (1024, 1 << 20);
+    section.size("message_bytes", message, &mut parser.message);
+    section.size("head_bytes", message, &mut parser.head);
+    section.size("value_bytes", message, &mut parser.value);
+    section.size("identity_value_bytes", message, &mut parser.identity_value);
+    section.size("uri_bytes", (64, 65_536), &mut parser.uri);
+    section.size("fields", (16, 10_000), &mut parser.fields);
+    section.size("vias", (1, 255), &mut parser.vias);
+    section.size("routes", (1, 255), &mut parser.routes);
+    if let Some(number) = section.number("message_timeout_ms", (100, 600_000)) {
+        parser.message_millis = number;
+    }
+}

@@ -1,0 +1,101 @@
+//! The configuration file: TOML in, valid types out. All mistakes are found in one go, each with its line and a remedy; unknown keys
+//! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
+//! starts is known to work.
+//!
+//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `identity` knows signers, verification and trust,
+//! `limits` knows the rest; `files` reads certificates and keys.
+
+mod files;
+mod identity;
+mod limits;
+mod mistake;
+mod network;
+mod reader;
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use toml::de::DeTable;
+
+use crate::cert::TrustStore;
+use crate::node::fetch;
+use crate::proxy;
+use crate::stir::replay::ReplayConfig;
+use crate::transport::{tcp, udp};
+
+pub use limits::LogFormat;
+pub use mistake::{ConfigError, Fault, Mistake, Mistakes, Warning};
+
+use mistake::Collector;
+use reader::Section;
+
+/// A valid configuration.
+#[derive(Clone)]
+pub struct Config {
+    /// Workers, log, sockets.
+    pub node: Node,
+    /// Listeners, trunks, routes, signers, timers, limits.
+    pub proxy: proxy::Config,
+    /// Roots that certificates of signers must lead to, transparency logs whose SCTs count.
+    pub trust: TrustStore,
+    /// Memory for tokens seen.
+    pub replay: ReplayConfig,
+    /// The fetching of certificates.
+    pub fetch: fetch::Config,
+    /// Lawful, but to be known.
+    pub warnings: Vec<Warning>,
+}
+
+/// The program itself.
+#[derive(Clone, Debug)]
+pub struct Node {
+    /// Worker threads; 0 is one per core.
+    pub workers: usize,
+    /// How log lines look.
+    pub log: LogFormat,
+    /// What is logged: a level, or directives such as `info,vesperd::node=debug`.
+    pub log_level: String,
+    /// Parcels that wait between two workers.
+    pub lane_capacity: usize,
+    /// UDP sockets.
+    pub udp: udp::Config,
+    /// TCP connections.
+    pub tcp: tcp::Config,
+}
+
+impl Config {
+    /// Reads a file. `unix` is the present time: certificates of signers must be valid now.
+    pub fn load(path: &Path, unix: i64) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.to_owned(), error))?;
+        Self::parse(&text, path, unix).map_err(ConfigError::Mistakes)
+    }
+
+    /// Reads a text that stands, or would stand, in the file `path`: relative paths in it begin at the file's directory.
+    pub fn parse(text: &str, path: &Path, unix: i64) -> Result<Self, Mistakes> {
+        let mut collector = Collector::new(path, text);
+        let (table, errors) = DeTable::parse_recoverable(text);
+        for error in &errors {
+            collector.add(
+                error.span().map_or(0, |span| span.start),
+                String::new(),
+                Fault::Syntax(error.message().to_owned()),
+            );
+        }
+        if !errors.is_empty() {
+            // What a broken file seems to mean would only add mistakes that are none.
+            collector.finish()?;
+        }
+        let collector = RefCell::new(collector);
+        let root = Section::new(table.get_ref(), 0..0, String::new(), &collector);
+        let mut warnings = Vec::new();
+        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
+
+        let (node, mut proxy) = limits::read(&root);
+        let network = network::Network::read(&root, &mut proxy, &mut warnings);
+        let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
+        root.finish();
+        collector.borrow_mut().finish()?;
+        let identity::Identity { trust, replay, fetch, .. } = identity;
+        Ok(Self { node, proxy, trust, replay, fetch, warnings })
+    }
+}

@@ -1,0 +1,293 @@
+//! `[[listener]]`, `[[trunk]]`, `[[route]]`: where messages arrive, whose they are, where they go.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+
+use super::mistake::{Fault, Warning};
+use super::reader::{At, Section};
+use crate::proxy::{self, Listener, NextHop, Route, Trunk, TrunkId, UdpOversize};
+use crate::sip::hop::{ListenerId, Transport};
+
+const HOP: &str = "\"udp:192.0.2.10:5060\" or \"tcp:[2001:db8::10]:5060\" (an address: names are not resolved yet)";
+
+/// Names and the lines they stand on.
+type Names = HashMap<String, (usize, usize)>;
+
+/// The tables that later parts need again.
+pub(super) struct Network<'a, 'c> {
+    /// `[[trunk]]` tables in order; their `sign` and `verify` are not read here.
+    pub trunks: Vec<Section<'a, 'c>>,
+}
+
+impl<'a, 'c> Network<'a, 'c> {
+    /// Reads everything about the network into `proxy`.
+    pub fn read(root: &Section<'a, 'c>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) -> Self {
+        let (listeners, is_complete) = read_listeners(root, proxy, warnings);
+        // With a listener missing, positions are not ids and "no such listener" may be untrue: the mistake is noted already.
+        let usable = is_complete.then(|| proxy.listeners.clone());
+        let mut trunk_names = Names::new();
+        let mut networks: HashMap<IpNet, usize> = HashMap::new();
+        let mut trunks = root.sections("trunk");
+        for (position, section) in trunks.iter_mut().enumerate() {
+            let name = read_name(section, "trunk", position, &mut trunk_names);
+            proxy.trunks.push(read_trunk(section, name, usable.as_deref(), &listeners, &mut networks));
+        }
+        for section in root.sections("route") {
+            if let Some(route) = read_route(&section, &trunk_names) {
+                proxy.routes.push(route);
+            }
+            section.finish();
+        }
+        Self { trunks }
+    }
+}
+
+/// Reads `name`, which no other table of its kind may have.
+pub(super) fn read_name(section: &mut Section<'_, '_>, kind: &str, position: usize, names: &mut Names) -> String {
+    let Some(At { value, offset }) = section.required("name", "a name to refer to it by") else { return String::new() };
+    section.relabel(format!("{kind} \"{value}\""));
+    let line = section.line(offset);
+    if let Some(&(_, first_line)) = names.get(value) {
+        section.wrong(offset, "name", Fault::Duplicate { what: format!("\"{value}\""), first_line });
+    } else {
+        names.insert(value.to_owned(), (position, line));
+    }
+    value.to_owned()
+}
+
+/// The position of the table that a key names.
+pub(super) fn refer(
+    section: &Section<'_, '_>,
+    key: &'static str,
+    kind: &'static str,
+    names: &Names,
+) -> Option<At<usize>> {
+    let At { value, offset } = section.string(key)?;
+    if let Some(&(position, _)) = names.get(value) {
+        return Some(At { value: position, offset });
+    }
+    let mut known: Vec<String> = names.keys().cloned().collect();
+    known.sort();
+    section.wrong(offset, key, Fault::UnknownName { name: value.to_owned(), kind, known });
+    None
+}
+
+/// Names of the listeners, and whether all of them could be read.
+fn read_listeners(root: &Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) -> (Names, bool) {
+    let mut names = Names::new();
+    let mut bound: HashMap<(Transport, SocketAddr), usize> = HashMap::new();
+    let sections = root.sections("listener");
+    if sections.is_empty() {
+        root.missing("listener", "at least one [[listener]]");
+    }
+    let count = sections.len();
+    for (position, mut section) in sections.into_iter().enumerate() {
+        let name = read_name(&mut section, "listener", position, &mut names);
+        if let Some(listener) = read_listener(&section, name) {
+            let key = (listener.transport, listener.bind);
+            if let Some(&first_line) = bound.get(&key).filter(|_| listener.bind.port() != 0) {
+                let what = format!("{} {}", listener.transport.via_token(), listener.bind);
+                section.wrong(section.offset_of("bind"), "bind", Fault::Duplicate { what, first_line });
+            }
+            bound.entry(key).or_insert(section.line(section.offset_of("bind")));
+            proxy.listeners.push(listener);
+        }
+        section.finish();
+    }
+    let tcp: Vec<_> = proxy.listeners.iter().filter(|l| l.transport == Transport::Tcp).map(|l| l.bind).collect();
+    for udp in proxy.listeners.iter().filter(|l| l.transport == Transport::Udp && !tcp.contains(&l.bind)) {
+        warnings.push(Warning::UdpWithoutTcp { listener: udp.name.clone() });
+    }
+    (names, proxy.listeners.len() == count)
+}
+
+fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
+    let transport = read_transport(section);
+    if section.string("bind").is_none() && transport.is_some() {
+        section.required("bind", "\"ip:port\"");
+    }
+    let bind = section.read("bind", "\"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"", |text| {
+        text.parse::<SocketAddr>().ok()
+    });
+    let advertise = section.read("advertise", "\"host\" or \"host:port\"", host_and_port);
+    let (transport, bind) = (transport?, bind?);
+    let (host, port) = match advertise {
+        Some(At { value: (host, port), .. }) => (host, port),
+        None if bind.value.ip().is_unspecified() => {
+            let reason = "others need a name or address to answer to, and every address is bound";
+            let remedy = "add advertise = \"host\" or bind one address";
+            section.wrong(bind.offset, "bind", Fault::Conflict { reason, remedy });
+            return None;
+        }
+        None => (host_of(bind.value.ip()), None),
+    };
+    let bind: SocketAddr = bind.value;
+    Some(Listener { name, transport, bind, advertise_host: host, advertise_port: port.unwrap_or(bind.port()) })
+}
+
+fn read_transport(section: &Section<'_, '_>) -> Option<Transport> {
+    section.required("transport", "\"udp\" or \"tcp\"")?;
+    let choices = [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
+    let transport = section.choice("transport", &choices)?;
+    if transport == Transport::Tls {
+        section.wrong(section.offset_of("transport"), "transport", Fault::TlsNotYet);
+        return None;
+    }
+    Some(transport)
+}
+
+fn host_of(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(v4) => v4.to_string(),
+        IpAddr::V6(v6) => format!("[{v6}]"),
+    }
+}
+
+/// A host as it goes into Via and Record-Route, and a port if one is given.
+fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Some((host_of(address.ip()), Some(address.port())));
+    }
+    if let Ok(address) = text.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+        return Some((host_of(address), None));
+    }
+    let (host, port) = match text.split_once(':') {
+        Some((host, port)) => (host, Some(port.parse().ok().filter(|&port| port != 0)?)),
+        None => (text, None),
+    };
+    let is_label = |label: &str| {
+        !label.is_empty()
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    // A name whose last label is a number would be a malformed address (RFC 3261 25.1 toplabel).
+    let is_name = host.len() <= 253
+        && host.split('.').all(is_label)
+        && host.rsplit('.').next().is_some_and(|top| top.starts_with(|c: char| c.is_ascii_alphabetic()));
+    is_name.then(|| (host.to_ascii_lowercase(), port))
+}
+
+fn read_trunk(
+    section: &Section<'_, '_>,
+    name: String,
+    listeners: Option<&[Listener]>,
+    listener_names: &Names,
+    networks: &mut HashMap<IpNet, usize>,
+) -> Trunk {
+    let expected = "addresses or networks, such as \"192.0.2.10\" or \"192.0.2.0/24\"";
+    let peers = section.read_list("peers", expected, |text| {
+        text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from)).map(|net| net.trunc())
+    });
+    for peer in &peers {
+        let line = section.line(peer.offset);
+        if let Some(&first_line) = networks.get(&peer.value) {
+            section.wrong(peer.offset, "peers", Fault::Duplicate { what: peer.value.to_string(), first_line });
+        }
+        networks.entry(peer.value).or_insert(line);
+    }
+    let next_hops = read_next_hops(section, listeners);
+    if section.is_absent("peers") && section.is_absent("next_hop") {
+        let reason = "has neither peers nor next_hop, so nothing can come from it or go to it";
+        section.wrong(section.offset(), "", Fault::Conflict { reason, remedy: "add peers, next_hop or both" });
+    }
+    let leave_by = refer(section, "listener", "listener", listener_names);
+    let wanted = next_hops.first().map(|hop| hop.transport);
+    let chosen = leave_by.and_then(|at| Some((at.offset, listeners?.get(at.value)?)));
+    if let (Some((offset, listener)), Some(wanted)) = (chosen, wanted)
+        && listener.transport != wanted
+    {
+        let reason = "the listener has another transport than the first next_hop";
+        section.wrong(
+            offset,
+            "listener",
+            Fault::Conflict { reason, remedy: "name a listener of the next hop's transport" },
+        );
+    }
+    let fits = |listener: &Listener| wanted.is_none_or(|wanted| listener.transport == wanted);
+    let default = listeners.and_then(|listeners| listeners.iter().position(fits));
+    let listener = leave_by.map(|at| at.value).or(default).unwrap_or(0);
+    let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
+    Trunk {
+        name,
+        peers: peers.into_iter().map(|peer| peer.value).collect(),
+        next_hops,
+        listener: ListenerId(listener as u16),
+        trusted: section.bool("trusted", false),
+        sign: None,
+        verify: None,
+        udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
+    }
+}
+
+fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> Vec<NextHop> {
+    let mut hops = Vec::new();
+    for At { value: hop, offset } in section.read_list("next_hop", HOP, next_hop) {
+        let fits = |l: &Listener| l.transport == hop.transport && l.bind.is_ipv4() == hop.remote.is_ipv4();
+        let has_listener = listeners.is_none_or(|listeners| listeners.iter().any(fits));
+        if hop.transport == Transport::Tls {
+            section.wrong(offset, "next_hop", Fault::TlsNotYet);
+        } else if !has_listener {
+            let reason = "there is no listener of this transport and address family to leave by";
+            section.wrong(offset, "next_hop", Fault::Conflict { reason, remedy: "add a [[listener]]" });
+        } else {
+            hops.push(hop);
+        }
+    }
+    hops
+}
+
+fn next_hop(text: &str) -> Option<NextHop> {
+    let (transport, address) = text.split_once(':')?;
+    let transport = Transport::from_token(transport.as_bytes())?;
+    let with_port = || address.parse::<SocketAddr>().ok().filter(|remote| remote.port() != 0);
+    let host = || address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
+    let remote = with_port().or_else(|| Some(SocketAddr::new(host()?, transport.default_port())))?;
+    Some(NextHop { transport, remote })
+}
+
+fn read_route(section: &Section<'_, '_>, trunks: &Names) -> Option<Route> {
+    let from = refer(section, "from", "trunk", trunks).map(|at| TrunkId(at.value as u16));
+    let expected = "leading digits of the called number, without +";
+    let prefix = section.read("prefix", expected, |text| {
+        (!text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.to_owned())
+    });
+    section.required("to", "the name of a [[trunk]]")?;
+    let to = refer(section, "to", "trunk", trunks)?;
+    Some(Route { from, prefix: prefix.map(|at| at.value), to: TrunkId(to.value as u16) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_are_names_or_addresses() {
+        assert_eq!(host_and_port("Edge.Example.com"), Some(("edge.example.com".into(), None)));
+        assert_eq!(host_and_port("edge:5070"), Some(("edge".into(), Some(5070))));
+        assert_eq!(host_and_port("192.0.2.1"), Some(("192.0.2.1".into(), None)));
+        assert_eq!(host_and_port("192.0.2.1:5070"), Some(("192.0.2.1".into(), Some(5070))));
+        assert_eq!(host_and_port("2001:db8::1"), Some(("[2001:db8::1]".into(), None)));
+        assert_eq!(host_and_port("[2001:db8::1]"), Some(("[2001:db8::1]".into(), None)));
+        assert_eq!(host_and_port("[2001:db8::1]:5070"), Some(("[2001:db8::1]".into(), Some(5070))));
+        for bad in ["", "a b", "a..b", "-a", "a:0", "a:x", "1.2.3", "a\r\nVia"] {
+            assert_eq!(host_and_port(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn next_hops_are_addresses_with_a_transport() {
+        let hop = |text| next_hop(text).map(|hop| (hop.transport, hop.remote.to_string()));
+        assert_eq!(hop("udp:192.0.2.1:5070"), Some((Transport::Udp, "192.0.2.1:5070".into())));
+        assert_eq!(hop("TCP:[2001:db8::1]:5070"), Some((Transport::Tcp, "[2001:db8::1]:5070".into())));
+        assert_eq!(hop("udp:192.0.2.1"), Some((Transport::Udp, "192.0.2.1:5060".into())));
+        assert_eq!(hop("tls:192.0.2.1"), Some((Transport::Tls, "192.0.2.1:5061".into())));
+        for bad in
+            ["192.0.2.1:5060", "udp:", "udp:host:5060", "sctp:192.0.2.1", "udp:192.0.2.1:0", "udp:192.0.2.1:99999"]
+        {
+            assert_eq!(hop(bad), None, "{bad}");
+        }
+    }
+}

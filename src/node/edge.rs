@@ -1,0 +1,170 @@
+//! Start and stop: binds every socket, starts the workers and the side door, gives a handle.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tokio::sync::{mpsc, watch};
+
+use super::events::Observer;
+use super::fetch::{FetchStartError, FetchThread};
+use super::lane;
+use super::machine::Owners;
+use super::packet_loop::Summary;
+use super::random;
+use super::worker::{Bound, Worker};
+use crate::config::{Config, Node};
+use crate::proxy::Snapshot;
+use crate::sip::hop::{ListenerId, Transport};
+use crate::stir::replay::ReplayTable;
+use crate::transport::{tcp, udp};
+
+/// Why an edge did not start.
+#[derive(Debug)]
+pub enum StartError {
+    /// A listener's address could not be bound.
+    Bind {
+        /// The listener's name.
+        listener: String,
+        /// Its address.
+        address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// A listener with a transport that is not there yet.
+    Unsupported {
+        /// The listener's name.
+        listener: String,
+    },
+    /// The side door did not open.
+    Fetch(FetchStartError),
+    /// A worker thread did not start.
+    Thread(io::Error),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
+            Self::Unsupported { listener } => write!(f, "listener \"{listener}\": TLS is not supported yet"),
+            Self::Fetch(error) => error.fmt(f),
+            Self::Thread(error) => write!(f, "worker thread: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
+
+/// A running edge. Dropping it stops it.
+pub struct Edge {
+    addresses: Vec<(String, Transport, SocketAddr)>,
+    stop: watch::Sender<bool>,
+    workers: Vec<JoinHandle<io::Result<Summary>>>,
+    // Ends after the workers.
+    _fetch: FetchThread,
+}
+
+impl Edge {
+    /// Binds, starts, and returns once all sockets are bound. Ports of listeners may be 0: the bound ones take their place, in
+    /// [`Edge::addresses`] as in Via and Record-Route.
+    pub fn start(mut config: Config, observer: &Observer) -> Result<Self, StartError> {
+        let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let workers = if config.node.workers == 0 { cores() } else { config.node.workers };
+        let bound = bind_all(&mut config, workers)?;
+        let listeners = config.proxy.listeners.iter();
+        let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
+        let Node { udp, tcp, lane_capacity, .. } = config.node;
+        let fetch_queue = config.fetch.queue.max(1);
+        let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
+        let (stop, stopped) = watch::channel(false);
+        let mut edge = Self { addresses, stop, workers: Vec::new(), _fetch: fetch };
+
+        let owners = Owners { key: random(), workers };
+        let replay = ReplayTable::new(config.replay, random());
+        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        let queues = || lane::between(workers, lane_capacity).into_iter();
+        let lanes = queues().zip(queues());
+        for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
+            let worker = Worker {
+                number,
+                owners,
+                snapshot: Arc::clone(&snapshot),
+                udp: udp.clone(),
+                tcp: tcp.clone(),
+                bound,
+                message_outs: messages.0,
+                message_ins: messages.1,
+                transmit_outs: transmits.0,
+                transmit_ins: transmits.1,
+                fetcher: edge._fetch.fetcher(),
+                answers: mpsc::channel(fetch_queue),
+                observer: observer.clone(),
+                stop: stopped.clone(),
+            };
+            let thread = std::thread::Builder::new().name(format!("worker-{number}"));
+            edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
+        }
+        Ok(edge)
+    }
+
+    /// Name, transport and bound address of each listener, in the order of the configuration.
+    pub fn addresses(&self) -> &[(String, Transport, SocketAddr)] {
+        &self.addresses
+    }
+
+    /// Stops the workers, waits for their end and says what they have seen.
+    pub fn stop(mut self) -> Summary {
+        self.end()
+    }
+
+    fn end(&mut self) -> Summary {
+        self.stop.send_replace(true);
+        let mut total = Summary::default();
+        for (number, worker) in self.workers.drain(..).enumerate() {
+            match worker.join() {
+                Ok(Ok(summary)) => total.add(&summary),
+                Ok(Err(error)) => tracing::error!(worker = number, %error, "worker ended"),
+                Err(_) => tracing::error!(worker = number, "worker ended by a panic outside its loop"),
+            }
+        }
+        total
+    }
+}
+
+impl Drop for Edge {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Binds each listener once per worker. The first worker's socket decides port 0; the snapshot learns the bound address.
+fn bind_all(config: &mut Config, workers: usize) -> Result<Vec<Bound>, StartError> {
+    let mut all: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), tcp: Vec::new() }).collect();
+    for (listener, id) in config.proxy.listeners.iter_mut().zip(0..) {
+        let port_is_advertised = listener.advertise_port == listener.bind.port();
+        for bound in &mut all {
+            let failed = |error| StartError::Bind { listener: listener.name.clone(), address: listener.bind, error };
+            listener.bind = match listener.transport {
+                Transport::Udp => {
+                    let socket = udp::bind(listener.bind, &config.node.udp).map_err(failed)?;
+                    let address = socket.local_addr().map_err(failed)?;
+                    bound.udp.push((ListenerId(id), socket));
+                    address
+                }
+                Transport::Tcp => {
+                    let socket = tcp::bind(listener.bind).map_err(failed)?;
+                    let address = socket.local_addr().map_err(failed)?;
+                    bound.tcp.push((ListenerId(id), socket));
+                    address
+                }
+                Transport::Tls => return Err(StartError::Unsupported { listener: listener.name.clone() }),
+            };
+        }
+        if port_is_advertised {
+            listener.advertise_port = listener.bind.port();
+        }
+    }
+    Ok(all)
+}

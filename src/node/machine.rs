@@ -1,0 +1,147 @@
+//! The way of one message through a worker: parse, find the owner of the call, hand to the proxy. What comes out waits in an
+//! [`Output`] for the packet loop.
+
+use std::hash::Hasher;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::Arc;
+
+use siphasher::sip::SipHasher13;
+
+use super::clock;
+use super::lane::Outs;
+use crate::proxy::{Now, Output, Proxy, Snapshot};
+use crate::sip::hop::Hop;
+use crate::sip::{Framing, Index, Limits, Unusable, parse};
+
+/// What a worker has seen besides what its sockets and its proxy count.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages handed to the worker that owns the call.
+    pub handed_over: u64,
+    /// Messages dropped because the lane to their owner was full (UDP).
+    pub lane_full: u64,
+    /// Times a connection was not read for a while because the lane to an owner was full (TCP).
+    pub lane_waits: u64,
+    /// Keepalives swallowed.
+    pub keepalives: u64,
+    /// Messages that nobody could answer: not SIP, or without a readable Via.
+    pub unusable: u64,
+    /// Needs that the fetch queue had no room for.
+    pub fetch_full: u64,
+    /// Messages for a listener or transport that there is not.
+    pub no_way: u64,
+}
+
+impl Counters {
+    /// Adds the counts of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.handed_over += other.handed_over;
+        self.lane_full += other.lane_full;
+        self.lane_waits += other.lane_waits;
+        self.keepalives += other.keepalives;
+        self.unusable += other.unusable;
+        self.fetch_full += other.fetch_full;
+        self.no_way += other.no_way;
+    }
+}
+
+/// The time, read once per batch.
+pub(super) fn now() -> Now {
+    Now { instant: clock::instant(), unix: clock::unix() }
+}
+
+/// Which worker owns a call: the same for all its messages, unknown to those outside.
+#[derive(Clone, Copy)]
+pub(super) struct Owners {
+    /// Key of the hash; one per process.
+    pub key: [u8; 16],
+    /// Workers there are.
+    pub workers: usize,
+}
+
+impl Owners {
+    fn of(&self, call_id: &[u8]) -> usize {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(call_id);
+        // Any spread will do; the upper half is as good as the rest.
+        (hasher.finish() >> 32) as usize % self.workers
+    }
+}
+
+/// What became of a received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Taken {
+    /// Handled here or handed over.
+    Done,
+    /// Nothing one could work with; counted.
+    Unusable,
+    /// It belongs to this worker, whose lane is full.
+    LaneFull(usize),
+}
+
+/// The proxy of one worker and what stands before it.
+pub(super) struct Machine {
+    worker: usize,
+    owners: Owners,
+    limits: Limits,
+    index: Index,
+    pub proxy: Proxy,
+    pub output: Output,
+    /// Lanes to the owners of calls.
+    pub lanes: Outs,
+    pub counters: Counters,
+}
+
+impl Machine {
+    pub fn new(worker: usize, owners: Owners, snapshot: Arc<Snapshot>, seed: [u8; 32], lanes: Outs) -> Self {
+        Self {
+            worker,
+            owners,
+            limits: snapshot.config.parser.clone(),
+            index: Index::new(),
+            proxy: Proxy::new(snapshot, seed, now()),
+            output: Output::default(),
+            lanes,
+            counters: Counters::default(),
+        }
+    }
+
+    /// Takes a message. `is_here`: it is for this worker, handed over by another or without a call that has an owner.
+    pub fn receive(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
+        // A panic goes on to the worker, which ends by it; here the message that caused it is still known.
+        catch_unwind(AssertUnwindSafe(|| self.take(now, source, bytes, framing, is_here))).unwrap_or_else(|panic| {
+            let message = bytes.escape_ascii();
+            tracing::error!(worker = self.worker, source = %source.remote, %message, "a message made the worker panic");
+            resume_unwind(panic)
+        })
+    }
+
+    fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
+        let message = match parse(bytes, &mut self.index, framing, &self.limits) {
+            Ok(message) => message,
+            Err(Unusable::Keepalive) => {
+                self.counters.keepalives += 1;
+                return Taken::Done;
+            }
+            Err(_) => {
+                self.counters.unusable += 1;
+                return Taken::Unusable;
+            }
+        };
+        if !is_here
+            && self.owners.workers > 1
+            && let Some(call_id) = message.call_id()
+        {
+            let owner = self.owners.of(call_id);
+            if let Some(lane) = self.lanes.to(owner) {
+                if !lane.push(source, 0, bytes) {
+                    return Taken::LaneFull(owner);
+                }
+                self.counters.handed_over += 1;
+                return Taken::Done;
+            }
+        }
+        self.proxy.handle_message(now, source, message, &mut self.output);
+        Taken::Done
+    }
+}

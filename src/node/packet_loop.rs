@@ -1,0 +1,392 @@
+//! What one worker does with a batch: receive, let the [`Machine`] handle it, send what comes out. No task, lock or channel lies on
+//! this way as long as the call belongs to this worker.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+
+use super::events::Observer;
+use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
+use super::lane::{Outs, Parcel};
+use super::machine::{Counters, Machine, Owners, Taken, now};
+use crate::proxy::{Answer, NeedId, NeedKind, Now, Snapshot};
+use crate::sip::Framing;
+use crate::sip::hop::{ConnectionId, Hop, ListenerId, Transport};
+use crate::stir::verification::{FetchFailure, FetchedChain};
+use crate::transport::tcp::{self, CloseReason, Incoming, Refused};
+use crate::transport::udp;
+
+/// How often idle and slow connections are looked for.
+const SWEEP: Duration = Duration::from_secs(1);
+/// Octets read from a connection at once.
+const READ: usize = 64 * 1024;
+
+/// What ends or halts the task of a connection.
+pub(super) enum Halt {
+    /// The connection is no more.
+    Closed,
+    /// Nothing is to be read until this lane has room.
+    LaneFull(mpsc::Sender<Parcel>),
+}
+
+/// A connection to be opened.
+pub(super) struct Opening {
+    pub id: ConnectionId,
+    pub local: SocketAddr,
+    pub remote: SocketAddr,
+}
+
+/// What a packet loop is made of, besides its sockets.
+pub(super) struct Parts {
+    pub worker: usize,
+    /// How often the worker was started before.
+    pub restarts: u32,
+    pub owners: Owners,
+    pub seed: [u8; 32],
+    pub snapshot: Arc<Snapshot>,
+    pub tcp: tcp::Config,
+    /// Lanes for messages to the owners of their calls.
+    pub messages: Outs,
+    /// Lanes for what leaves by connections of other workers.
+    pub transmits: Outs,
+    pub fetcher: Fetcher,
+    pub answers: mpsc::Sender<Answered>,
+    pub observer: Observer,
+}
+
+/// What a worker has seen.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Calls that had not ended.
+    pub live: usize,
+    /// The proxy's counters.
+    pub proxy: crate::proxy::Stats,
+    /// The worker's own counters.
+    pub worker: Counters,
+    /// Of all UDP sockets.
+    pub udp: udp::Stats,
+    /// Of all TCP connections.
+    pub tcp: tcp::Stats,
+    /// Times a worker was started again after a panic.
+    pub restarts: u32,
+}
+
+impl Summary {
+    /// Adds the counts of another worker.
+    pub fn add(&mut self, other: &Self) {
+        self.live += other.live;
+        self.proxy.add(&other.proxy);
+        self.worker.add(&other.worker);
+        self.udp.add(&other.udp);
+        self.tcp.add(&other.tcp);
+        self.restarts += other.restarts;
+    }
+}
+
+/// Where a listener is bound, and its place among the UDP sockets if it is one.
+struct Local {
+    address: SocketAddr,
+    socket: Option<usize>,
+}
+
+/// The state of one worker.
+pub(super) struct PacketLoop {
+    worker: usize,
+    machine: Machine,
+    sockets: Vec<udp::Socket>,
+    /// Items of the outbox per socket; kept for its memory.
+    queued: Vec<Vec<usize>>,
+    locals: Vec<Local>,
+    batch: udp::Batch,
+    tcp: tcp::Table,
+    scratch: Vec<u8>,
+    opening: Vec<Opening>,
+    transmits: Outs,
+    /// Tags of what could not be sent.
+    failed: Vec<u64>,
+    fetcher: Fetcher,
+    answers: mpsc::Sender<Answered>,
+    observer: Observer,
+    next_sweep: Instant,
+}
+
+impl PacketLoop {
+    /// A loop over these sockets, which are in the order of their listeners.
+    pub fn new(parts: Parts, sockets: Vec<udp::Socket>) -> Self {
+        let place = |id| sockets.iter().position(|socket| socket.listener() == ListenerId(id));
+        let listeners = parts.snapshot.config.listeners.iter().zip(0..);
+        let locals = listeners.map(|(listener, id)| Local { address: listener.bind, socket: place(id) }).collect();
+        let limits = parts.snapshot.config.parser.clone();
+        Self {
+            worker: parts.worker,
+            queued: vec![Vec::new(); sockets.len()],
+            sockets,
+            locals,
+            batch: udp::Batch::new(),
+            // Serial numbers of an earlier life are not met again: it would have had to open 2^24 connections.
+            tcp: tcp::Table::new(parts.tcp, limits, parts.worker as u16, parts.restarts << 24),
+            scratch: vec![0; READ],
+            opening: Vec::new(),
+            machine: Machine::new(parts.worker, parts.owners, parts.snapshot, parts.seed, parts.messages),
+            transmits: parts.transmits,
+            failed: Vec::new(),
+            fetcher: parts.fetcher,
+            answers: parts.answers,
+            observer: parts.observer,
+            next_sweep: now().instant,
+        }
+    }
+
+    /// When [`PacketLoop::on_timeout`] is to be called.
+    pub fn deadline(&self) -> Option<Instant> {
+        let sweep = (!self.tcp.is_empty()).then_some(self.next_sweep);
+        [self.machine.proxy.poll_timeout(), sweep].into_iter().flatten().min()
+    }
+
+    /// For an [`Opening`].
+    pub fn connect_timeout(&self) -> Duration {
+        self.tcp.config().connect_timeout
+    }
+
+    /// Connections that are to be opened; each ends in [`PacketLoop::on_connected`].
+    pub fn take_opening(&mut self) -> Vec<Opening> {
+        std::mem::take(&mut self.opening)
+    }
+
+    /// Receives from a socket for as long as there is something.
+    pub fn poll_socket(&mut self, cx: &mut Context<'_>, socket: usize) -> Poll<()> {
+        loop {
+            let Some(from) = self.sockets.get_mut(socket) else { return Poll::Ready(()) };
+            let received = ready!(from.poll(cx, &mut self.batch, &mut self.failed));
+            let local = from.listener();
+            let now = now();
+            if received.is_ok() {
+                self.on_datagrams(now, local);
+            }
+            self.settle(now);
+        }
+    }
+
+    fn on_datagrams(&mut self, now: Now, local: ListenerId) {
+        let Self { batch, machine, .. } = self;
+        for (remote, bytes) in batch.iter() {
+            let source = Hop { transport: Transport::Udp, local, remote, connection: None };
+            if let Taken::LaneFull(_) = machine.receive(now, source, bytes, Framing::Datagram, false) {
+                machine.counters.lane_full += 1;
+            }
+        }
+    }
+
+    /// Takes in an accepted connection, for [`PacketLoop::poll_connection`].
+    pub fn on_accepted(
+        &mut self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        local: ListenerId,
+    ) -> Result<ConnectionId, Refused> {
+        self.tcp.accept(stream, local, remote, now().instant)
+    }
+
+    /// The end of an [`Opening`].
+    pub fn on_connected(&mut self, id: ConnectionId, result: std::io::Result<TcpStream>) {
+        let now = now();
+        self.tcp.connected(id, result, now.instant, &mut self.failed);
+        self.settle(now);
+    }
+
+    /// Reads from a connection and writes to it for as long as there is something to do.
+    pub fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<Halt> {
+        loop {
+            let now = now();
+            let halt = self.handle_framed(now, id);
+            self.settle(now);
+            if let Some(halt) = halt {
+                return Poll::Ready(halt);
+            }
+            match self.tcp.poll_read(cx, id, &mut self.scratch, now.instant, &mut self.failed) {
+                Poll::Ready(true) => {}
+                Poll::Ready(false) => {
+                    self.settle(now);
+                    return Poll::Ready(Halt::Closed);
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    }
+
+    fn handle_framed(&mut self, now: Now, id: ConnectionId) -> Option<Halt> {
+        let Self { tcp, machine, failed, .. } = self;
+        loop {
+            let (range, is_broken) = match tcp.next(id, failed) {
+                Incoming::Message(range) => (range, false),
+                Incoming::Broken(range) => (range, true),
+                Incoming::Nothing => return None,
+                Incoming::Closed => return Some(Halt::Closed),
+            };
+            let source = tcp.hop(id)?;
+            // What is broken has no call: it is answered here, whatever its Call-ID says.
+            match machine.receive(now, source, tcp.bytes(id, range.clone()), Framing::Stream, is_broken) {
+                Taken::Done if is_broken => tcp.close_when_written(id, CloseReason::Broken, now.instant),
+                Taken::Done => {}
+                Taken::Unusable => tcp.close_when_written(id, CloseReason::NotSip, now.instant),
+                Taken::LaneFull(owner) => {
+                    tcp.hold(id, range);
+                    machine.counters.lane_waits += 1;
+                    return machine.lanes.to(owner).map(|lane| Halt::LaneFull(lane.sender()));
+                }
+            }
+        }
+    }
+
+    /// Messages of calls that this worker owns, received by another.
+    pub fn on_messages(&mut self, parcel: &Parcel) {
+        let now = now();
+        for (source, _, bytes) in parcel.iter() {
+            let framing = if source.transport.is_reliable() { Framing::Stream } else { Framing::Datagram };
+            self.machine.receive(now, source, bytes, framing, true);
+        }
+        self.settle(now);
+    }
+
+    /// Messages that leave by connections of this worker.
+    pub fn on_transmits(&mut self, parcel: &Parcel) {
+        let now = now();
+        // A tag belongs to the other worker; what fails here shows there by its timers.
+        let mut unheard = Vec::new();
+        for (hop, _, bytes) in parcel.iter() {
+            if let Some(id) = hop.connection {
+                self.tcp.send(id, 0, bytes, &mut unheard);
+            }
+        }
+        self.settle(now);
+    }
+
+    /// The answer to a need of this worker's.
+    pub fn on_answer(&mut self, answered: Answered) {
+        let now = now();
+        self.answer(now, NeedId(answered.id), answered.result);
+        self.settle(now);
+    }
+
+    /// Runs what is due.
+    pub fn on_timeout(&mut self) {
+        let now = now();
+        self.machine.proxy.handle_timeout(now, &mut self.machine.output);
+        if self.next_sweep <= now.instant {
+            self.next_sweep = now.instant + SWEEP;
+            self.tcp.sweep(now.instant, &mut self.failed);
+        }
+        self.settle(now);
+    }
+
+    /// What the worker has seen.
+    pub fn summary(&self) -> Summary {
+        let mut udp = udp::Stats::default();
+        self.sockets.iter().for_each(|socket| udp.add(socket.stats()));
+        let Machine { proxy, counters, .. } = &self.machine;
+        Summary {
+            live: proxy.live(),
+            proxy: *proxy.stats(),
+            worker: *counters,
+            udp,
+            tcp: *self.tcp.stats(),
+            restarts: 0,
+        }
+    }
+
+    /// Sends, asks and tells what the proxy has put out, until nothing is left. Each failure to send uses up an attempt of its
+    /// transaction, so this ends.
+    fn settle(&mut self, now: Now) {
+        loop {
+            self.send(now);
+            self.tcp.flush_all(now.instant, &mut self.failed);
+            self.ask(now);
+            self.machine.output.events.drain(..).for_each(|event| self.observer.tell(event));
+            if self.failed.is_empty() && self.machine.output.outbox.is_empty() {
+                break;
+            }
+            let mut failed = std::mem::take(&mut self.failed);
+            for tag in failed.drain(..) {
+                self.machine.proxy.handle_transport_failure(now, tag, &mut self.machine.output);
+            }
+            self.failed = failed;
+        }
+        self.machine.lanes.flush();
+        self.transmits.flush();
+    }
+
+    /// Empties the outbox.
+    fn send(&mut self, now: Now) {
+        let outbox = std::mem::take(&mut self.machine.output.outbox);
+        for (item, transmit) in outbox.items().iter().enumerate() {
+            let hop = transmit.hop;
+            let local = self.locals.get(usize::from(hop.local.0));
+            match (hop.transport, local.and_then(|local| local.socket)) {
+                (Transport::Udp, Some(socket)) => {
+                    self.queued.get_mut(socket).into_iter().for_each(|queue| queue.push(item))
+                }
+                (Transport::Tcp, _) => self.send_tcp(now, hop, transmit.tag, outbox.bytes_of(transmit)),
+                (Transport::Udp | Transport::Tls, _) => self.no_way(transmit.tag),
+            }
+        }
+        for (socket, queue) in self.sockets.iter_mut().zip(&mut self.queued) {
+            if !queue.is_empty() {
+                socket.send(&outbox, queue, &mut self.failed);
+                queue.clear();
+            }
+        }
+        self.machine.output.outbox = outbox;
+        self.machine.output.outbox.clear();
+    }
+
+    fn send_tcp(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
+        let id = match hop.connection {
+            Some(id) if tcp::Table::worker_of(id) != self.worker => {
+                let lane = self.transmits.to(tcp::Table::worker_of(id));
+                if !lane.is_some_and(|lane| lane.push(hop, 0, bytes)) {
+                    self.failed.extend((tag != 0).then_some(tag));
+                }
+                return;
+            }
+            Some(id) => id,
+            None => match self.tcp.find(hop.local, hop.remote).or_else(|| self.open(now, hop)) {
+                Some(id) => id,
+                None => return self.no_way(tag),
+            },
+        };
+        self.tcp.send(id, tag, bytes, &mut self.failed);
+    }
+
+    fn open(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
+        let local = self.locals.get(usize::from(hop.local.0))?.address;
+        let id = self.tcp.open(hop.local, hop.remote, now.instant).ok()?;
+        self.opening.push(Opening { id, local, remote: hop.remote });
+        Some(id)
+    }
+
+    fn no_way(&mut self, tag: u64) {
+        self.machine.counters.no_way += 1;
+        self.failed.extend((tag != 0).then_some(tag));
+    }
+
+    /// Passes needs on to the side door.
+    fn ask(&mut self, now: Now) {
+        for need in std::mem::take(&mut self.machine.output.needs) {
+            let NeedKind::Certificate { x5u } = need.kind;
+            let question = Question { id: need.id.0, x5u, answer_to: self.answers.clone() };
+            if self.fetcher.ask(question).is_err() {
+                self.machine.counters.fetch_full += 1;
+                self.answer(now, need.id, Err(FetchError::Busy));
+            }
+        }
+    }
+
+    fn answer(&mut self, now: Now, need: NeedId, result: Result<Chain, FetchError>) {
+        let answer = Answer::Certificate(result.map(FetchedChain::from).map_err(FetchFailure::from));
+        self.machine.proxy.handle_answer(now, need, answer, &mut self.machine.output);
+    }
+}

@@ -1,0 +1,290 @@
+//! A worker: one OS thread with one single-threaded runtime. Tasks wait for readiness and call into the [`PacketLoop`]; between two
+//! waits nothing else runs, so its state needs no lock.
+//!
+//! A panic in the loop ends this life of the worker: it is logged, its calls and connections are lost, and the thread begins anew
+//! with the same sockets and lanes. The other workers do not notice.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::io;
+use std::net::{TcpListener, UdpSocket};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{LocalSet, spawn_local};
+use tokio::time::sleep_until;
+
+use super::events::Observer;
+use super::fetch::{Answered, Fetcher};
+use super::lane::{Ins, Outs};
+use super::machine::Owners;
+use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
+use super::{clock, random};
+use crate::proxy::Snapshot;
+use crate::sip::hop::{ConnectionId, ListenerId};
+use crate::transport::{tcp, udp};
+
+/// Wait after a failure to accept (out of file descriptors, most likely).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Longest time between two looks at the clock.
+const FAR: Duration = Duration::from_secs(3600);
+
+/// Bound sockets of one worker, by listener.
+pub(super) struct Bound {
+    pub udp: Vec<(ListenerId, UdpSocket)>,
+    pub tcp: Vec<(ListenerId, TcpListener)>,
+}
+
+/// What a worker is made of; outlives its panics.
+pub(super) struct Worker {
+    pub number: usize,
+    pub owners: Owners,
+    pub snapshot: Arc<Snapshot>,
+    pub udp: udp::Config,
+    pub tcp: tcp::Config,
+    pub bound: Bound,
+    pub message_outs: Outs,
+    pub message_ins: Ins,
+    pub transmit_outs: Outs,
+    pub transmit_ins: Ins,
+    pub fetcher: Fetcher,
+    pub answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    pub observer: Observer,
+    pub stop: watch::Receiver<bool>,
+}
+
+/// How a life of a worker ended.
+enum End {
+    Stopped(Summary),
+    Panicked(Summary),
+}
+
+impl Worker {
+    /// Runs until stopped. `Err` only if the worker can not begin at all.
+    pub fn run(mut self) -> io::Result<Summary> {
+        let mut total = Summary::default();
+        loop {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let local = LocalSet::new();
+            match local.block_on(&runtime, self.live(total.restarts))? {
+                End::Stopped(summary) => {
+                    total.add(&summary);
+                    return Ok(total);
+                }
+                End::Panicked(summary) => {
+                    total.add(&Summary { live: 0, restarts: 1, ..summary });
+                    tracing::error!(worker = self.number, calls_lost = summary.live, "worker restarted after a panic");
+                }
+            }
+        }
+    }
+
+    /// One life.
+    async fn live(&mut self, restarts: u32) -> io::Result<End> {
+        let sockets = self.bound.udp.iter().map(|(id, socket)| udp::Socket::new(socket.try_clone()?, *id, &self.udp));
+        let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
+        let count = sockets.len();
+        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets));
+        for socket in 0..count {
+            let shared = shared.clone();
+            spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
+        }
+        for (id, listener) in &self.bound.tcp {
+            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id));
+        }
+        Ok(self.serve(&shared).await)
+    }
+
+    fn parts(&self, restarts: u32) -> Parts {
+        Parts {
+            worker: self.number,
+            restarts,
+            owners: self.owners,
+            seed: random::<32>(),
+            snapshot: Arc::clone(&self.snapshot),
+            tcp: self.tcp.clone(),
+            messages: self.message_outs.again(),
+            transmits: self.transmit_outs.again(),
+            fetcher: self.fetcher.clone(),
+            answers: self.answers.0.clone(),
+            observer: self.observer.clone(),
+        }
+    }
+
+    /// Lanes, answers, timers, the end.
+    async fn serve(&mut self, shared: &Shared) -> End {
+        let timer = sleep_until((clock::instant() + FAR).into());
+        tokio::pin!(timer);
+        loop {
+            let deadline = shared.arm().unwrap_or_else(|| clock::instant() + FAR);
+            if timer.deadline() != deadline.into() {
+                timer.as_mut().reset(deadline.into());
+            }
+            let (message_ins, transmit_ins) = (&mut self.message_ins, &mut self.transmit_ins);
+            tokio::select! {
+                () = shared.signals.panicked.notified() => return End::Panicked(shared.summary()),
+                stopped = self.stop.wait_for(|stop| *stop) => {
+                    // A stop signal that nobody can give any more is one as well.
+                    drop(stopped);
+                    return End::Stopped(shared.summary());
+                }
+                () = shared.signals.rearm.notified() => {}
+                parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
+                parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
+                Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
+                () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
+            }
+        }
+    }
+}
+
+struct Signals {
+    panicked: Notify,
+    /// The timer of the main task is set too late.
+    rearm: Notify,
+}
+
+/// The packet loop as its tasks see it.
+#[derive(Clone)]
+struct Shared {
+    /// `None` after a panic.
+    packets: Rc<RefCell<Option<PacketLoop>>>,
+    last: Rc<RefCell<Summary>>,
+    signals: Rc<Signals>,
+    armed: Rc<std::cell::Cell<Option<Instant>>>,
+}
+
+impl Shared {
+    fn new(packets: PacketLoop) -> Self {
+        Self {
+            packets: Rc::new(RefCell::new(Some(packets))),
+            last: Rc::default(),
+            signals: Rc::new(Signals { panicked: Notify::new(), rearm: Notify::new() }),
+            armed: Rc::default(),
+        }
+    }
+
+    /// Lets the packet loop work, then sees to what it asks of its tasks. `None` after a panic, now or before.
+    fn with<R>(&self, work: impl FnOnce(&mut PacketLoop) -> R) -> Option<R> {
+        let mut guard = self.packets.borrow_mut();
+        let packets = guard.as_mut()?;
+        // The loop's state may be broken after a panic; it is not used again but for its counters.
+        let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(packets))) else {
+            *self.last.borrow_mut() = packets.summary();
+            *guard = None;
+            self.signals.panicked.notify_one();
+            return None;
+        };
+        let opening = packets.take_opening();
+        if packets.deadline().is_some_and(|deadline| self.armed.get().is_none_or(|armed| deadline < armed)) {
+            self.signals.rearm.notify_one();
+        }
+        drop(guard);
+        opening.into_iter().for_each(|opening| drop(spawn_local(connect(self.clone(), opening))));
+        Some(result)
+    }
+
+    fn enter(&self, work: impl FnOnce(&mut PacketLoop)) {
+        self.with(work);
+    }
+
+    /// For tasks: after a panic they wait for their end, which comes with the runtime's.
+    fn poll<R>(&self, work: impl FnOnce(&mut PacketLoop) -> Poll<R>) -> Poll<R> {
+        self.with(work).unwrap_or(Poll::Pending)
+    }
+
+    /// When the main task is to look at the timers next; remembered as the armed time.
+    fn arm(&self) -> Option<Instant> {
+        let deadline = self.packets.borrow().as_ref().and_then(PacketLoop::deadline);
+        self.armed.set(deadline);
+        deadline
+    }
+
+    fn summary(&self) -> Summary {
+        self.packets.borrow().as_ref().map_or_else(|| *self.last.borrow(), PacketLoop::summary)
+    }
+}
+
+async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId) {
+    loop {
+        match listener.accept().await {
+            Ok((stream, remote)) => {
+                // A refused connection is closed by being dropped; the table has counted it.
+                if let Some(Ok(connection)) = shared.with(|packets| packets.on_accepted(stream, remote, id)) {
+                    spawn_local(drive(shared.clone(), connection));
+                }
+            }
+            Err(error) => {
+                tracing::warn!(%error, "accept");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn connect(shared: Shared, opening: Opening) {
+    let Some(limit) = shared.with(|packets| packets.connect_timeout()) else { return };
+    let result = tcp::connect(opening.local, opening.remote, limit).await;
+    shared.enter(|packets| packets.on_connected(opening.id, result));
+    drive(shared, opening.id).await;
+}
+
+/// Serves one connection until it is no more.
+async fn drive(shared: Shared, id: ConnectionId) {
+    loop {
+        match poll_fn(|cx| shared.poll(|packets| packets.poll_connection(cx, id))).await {
+            Halt::Closed => return,
+            // Not reading is what tells the peer to wait; the permit itself is of no use here.
+            Halt::LaneFull(lane) => drop(lane.reserve().await),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::TrustStore;
+    use crate::node::fetch::{self, FetchThread};
+    use crate::proxy;
+    use crate::stir::replay::ReplayTable;
+
+    fn worker(fetch: &FetchThread, stop: watch::Receiver<bool>) -> Worker {
+        let config = proxy::Config::default();
+        Worker {
+            number: 0,
+            owners: Owners { key: [0; 16], workers: 1 },
+            snapshot: Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() }),
+            udp: udp::Config::default(),
+            tcp: tcp::Config::default(),
+            bound: Bound { udp: Vec::new(), tcp: Vec::new() },
+            message_outs: Outs::default(),
+            message_ins: Ins::default(),
+            transmit_outs: Outs::default(),
+            transmit_ins: Ins::default(),
+            fetcher: fetch.fetcher(),
+            answers: mpsc::channel(1),
+            observer: Observer::default(),
+            stop,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let (stop, stopped) = watch::channel(false);
+        let mut worker = worker(&fetch, stopped);
+        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()));
+        assert!(first.with(|_| panic!("on purpose")).is_none());
+        assert!(first.with(|_| ()).is_none());
+        assert!(matches!(worker.serve(&first).await, End::Panicked(_)));
+
+        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()));
+        assert!(next.with(|_| ()).is_some());
+        stop.send_replace(true);
+        assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
+    }
+}

@@ -1,0 +1,197 @@
+//! What a proxy is told: listeners, trunks, routes, limits. Plain valid values; `crate::config` reads them from TOML.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::sip;
+use crate::sip::Uri;
+use crate::sip::hop::{ListenerId, Transport};
+use crate::stir::TrustStore;
+use crate::stir::authentication::Signer;
+use crate::stir::replay::ReplayTable;
+use crate::stir::verification::{Policy, VerifierConfig};
+use crate::transaction;
+
+/// An index into [`Config::trunks`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TrunkId(pub u16);
+
+/// Everything a worker needs to treat a request; a transaction keeps the snapshot it began with.
+pub struct Snapshot {
+    /// Listeners, trunks, routes, timers.
+    pub config: Config,
+    /// STI anchors and transparency logs.
+    pub trust: TrustStore,
+    /// The node-wide table of tokens seen (RFC 8224 12.1).
+    pub replay: ReplayTable,
+}
+
+/// The proxy's own settings.
+#[derive(Clone)]
+pub struct Config {
+    /// Where messages arrive and leave; [`ListenerId`] is the index.
+    pub listeners: Vec<Listener>,
+    /// The neighbours; [`TrunkId`] is the index.
+    pub trunks: Vec<Trunk>,
+    /// First match wins.
+    pub routes: Vec<Route>,
+    /// Credentials that trunks refer to by index.
+    pub signers: Vec<Arc<Signer>>,
+    /// Transaction timers and table sizes.
+    pub transaction: transaction::Config,
+    /// Sizes of the verification caches of a worker.
+    pub verifier: VerifierConfig,
+    /// Message limits.
+    pub parser: sip::Limits,
+    /// No final response this long after the last provisional one ends a branch (RFC 3261 16.6 item 11; above 3 minutes).
+    pub timer_c: Duration,
+    /// Longest wait for an answer from the slow side; after it the call goes on without (policy decides how).
+    pub need_timeout: Duration,
+    /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
+    pub max_parked: usize,
+    /// Requests above this many octets leave over TCP (RFC 3261 18.1.1), when the trunk allows.
+    pub udp_mtu: usize,
+    /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
+    pub observe: bool,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Config {
+            listeners: Vec::new(),
+            trunks: Vec::new(),
+            routes: Vec::new(),
+            signers: Vec::new(),
+            transaction: transaction::Config::default(),
+            verifier: VerifierConfig::default(),
+            parser: sip::Limits::default(),
+            timer_c: Duration::from_secs(185),
+            need_timeout: Duration::from_millis(2000),
+            max_parked: 10_000,
+            udp_mtu: 1300,
+            observe: false,
+        }
+    }
+}
+
+/// A socket address we answer on, and the name under which others know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listener {
+    /// The operator's name for it.
+    pub name: String,
+    /// Its transport.
+    pub transport: Transport,
+    /// Where it is bound.
+    pub bind: SocketAddr,
+    /// Host in our Via and Record-Route; lower case, IPv6 in brackets.
+    pub advertise_host: String,
+    /// Port in our Via and Record-Route.
+    pub advertise_port: u16,
+}
+
+/// A neighbour: who it is by source address, and where it is reached.
+#[derive(Clone)]
+pub struct Trunk {
+    /// The operator's name for it.
+    pub name: String,
+    /// Source addresses that are this trunk.
+    pub peers: Vec<IpNet>,
+    /// Where requests for it go, in order of preference; the next one is tried when one fails.
+    pub next_hops: Vec<NextHop>,
+    /// The listener that requests leave by; by default the first one of the next hop's transport.
+    pub listener: ListenerId,
+    /// Its P-Asserted-Identity and pre-loaded Route are believed.
+    pub trusted: bool,
+    /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
+    pub sign: Option<usize>,
+    /// INVITEs *from* this trunk are verified by it.
+    pub verify: Option<Policy>,
+    /// What becomes of a request too large for one datagram.
+    pub udp_oversize: UdpOversize,
+}
+
+/// One address of a trunk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextHop {
+    /// Transport to use.
+    pub transport: Transport,
+    /// Address and port.
+    pub remote: SocketAddr,
+}
+
+/// A request above [`Config::udp_mtu`] towards a UDP next hop (RFC 3261 18.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UdpOversize {
+    /// Send it over TCP to the same address; over UDP after all when TCP is refused.
+    #[default]
+    Tcp,
+    /// Send it over UDP and let IP fragment it.
+    Udp,
+    /// Answer 513.
+    Reject,
+}
+
+/// Requests of one trunk (or all) whose called number begins with a prefix (or any) go to another trunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The trunk a request came from; `None` is any.
+    pub from: Option<TrunkId>,
+    /// Leading digits of the called number, without `+`; `None` is any Request-URI.
+    pub prefix: Option<String>,
+    /// Where it goes.
+    pub to: TrunkId,
+}
+
+impl Config {
+    /// The trunk that `source` belongs to: whose next hop it is to the port, else whose peers it is among (the narrowest network
+    /// wins), else whose next hop has its address.
+    pub fn trunk_of(&self, source: SocketAddr) -> Option<TrunkId> {
+        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote == source));
+        let peer = || {
+            let widths = self.trunks.iter().enumerate().filter_map(|(i, t)| {
+                let width =
+                    t.peers.iter().filter(|net| net.contains(&source.ip())).map(|net| net.prefix_len()).max()?;
+                Some((width, std::cmp::Reverse(i)))
+            });
+            widths.max().map(|(_, std::cmp::Reverse(i))| i)
+        };
+        let address = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote.ip() == source.ip()));
+        exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
+    }
+
+    /// A trunk by its id. Ids come from this configuration only.
+    pub fn trunk(&self, id: TrunkId) -> Option<&Trunk> {
+        self.trunks.get(usize::from(id.0))
+    }
+
+    /// A listener by its id.
+    pub fn listener(&self, id: ListenerId) -> Option<&Listener> {
+        self.listeners.get(usize::from(id.0))
+    }
+
+    /// The listener that carries this host and port in our Via or Record-Route (RFC 3261 18.1.2, 16.4).
+    /// An absent port is the default of the transport.
+    pub fn own_listener(&self, host: &[u8], port: Option<u16>) -> Option<ListenerId> {
+        self.listeners.iter().position(|l| l.is_known_as(host, port)).map(|i| ListenerId(i as u16))
+    }
+
+    /// The same for a URI: of several listeners at one address the one of this transport (UDP where none is named).
+    pub fn own_listener_of(&self, uri: &Uri<'_>) -> Option<ListenerId> {
+        let named = uri.param("transport").flatten().and_then(Transport::from_token);
+        let fits =
+            |l: &Listener| l.transport == named.unwrap_or(Transport::Udp) && l.is_known_as(uri.host_bytes, uri.port);
+        let exact = self.listeners.iter().position(fits).map(|i| ListenerId(i as u16));
+        exact.or_else(|| self.own_listener(uri.host_bytes, uri.port))
+    }
+}
+
+impl Listener {
+    fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
+        self.advertise_port == port.unwrap_or(self.transport.default_port())
+            && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
+    }
+}

@@ -1,0 +1,100 @@
+//! What a proxy tells the program around it: plain data, to be logged and counted by `node`.
+
+use std::net::SocketAddr;
+
+use super::TrunkId;
+use crate::stir::verification::Verdict;
+
+/// Something an operator may want to read. Made for what goes wrong, and for every verified call when
+/// [`super::Config::observe`] is set.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A request that was answered by us with an error, or not at all.
+    Refused {
+        /// Call-ID as received, empty when there was none.
+        call_id: Box<[u8]>,
+        /// Where it came from.
+        source: SocketAddr,
+        /// SIP status that was sent; `None` when the message was dropped.
+        status: Option<u16>,
+        /// Reason phrase, or why it was dropped.
+        reason: &'static str,
+    },
+    /// The verdict on the Identity header fields of one INVITE.
+    Verified {
+        /// Call-ID as received.
+        call_id: Box<[u8]>,
+        /// Trunk that it came from.
+        trunk: TrunkId,
+        /// Checks and their results.
+        verdict: Box<Verdict>,
+    },
+    /// An INVITE left unsigned although its trunk wants a signature.
+    Unsigned {
+        /// Call-ID as received.
+        call_id: Box<[u8]>,
+        /// Trunk that it goes to.
+        trunk: TrunkId,
+        /// Why.
+        error: crate::stir::authentication::SignError,
+    },
+    /// No ACK came for a final response other than 2xx (RFC 3261 17.2.1, Timer H).
+    Unacknowledged,
+}
+
+macro_rules! stats {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counters of one worker since its start.
+        #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+        pub struct Stats {
+            $($(#[$doc])* pub $name: u64,)*
+        }
+
+        impl Stats {
+            /// Name and value of each counter.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name),)*].into_iter()
+            }
+
+            /// Adds the counters of another worker.
+            pub fn add(&mut self, other: &Stats) {
+                $(self.$name += other.$name;)*
+            }
+        }
+    };
+}
+
+stats! {
+    /// Requests that began a transaction.
+    requests,
+    /// Requests forwarded, ACK included, attempts at a further next hop included.
+    forwarded,
+    /// Responses forwarded upstream.
+    responses,
+    /// Requests answered by us with 4xx to 6xx.
+    refused,
+    /// Requests dropped without an answer.
+    dropped_requests,
+    /// Responses dropped: malformed, not ours, or without a transaction (RFC 6026 7.3).
+    dropped_responses,
+    /// INVITEs whose Identity was verified with a good result.
+    verified,
+    /// INVITEs with a failed Identity check, rejected or not.
+    verification_failed,
+    /// INVITEs without an Identity that a policy asked for.
+    identity_missing,
+    /// INVITEs signed.
+    signed,
+    /// INVITEs that left unsigned although their trunk wants a signature.
+    unsigned,
+    /// INVITEs that waited for a certificate.
+    parked,
+    /// INVITEs that did not wait because [`super::Config::max_parked`] calls waited already.
+    parking_full,
+    /// Responses that could not be sent.
+    failed_responses,
+    /// Attempts at a next hop that failed (transport, timeout or 503).
+    failed_attempts,
+    /// Requests answered 503 because a transaction table was full.
+    table_full,
+}

@@ -1,0 +1,153 @@
+//! One forwarded copy (RFC 3261 16.6; sip-proxy F-1 to F-9, RR-1 to RR-4): edits over the received bytes, written once.
+
+use std::net::SocketAddr;
+
+use super::route::preprocess::{Preprocessed, TRUNKS_PARAMETER};
+use super::{Listener, TrunkId};
+use crate::sip::hop::Transport;
+use crate::sip::text::push_decimal;
+use crate::sip::{Message, Method, Name, Patch, Refusal};
+
+/// What distinguishes this copy from the received request.
+pub struct Copy<'a> {
+    /// Where the request came from, for `received` and `rport`.
+    pub source: SocketAddr,
+    /// The listener it came in by.
+    pub entry: &'a Listener,
+    /// The listener it leaves by.
+    pub exit: &'a Listener,
+    /// Transport of this copy; differs from the listener's when an oversize request moves from UDP to TCP.
+    pub transport: Transport,
+    /// Branch of our Via.
+    pub branch: &'a [u8],
+    /// The trunks to note in Record-Route; `None` writes no Record-Route.
+    pub record_route: Option<(TrunkId, Option<TrunkId>)>,
+    /// What the route set said.
+    pub route: &'a Preprocessed,
+    /// Header lines to add.
+    pub lines: &'a [u8],
+}
+
+/// A method that may form a dialog or refresh its route set (RR-1).
+pub fn is_record_routed(method: Method<'_>) -> bool {
+    !matches!(
+        method,
+        Method::Register
+            | Method::Ack
+            | Method::Cancel
+            | Method::Bye
+            | Method::Options
+            | Method::Message
+            | Method::Info
+            | Method::Prack
+            | Method::Publish
+    )
+}
+
+/// Appends the copy to `out`.
+///
+/// # Errors
+/// 400 when a part that has to be rewritten can not be read; validation has seen to that before.
+pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut Vec<u8>) -> Result<(), Refusal> {
+    patch.clear();
+    let moved = copy.route.request_uri.as_ref();
+    request.repair(moved.and_then(|m| request.bytes().get(m.uri.clone())), patch); // RT-1
+    let top = request.headers_start();
+    patch.insert_with(top, |buf| {
+        write_via(copy, buf);
+        if let Some(trunks) = copy.record_route {
+            write_record_route(copy, trunks, buf);
+        }
+    });
+    request.top_via()?.stamp(copy.source, patch);
+    decrement_max_forwards(request, top, patch)?;
+    remove_routes(request, copy.route, patch);
+    patch.insert(request.headers_end(), copy.lines);
+    if request.field(Name::ContentLength).is_none() {
+        patch.insert_with(request.headers_end(), |buf| {
+            buf.extend_from_slice(b"Content-Length: ");
+            push_decimal(buf, request.body().len() as u32);
+            buf.extend_from_slice(b"\r\n"); // F-9
+        });
+    }
+    patch.write(request.bytes(), out);
+    Ok(())
+}
+
+/// Octets before the transport token of our Via line, which stands first in the header block.
+const VIA_START: &[u8] = b"Via: SIP/2.0/";
+
+/// F-8.
+fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
+    buf.extend_from_slice(VIA_START);
+    buf.extend_from_slice(copy.transport.via_token().as_bytes());
+    buf.push(b' ');
+    push_address(buf, copy.exit);
+    buf.extend_from_slice(b";branch=");
+    buf.extend_from_slice(copy.branch);
+    if copy.transport == Transport::Udp {
+        buf.extend_from_slice(b";rport");
+    }
+    buf.extend_from_slice(b"\r\n");
+}
+
+/// RR-2 and RR-4: one value, or two when the sides differ: the upper for the side the request leaves by.
+fn write_record_route(copy: &Copy<'_>, trunks: (TrunkId, Option<TrunkId>), buf: &mut Vec<u8>) {
+    let double = copy.entry != copy.exit;
+    for listener in [copy.exit, copy.entry].into_iter().take(1 + usize::from(double)) {
+        buf.extend_from_slice(b"Record-Route: <sip:");
+        push_address(buf, listener);
+        match listener.transport {
+            Transport::Udp if !double => {}
+            Transport::Udp => buf.extend_from_slice(b";transport=udp"),
+            Transport::Tcp => buf.extend_from_slice(b";transport=tcp"),
+            Transport::Tls => buf.extend_from_slice(b";transport=tls"),
+        }
+        buf.extend_from_slice(b";lr");
+        if let (ingress, Some(egress)) = trunks {
+            buf.push(b';');
+            buf.extend_from_slice(TRUNKS_PARAMETER.as_bytes());
+            buf.push(b'=');
+            push_decimal(buf, ingress.0.into());
+            buf.push(b'.');
+            push_decimal(buf, egress.0.into());
+        }
+        buf.extend_from_slice(b">\r\n");
+    }
+}
+
+/// F-3: one less, or 70 where it is absent or out of range.
+fn decrement_max_forwards(request: Message<'_>, top: usize, patch: &mut Patch) -> Result<(), Refusal> {
+    let left = request.max_forwards()?.map_or(70, |n| u32::from(n.saturating_sub(1)));
+    match request.field(Name::MaxForwards) {
+        Some(field) => patch.replace_with(field.value_range, |buf| push_decimal(buf, left)),
+        None => patch.insert_with(top, |buf| {
+            buf.extend_from_slice(b"Max-Forwards: ");
+            push_decimal(buf, left);
+            buf.extend_from_slice(b"\r\n");
+        }),
+    }
+    Ok(())
+}
+
+fn push_address(buf: &mut Vec<u8>, listener: &Listener) {
+    buf.extend_from_slice(listener.advertise_host.as_bytes());
+    buf.push(b':');
+    push_decimal(buf, listener.advertise_port.into());
+}
+
+/// Removes our own values from the top of Route, and the one that moved into the Request-URI from its end.
+fn remove_routes(request: Message<'_>, route: &Preprocessed, patch: &mut Patch) {
+    let taken = route.pop + usize::from(route.request_uri.is_some());
+    if taken > 0 && route.next.is_none() {
+        // Nothing stays: whole lines go, so that no empty Route is left behind.
+        for field in request.fields_of(Name::Route) {
+            patch.remove(field.line);
+        }
+        return;
+    }
+    request.pop_values(Name::Route, route.pop, patch);
+    if let Some(moved) = &route.request_uri {
+        patch.remove(moved.cut.clone());
+    }
+}

@@ -1,0 +1,47 @@
+//! Loop detection (RFC 3261 16.3 item 4 as replaced by RFC 5393 4.2; sip-proxy L-1 to L-4).
+
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
+use super::Config;
+use crate::sip::{Message, Name, Via};
+use crate::transaction::branch;
+
+/// Octets of an Identity value that enter the hash: its signature. A retry with another token is no loop (RFC 8224 6.2.3).
+const IDENTITY_TAIL: usize = 256;
+
+/// Hash over all that influences routing here, taken from the request as received; it depends neither on the method nor on
+/// anything that changes with each pass (Via, Max-Forwards, Record-Route) (L-2).
+pub fn loop_hash(key: &[u8; 16], request: Message<'_>) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    let mut feed = |part: &[u8]| {
+        hasher.write(part);
+        hasher.write_u8(0);
+    };
+    feed(request.request_uri());
+    feed(request.call_id().unwrap_or_default());
+    feed(request.from_tag().unwrap_or_default());
+    if let Ok(cseq) = request.cseq() {
+        feed(&cseq.number.to_be_bytes());
+    }
+    for field in request.fields() {
+        match field.name {
+            Name::Route | Name::ProxyRequire | Name::ProxyAuthorization => feed(field.value()),
+            Name::Identity => {
+                let value = field.value();
+                feed(value.get(value.len().saturating_sub(IDENTITY_TAIL)..).unwrap_or(value));
+            }
+            _ => {}
+        }
+    }
+    hasher.finish()
+}
+
+/// The request was here before with the same routing input: some Via of ours carries this very hash (L-3).
+pub fn is_loop(config: &Config, request: Message<'_>, hash: u64) -> bool {
+    request.values(Name::Via).filter_map(|value| Via::parse(value.value).ok()).any(|via| {
+        config.own_listener(via.host(), via.port()).is_some()
+            && via.branch().and_then(branch::loop_hash_of).is_some_and(|earlier| earlier == hash)
+    })
+}

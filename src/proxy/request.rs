@@ -1,0 +1,357 @@
+//! Requests: from the packet to the first attempt at a next hop (RFC 3261 16.3 to 16.6), CANCEL and ACK (16.10, 16.11).
+
+use std::hash::Hasher;
+use std::net::SocketAddr;
+
+use siphasher::sip::SipHasher13;
+
+use super::request_context::{Attempt, Branch, BranchState, Plan, RequestContext};
+use super::response_context::ResponseContext;
+use super::route::{preprocess, target};
+use super::validate::{self, Valid};
+use super::{ContextKey, Event, NextHop, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward, loop_check};
+use crate::sip::hop::{Hop, Transport};
+use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
+use crate::transaction::RequestMatch;
+
+/// What an OPTIONS to this element itself learns (RFC 3261 11.2): a proxy passes any method, so none is listed as refused.
+const OPTIONS_LINES: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY, SUBSCRIBE, PUBLISH\r\nAccept: application/sdp\r\nSupported: \r\n";
+
+impl Proxy {
+    pub(super) fn handle_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
+        let is_ack = request.method() == Some(Method::Ack);
+        if let Err(refusal) = request.check_request() {
+            return self.refuse(source, request, refusal, &[], out);
+        }
+        match self.layer.receive_request(now.instant, request, &mut out.outbox) {
+            RequestMatch::New => self.new_request(now, source, request, out),
+            RequestMatch::Absorbed => {}
+            RequestMatch::Cancel { user, .. } => self.cancel(now, source, ContextKey(user), request, out),
+            RequestMatch::UnmatchedCancel => {
+                self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
+            }
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => {
+                debug_assert!(is_ack);
+                self.forward_ack(source, request, out);
+            }
+        }
+    }
+
+    fn new_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
+        let snapshot = self.snapshot.clone();
+        let hash = loop_check::loop_hash(&self.key, request);
+        let valid = match validate::validate(&snapshot.config, request, hash) {
+            Ok(valid) => valid,
+            Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
+        };
+        let Some(ingress) = snapshot.config.trunk_of(source.remote) else {
+            return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
+        };
+        if valid == Valid::OptionsToSelf {
+            return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
+        }
+        let Some(key) = self.open_context(now, source, ingress, hash, request) else {
+            self.stats.table_full += 1;
+            return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
+        };
+        self.stats.requests += 1;
+        if request.method() == Some(Method::Invite) {
+            self.respond_trying_to(now, key, source, request, out);
+            if !self.verify(now, key, request, out) {
+                return; // parked or rejected
+            }
+        }
+        self.route(now, key, request, out);
+    }
+
+    /// Opens the server transaction and the context of a request.
+    fn open_context(
+        &mut self,
+        now: Now,
+        source: Hop,
+        ingress: TrunkId,
+        loop_hash: u64,
+        request: Message<'_>,
+    ) -> Option<ContextKey> {
+        let upstream = upstream_of(source, request.reply_via());
+        let slot = self.contexts.vacant_key() as u64;
+        let key = ContextKey(self.next_serial() << 32 | slot);
+        let server = self.layer.open_server(now.instant, request, upstream, key.0).ok()?;
+        self.contexts.insert((
+            key,
+            RequestContext {
+                server: Some(server),
+                request: request.bytes().to_vec(),
+                source,
+                ingress,
+                is_invite: request.method() == Some(Method::Invite),
+                loop_hash,
+                parked: None,
+                plan: Plan::default(),
+                branches: Vec::with_capacity(1),
+                responses: ResponseContext::default(),
+                final_status: None,
+                cancelled: false,
+                reason_lines: Vec::new(),
+            },
+        ));
+        Some(key)
+    }
+
+    /// Decides where the request goes, signs it if that trunk wants it signed, and makes the first attempt.
+    pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
+        let snapshot = self.snapshot.clone();
+        let Some(ingress) = self.context(key).map(|c| c.ingress) else { return };
+        let planned = preprocess::preprocess(&snapshot.config, request)
+            .and_then(|pre| target::decide(&snapshot.config, request, ingress, &pre).map(|plan| (pre, plan)));
+        let (pre, mut plan) = match planned {
+            Ok(planned) => planned,
+            Err(refusal) => return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out),
+        };
+        self.sign(now, request, &mut plan, out);
+        if let Some(context) = self.context(key) {
+            context.plan = plan;
+        }
+        self.attempt(now, key, request, &pre, out);
+    }
+
+    /// Makes further attempts from the stored request (RR-8: never from the previous attempt's copy).
+    /// Returns whether one is under way.
+    pub(super) fn attempt_again(&mut self, now: Now, key: ContextKey, out: &mut Output) -> bool {
+        if self.context(key).is_none_or(|c| c.plan.attempts.is_empty()) {
+            return false;
+        }
+        self.with_request(key, |proxy, request| {
+            let config = proxy.snapshot.clone();
+            if let Ok(pre) = preprocess::preprocess(&config.config, request) {
+                proxy.attempt(now, key, request, &pre, out);
+            }
+        });
+        self.context(key).is_some_and(|c| c.is_pending())
+    }
+
+    /// Sends the request to the next address of its plan; with none left, the best response goes upstream.
+    fn attempt(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &preprocess::Preprocessed,
+        out: &mut Output,
+    ) {
+        let Some(context) = self.context(key) else { return };
+        if context.plan.attempts.is_empty() {
+            return self.respond_local(now, key, request, 500, "No Next Hop", &[], out);
+        }
+        let attempt = context.plan.attempts.remove(0);
+        let (loop_hash, source, ingress, egress) =
+            (context.loop_hash, context.source, context.ingress, context.plan.egress);
+        let lines = std::mem::take(&mut context.plan.lines);
+        let Ok((client, branch)) = self.layer.reserve_client(key.0, loop_hash) else {
+            self.stats.table_full += 1;
+            return self.respond_local(now, key, request, 503, "Service Unavailable", &[], out);
+        };
+        let method = request.method().unwrap_or(Method::Other(b""));
+        let snapshot = self.snapshot.clone();
+        let config = &snapshot.config;
+        let (Some(entry), Some(exit)) = (config.listener(source.local), config.listener(attempt.listener)) else {
+            return;
+        };
+        let trunks = forward::is_record_routed(method).then_some((ingress, egress));
+        let mut copy = forward::Copy {
+            source: source.remote,
+            entry,
+            exit,
+            transport: attempt.hop.transport,
+            branch: &branch,
+            record_route: trunks,
+            route: pre,
+            lines: &lines,
+        };
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let mut written = forward::write(request, &copy, &mut self.patch, &mut buffer);
+        let mut hop = attempt.hop;
+        let oversize = hop.transport == Transport::Udp && !attempt.keep_udp && buffer.len() > config.udp_mtu;
+        let policy = egress.and_then(|t| config.trunk(t)).map_or(UdpOversize::Udp, |t| t.udp_oversize);
+        if oversize && policy == UdpOversize::Tcp {
+            hop.transport = Transport::Tcp; // T-5, RFC 3261 18.1.1
+            copy.transport = Transport::Tcp;
+            buffer.clear();
+            written = forward::write(request, &copy, &mut self.patch, &mut buffer);
+        }
+        if let Some(context) = self.context(key) {
+            context.plan.lines = lines;
+            if hop.transport != attempt.hop.transport {
+                context.plan.attempts.insert(0, Attempt { keep_udp: true, ..attempt });
+            }
+        }
+        if oversize && policy == UdpOversize::Reject || written.is_err() {
+            self.layer.release_client(client);
+            let refusal = written.err().unwrap_or(Refusal::new(513, "Message Too Large"));
+            self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out);
+        } else {
+            let next = Hop { transport: hop.transport, local: attempt.listener, remote: hop.remote, connection: None };
+            self.layer.send_request(now.instant, client, method, next, &buffer, &mut out.outbox);
+            self.stats.forwarded += 1;
+            let timer_c = (method == Method::Invite)
+                .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client }));
+            if let Some(context) = self.context(key) {
+                context.branches.push(Branch {
+                    client: Some(client),
+                    id: client,
+                    state: BranchState::Calling,
+                    timer_c,
+                });
+            }
+        }
+        self.buffer = buffer;
+    }
+
+    /// CANCEL for a transaction of ours: answered at once, then every pending branch is cancelled (K-1).
+    fn cancel(&mut self, now: Now, source: Hop, key: ContextKey, cancel: Message<'_>, out: &mut Output) {
+        // The CANCEL has a server transaction of its own, without a context: its user is nobody.
+        let upstream = upstream_of(source, cancel.reply_via());
+        if let Ok(server) = self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
+            let tag = self.tag_of(cancel);
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+            self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
+            self.buffer = buffer;
+        }
+        let Some(context) = self.context(key) else { return };
+        if context.final_status.is_some() {
+            return;
+        }
+        context.cancelled = true;
+        if !context.is_pending() {
+            // Parked or between attempts: nobody else will answer (K-5).
+            self.unpark(key);
+            self.with_request(key, |proxy, request| {
+                proxy.respond_local(now, key, request, 487, "Request Terminated", &[], out);
+            });
+            return;
+        }
+        let mut reasons = Vec::new();
+        for field in cancel.fields_of(crate::sip::Name::Reason) {
+            reasons.extend_from_slice(cancel.bytes().get(field.line).unwrap_or_default());
+        }
+        self.cancel_branches(now, key, &reasons, out);
+    }
+
+    /// Cancels every branch that has no final response yet.
+    pub(super) fn cancel_branches(&mut self, now: Now, key: ContextKey, lines: &[u8], out: &mut Output) {
+        let Some(context) = self.context(key) else { return };
+        let pending: Vec<_> =
+            context.branches.iter().filter(|b| !super::has_ended(b.state)).filter_map(|b| b.client).collect();
+        for client in pending {
+            self.layer.cancel(now.instant, client, lines, &mut out.outbox);
+        }
+    }
+
+    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12). What can not be forwarded is dropped (P-2).
+    fn forward_ack(&mut self, source: Hop, ack: Message<'_>, out: &mut Output) {
+        let snapshot = self.snapshot.clone();
+        let config = &snapshot.config;
+        let planned =
+            config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
+                let pre = preprocess::preprocess(config, ack).ok().filter(|pre| pre.was_ours)?;
+                let plan = target::decide(config, ack, ingress, &pre).ok()?;
+                Some((pre, *plan.attempts.first()?))
+            });
+        let listeners =
+            planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
+        let (Some((pre, attempt)), Some((entry, exit))) = (planned, listeners) else {
+            self.stats.dropped_requests += 1;
+            return;
+        };
+        let NextHop { transport, remote } = attempt.hop;
+        let branch = self.stateless_branch(ack);
+        let copy = forward::Copy {
+            source: source.remote,
+            entry,
+            exit,
+            transport,
+            branch: &branch,
+            record_route: None,
+            route: &pre,
+            lines: &[],
+        };
+        let hop = Hop { transport, local: attempt.listener, remote, connection: None };
+        let patch = &mut self.patch;
+        out.outbox.push_with(hop, 0, |buffer| {
+            // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.
+            let _ = forward::write(ack, &copy, patch, buffer);
+        });
+        self.stats.forwarded += 1;
+    }
+
+    /// Answers a request that has no transaction. ACK is never answered (P-2).
+    fn refuse(&mut self, source: Hop, request: Message<'_>, refusal: Refusal, lines: &[u8], out: &mut Output) {
+        let is_ack = request.method() == Some(Method::Ack);
+        out.events.push(Event::Refused {
+            call_id: request.call_id().unwrap_or_default().into(),
+            source: source.remote,
+            status: (!is_ack).then_some(refusal.status),
+            reason: refusal.reason,
+        });
+        if is_ack {
+            self.stats.dropped_requests += 1;
+            return;
+        }
+        self.stats.refused += 1;
+        self.respond_stateless(source, request, refusal.status, refusal.reason, lines, out);
+    }
+
+    fn respond_stateless(
+        &mut self,
+        source: Hop,
+        request: Message<'_>,
+        status: u16,
+        reason: &str,
+        lines: &[u8],
+        out: &mut Output,
+    ) {
+        let tag = self.tag_of(request);
+        out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
+            respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+        });
+    }
+
+    /// The branch of a request that is forwarded without a transaction: the same for each copy of it (RFC 3261 16.11).
+    fn stateless_branch(&self, request: Message<'_>) -> [u8; 24] {
+        let mut out = [0; 24];
+        let (cookie, rest) = out.split_at_mut(MAGIC_COOKIE.len());
+        cookie.copy_from_slice(MAGIC_COOKIE);
+        for (to, from) in rest.iter_mut().zip(b"s".iter().chain(&self.tag_of(request))) {
+            *to = *from;
+        }
+        out
+    }
+
+    /// The To tag of responses of our own to a request: the same for its retransmissions and its CANCEL, unpredictable to others.
+    pub(super) fn tag_of(&self, request: Message<'_>) -> [u8; 16] {
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write(request.reply_via().branch().unwrap_or_default());
+        hasher.write(request.call_id().unwrap_or_default());
+        hasher.write(request.from_tag().unwrap_or_default());
+        let mut rest = hasher.finish();
+        std::array::from_fn(|_| {
+            let digit = (rest & 0xf) as u8;
+            rest >>= 4;
+            if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
+        })
+    }
+}
+
+/// Where responses to a request go (T-4): its connection, or the packet's address with the port that was asked for.
+/// `maddr` is ignored: obeying it would make a reflector of us.
+fn upstream_of(source: Hop, via: Via<'_>) -> Hop {
+    let sent_by = || via.port().unwrap_or(source.transport.default_port());
+    let port = match (source.transport, via.rport()) {
+        (Transport::Udp, Some(_)) => source.remote.port(), // RFC 3581 4
+        _ => sent_by(),
+    };
+    Hop { remote: SocketAddr::new(source.remote.ip(), port), ..source }
+}

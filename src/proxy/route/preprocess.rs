@@ -1,0 +1,105 @@
+//! Route information preprocessing (RFC 3261 16.4, RFC 5658 5; sip-proxy RT-1 to RT-5).
+
+use std::ops::Range;
+
+use crate::proxy::{Config, TrunkId};
+use crate::sip::hop::ListenerId;
+use crate::sip::{Message, Name, NameAddr, Refusal, Uri};
+
+/// Name of the Record-Route URI parameter that carries the two trunks of a call, `in.out` as numbers.
+pub const TRUNKS_PARAMETER: &str = "vt";
+
+/// What the Route values and the Request-URI said.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Preprocessed {
+    /// Route values of ours on top, to be removed: 0 to 2.
+    pub pop: usize,
+    /// The last Route value moves into the Request-URI (RT-1): where its URI stands, and what to remove.
+    pub request_uri: Option<MovedUri>,
+    /// The request named us in its route set or came from a strict router: it belongs to a call that runs through here.
+    pub was_ours: bool,
+    /// The listener of the last removed value: where the request leaves (RT-3).
+    pub exit: Option<ListenerId>,
+    /// The two trunks of the call, if our Record-Route still carries them (RR-9: fail soft).
+    pub trunks: Option<(TrunkId, TrunkId)>,
+    /// The first Route value that stays, as a range of the message.
+    pub next: Option<Range<usize>>,
+}
+
+/// A Route value whose URI replaces the Request-URI.
+#[derive(Debug, PartialEq, Eq)]
+pub struct MovedUri {
+    /// The URI.
+    pub uri: Range<usize>,
+    /// What to remove so that the value is gone.
+    pub cut: Range<usize>,
+}
+
+/// Reads the route set of a request.
+///
+/// # Errors
+/// 400 `Bad Route` when a value that must be read is malformed.
+pub fn preprocess(config: &Config, request: Message<'_>) -> Result<Preprocessed, Refusal> {
+    let mut out = Preprocessed::default();
+    let Some(last) = request.values(Name::Route).last() else { return Ok(out) };
+    // RT-1: a strict router put our Record-Route URI into the Request-URI and the target at the end of Route.
+    let mut left = request.values(Name::Route).count();
+    if let Some(own) = own_route(config, request.request_uri()) {
+        let address = NameAddr::parse(last.value).map_err(|_| BAD_ROUTE)?;
+        let start = last.range.start + offset_in(last.value, address.uri);
+        out.request_uri = Some(MovedUri { uri: start..start + address.uri.len(), cut: last.cut });
+        out.note(own);
+        left -= 1;
+    }
+    // RT-3: our own value on top, and a second one of a double Record-Route; never more.
+    for value in request.values(Name::Route).take(left) {
+        let address = NameAddr::parse(value.value).map_err(|_| BAD_ROUTE)?;
+        match own_route(config, address.uri) {
+            Some(own) if out.pop < 2 => {
+                out.pop += 1;
+                out.note(own);
+            }
+            _ => {
+                out.next = Some(value.range);
+                break;
+            }
+        }
+    }
+    Ok(out)
+}
+
+const BAD_ROUTE: Refusal = Refusal::new(400, "Bad Route");
+
+/// Where `part`, a piece of `whole`, begins in it.
+fn offset_in(whole: &[u8], part: &[u8]) -> usize {
+    (part.as_ptr() as usize).saturating_sub(whole.as_ptr() as usize)
+}
+
+/// A URI that this element put into a Record-Route: its address with `lr`.
+struct OwnRoute {
+    listener: ListenerId,
+    trunks: Option<(TrunkId, TrunkId)>,
+}
+
+impl Preprocessed {
+    fn note(&mut self, own: OwnRoute) {
+        self.was_ours = true;
+        self.exit = Some(own.listener);
+        self.trunks = own.trunks.or(self.trunks);
+    }
+}
+
+fn own_route(config: &Config, uri: &[u8]) -> Option<OwnRoute> {
+    let uri = Uri::parse(uri).ok()?;
+    if uri.user.is_some() || !uri.is_loose() {
+        return None;
+    }
+    let listener = config.own_listener_of(&uri)?;
+    let trunks = uri.param(TRUNKS_PARAMETER).flatten().and_then(read_trunks);
+    Some(OwnRoute { listener, trunks })
+}
+
+fn read_trunks(value: &[u8]) -> Option<(TrunkId, TrunkId)> {
+    let (ingress, egress) = std::str::from_utf8(value).ok()?.split_once('.')?;
+    Some((TrunkId(ingress.parse().ok()?), TrunkId(egress.parse().ok()?)))
+}

@@ -1,0 +1,117 @@
+//! Target and next hop (RFC 3261 16.5, 16.6 items 6 and 7; sip-proxy TG-1 to TG-4, F-7).
+
+use std::net::SocketAddr;
+
+use super::preprocess::Preprocessed;
+use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
+use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS, Plan};
+use crate::proxy::{Config, NextHop, TrunkId};
+use crate::sip::hop::{ListenerId, Transport, is_sendable};
+use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
+
+const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
+const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
+const NOT_RELAYING: Refusal = Refusal::new(403, "Not Relaying");
+const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
+
+/// Decides where a request goes.
+///
+/// # Errors
+/// The response that says why it goes nowhere.
+pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
+    let in_dialog = request.to_tag().is_some();
+    if pre.was_ours {
+        return in_route_set(config, request, ingress, pre);
+    }
+    if in_dialog {
+        return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
+    }
+    if let Some(next) = &pre.next {
+        // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one.
+        if !config.trunk(ingress).is_some_and(|t| t.trusted) {
+            return Err(NOT_RELAYING);
+        }
+        let next = NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?;
+        return direct(config, next.uri, None).ok_or(UNRESOLVED);
+    }
+    by_table(config, request, ingress)
+}
+
+/// A request of a call that we record-routed: to its next Route value or its Request-URI. A host name there is not looked up:
+/// the request goes to the trunk on the other side of the call.
+fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
+    let uri = match (&pre.next, &pre.request_uri) {
+        (Some(next), _) => NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?.uri,
+        (None, Some(moved)) => slice(request, &moved.uri),
+        (None, None) => request.request_uri(),
+    };
+    let other = pre.trunks.map(|(a, b)| if a == ingress { b } else { a }).filter(|t| config.trunk(*t).is_some());
+    if let Some(mut plan) = direct(config, uri, pre.exit) {
+        plan.egress = other;
+        return Ok(plan);
+    }
+    let egress = other.ok_or(UNRESOLVED)?;
+    Ok(to_trunk(config, egress))
+}
+
+/// The route table: first rule whose trunk and number prefix match.
+fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId) -> Result<Plan, Refusal> {
+    let mut number = None;
+    for route in config.routes.iter().filter(|r| r.from.is_none_or(|from| from == ingress)) {
+        if let Some(prefix) = &route.prefix {
+            let number = number.get_or_insert_with(|| called_number(request));
+            if !number.as_ref().is_some_and(|n| n.starts_with(prefix.as_str())) {
+                continue;
+            }
+        }
+        return Ok(to_trunk(config, route.to));
+    }
+    Err(NO_ROUTE)
+}
+
+/// The number in the Request-URI in canonical form (RFC 8224 8.3), if it is one.
+fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
+    let uri = Uri::parse(request.request_uri()).ok()?;
+    let number = if uri.scheme == Scheme::Tel { split_subscriber(uri.opaque) } else { uri.subscriber() }?;
+    TelephoneNumber::from_user(number.number, &DialPlan::default())
+}
+
+fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
+    let Some(trunk) = config.trunk(egress) else { return Plan::default() };
+    let attempts = trunk
+        .next_hops
+        .iter()
+        .take(MAX_ATTEMPTS)
+        .map(|hop| Attempt {
+            hop: *hop,
+            listener: leave_by(config, hop.transport, Some(trunk.listener)),
+            keep_udp: false,
+        })
+        .collect();
+    Plan { egress: Some(egress), attempts, lines: Vec::new() }
+}
+
+/// The address a URI names in figures: its host, port and transport parameter; `None` for a host name (RFC 3263 4).
+fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>) -> Option<Plan> {
+    let uri = Uri::parse(uri).ok()?;
+    let ip = uri.host.ip().filter(|ip| is_sendable(*ip))?;
+    let transport = match uri.param("transport").flatten() {
+        Some(token) => Transport::from_token(token)?,
+        None => Transport::Udp,
+    };
+    let remote = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
+    let hop = NextHop { transport, remote };
+    let attempts = vec![Attempt { hop, listener: leave_by(config, transport, exit), keep_udp: false }];
+    Some(Plan { egress: config.trunk_of(remote), attempts, lines: Vec::new() })
+}
+
+/// The listener to leave by: the wanted one if its transport fits, else the first that fits, else the wanted one.
+fn leave_by(config: &Config, transport: Transport, wanted: Option<ListenerId>) -> ListenerId {
+    let fits = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport);
+    let first = || config.listeners.iter().position(|l| l.transport == transport).map(|i| ListenerId(i as u16));
+    wanted.filter(fits).or_else(first).or(wanted).unwrap_or(ListenerId(0))
+}
+
+fn slice<'a>(request: Message<'a>, range: &std::ops::Range<usize>) -> &'a [u8] {
+    request.bytes().get(range.clone()).unwrap_or_default()
+}

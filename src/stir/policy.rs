@@ -1,0 +1,95 @@
+//! What a trunk asks of its callers' identity.
+use super::{Check, Mode, Profile};
+
+/// One [`Mode`] per [`Check`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Modes([Mode; Check::ALL.len()]);
+
+impl Modes {
+    /// The same mode for all.
+    pub const fn all(mode: Mode) -> Self {
+        Self([mode; Check::ALL.len()])
+    }
+
+    /// The mode of one check.
+    pub fn get(&self, check: Check) -> Mode {
+        self.0[check as usize]
+    }
+
+    /// Sets one mode.
+    pub fn set(&mut self, check: Check, mode: Mode) {
+        self.0[check as usize] = mode;
+    }
+}
+
+/// Whether a request without a valid token is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnFailure {
+    /// By the code of RFC 8224 6.2.2.
+    Reject,
+    /// Never: the findings go upstream in Reason fields (RFC 9410 section 4).
+    Continue,
+}
+
+/// Which field names the caller (RFC 8224 6.1 and section 8: From, by local policy P-Asserted-Identity).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IdentitySource {
+    /// From alone.
+    From,
+    /// P-Asserted-Identity of a trusted peer, else From; a token is good for either.
+    AssertedThenFrom,
+}
+
+/// How requests of one trunk are verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// The demands.
+    pub profile: Profile,
+    /// What to do about each check.
+    pub modes: Modes,
+    /// Refuse a request without a usable Identity field by 428.
+    pub require_identity: bool,
+    /// Refuse a request whose tokens are all invalid.
+    pub on_failure: OnFailure,
+    /// Greatest age of `iat` and Date, seconds (RFC 8224 recommends 60).
+    pub freshness: i64,
+    /// Clock skew, seconds: `iat` in the future, certificate validity, SCT timestamps.
+    pub skew: i64,
+    /// Most Identity fields looked at; further ones are left alone.
+    pub max_identities: usize,
+    /// Who the caller is.
+    pub identity_source: IdentitySource,
+    /// Refuse a token whose `dest` names To when the Request-URI is another (RFC 8224 12.1.1 leaves retargeting open).
+    pub strict_retarget: bool,
+    /// Accept a token without `mky` though the SDP has fingerprints (peers known to leave it out).
+    pub allow_missing_mky: bool,
+    /// VESPER: refuse a token with claims its certificate does not authorize (R13); otherwise such claims are dropped from the verdict.
+    pub strict_claims: bool,
+    /// VESPER: hold a token without `x5c`, or with a URI in `orig`, to [`Profile::Shaken`] instead of refusing it.
+    pub accept_plain_stir: bool,
+}
+
+impl Policy {
+    /// SHAKEN, all checks enforced, failures rejected.
+    pub const fn shaken() -> Self {
+        Self {
+            profile: Profile::Shaken,
+            modes: Modes::all(Mode::Enforce),
+            require_identity: false,
+            on_failure: OnFailure::Reject,
+            freshness: 60,
+            skew: 60,
+            max_identities: 8,
+            identity_source: IdentitySource::From,
+            strict_retarget: false,
+            allow_missing_mky: false,
+            strict_claims: false,
+            accept_plain_stir: false,
+        }
+    }
+
+    /// VESPER, all checks enforced, failures rejected, Identity required.
+    pub const fn vesper() -> Self {
+        Self { profile: Profile::Vesper, require_identity: true, ..Self::shaken() }
+    }
+}

@@ -1,0 +1,196 @@
+//! What findings mean on the wire, said once: failure to status and phrase (RFC 8224 6.2.2), and the `STIR` values of Reason
+//! (RFC 9410, RFC 3326).
+use super::{Check, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict};
+use crate::sip::{Message, Name, Patch, text};
+
+/// A status of RFC 8224 section 6.2.2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// 403.
+    StaleDate,
+    /// 428.
+    UseIdentityHeader,
+    /// 428, for a request whose tokens are all of unsupported kinds.
+    UseSupportedPassport,
+    /// 436.
+    BadIdentityInfo,
+    /// 437.
+    UnsupportedCredential,
+    /// 438.
+    InvalidIdentityHeader,
+}
+
+impl Code {
+    /// Status of a response, and `cause` of a Reason value.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::StaleDate => 403,
+            Self::UseIdentityHeader | Self::UseSupportedPassport => 428,
+            Self::BadIdentityInfo => 436,
+            Self::UnsupportedCredential => 437,
+            Self::InvalidIdentityHeader => 438,
+        }
+    }
+
+    /// Reason phrase, and `text` of a Reason value.
+    pub fn phrase(self) -> &'static str {
+        match self {
+            Self::StaleDate => "Stale Date",
+            Self::UseIdentityHeader => "Use Identity Header",
+            Self::UseSupportedPassport => "Use Supported PASSporT Format",
+            Self::BadIdentityInfo => "Bad Identity Info",
+            Self::UnsupportedCredential => "Unsupported Credential",
+            Self::InvalidIdentityHeader => "Invalid Identity Header",
+        }
+    }
+
+    /// The code of a failed check. `None` as failure: the check could not be made.
+    pub fn of(check: Check, failure: Option<Failure>) -> Self {
+        match (check, failure) {
+            (Check::DomainBinding, _) => Self::InvalidIdentityHeader,
+            (_, Some(Failure::NoInfo | Failure::Url(_) | Failure::Fetch(_))) => Self::BadIdentityInfo,
+            (_, Some(Failure::Algorithm | Failure::BadConstraints)) => Self::UnsupportedCredential,
+            // RFC 8224 names no code for a certificate without authority over the number; 437 is this program's one choice.
+            (Check::Chain | Check::Validity | Check::TnAuthorization | Check::Sct, _) => Self::UnsupportedCredential,
+            (Check::Freshness, _) => Self::StaleDate,
+            _ => Self::InvalidIdentityHeader,
+        }
+    }
+}
+
+/// The code of an invalid token.
+pub fn code(token: &TokenVerdict) -> Option<Code> {
+    token.fault().map(|(check, failure)| Code::of(check, failure))
+}
+
+/// What the policy answers to a verdict: one code over all Identity fields (RFC 8224 6.2.2).
+pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection> {
+    if policy.on_failure == OnFailure::Continue {
+        return None;
+    }
+    let (code, check) = match verdict.overall() {
+        Overall::Valid { .. } => return None,
+        Overall::NoIdentity if !policy.require_identity => return None,
+        Overall::NoIdentity if !verdict.tokens().is_empty() => (Code::UseSupportedPassport, None),
+        Overall::NoIdentity => (Code::UseIdentityHeader, None),
+        Overall::Invalid => {
+            let code = single(verdict, policy)?;
+            let token = verdict.tokens().iter().find(|token| self::code(token) == Some(code));
+            (code, token.and_then(TokenVerdict::fault).map(|(check, _)| check))
+        }
+    };
+    Some(Rejection { status: code.status(), phrase: code.phrase(), check })
+}
+
+/// One code for several invalid tokens: 436 only if all are unreachable, 403 only if all are stale, 437 if any credential was
+/// obtained and refused, else 438. `None` when no enforced check failed.
+fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
+    let enforced =
+        |token: &&TokenVerdict| token.fault().is_some_and(|(check, _)| policy.modes.get(check) == Mode::Enforce);
+    let codes = || verdict.tokens().iter().filter(enforced).filter_map(code);
+    codes().next()?;
+    let all = |wanted: Code| codes().all(|code| code == wanted);
+    Some(if all(Code::BadIdentityInfo) {
+        Code::BadIdentityInfo
+    } else if all(Code::StaleDate) {
+        Code::StaleDate
+    } else if codes().any(|code| code == Code::UnsupportedCredential) {
+        Code::UnsupportedCredential
+    } else {
+        Code::InvalidIdentityHeader
+    })
+}
+
+/// Most octets of Reason lines written for one response.
+const MAX_REASON: usize = 4096;
+
+/// Appends a `Reason` line for every invalid token, for a response other than 100 (RFC 9410 sections 4 to 6): `cause` and `text`,
+/// and, when the request had several Identity fields, the compact form as `ppi`.
+pub fn write_lines(verdict: &Verdict, out: &mut Vec<u8>) {
+    let several = verdict.tokens().len() > 1;
+    let start = out.len();
+    for token in verdict.tokens() {
+        let Some(code) = code(token) else { continue };
+        let signature = token.signature.as_bytes();
+        if out.len() - start + signature.len() + 96 > MAX_REASON {
+            return;
+        }
+        out.extend_from_slice(b"Reason: STIR ;cause=");
+        text::push_decimal(out, u32::from(code.status()));
+        out.extend_from_slice(b" ;text=\"");
+        out.extend_from_slice(code.phrase().as_bytes());
+        out.push(b'"');
+        if several && !signature.is_empty() {
+            out.extend_from_slice(b" ;ppi=\"..");
+            out.extend_from_slice(signature);
+            out.push(b'"');
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+}
+
+/// Removes from a response the Reason values that speak of our own tokens, recognised by the signature in `ppi`, full or compact
+/// form (RFC 9410 section 7); other values stay. `own` holds the signature segments this server added to the call. Gives the number
+/// of values removed.
+pub fn remove_own(response: Message<'_>, own: &[&[u8]], patch: &mut Patch) -> usize {
+    // One cut per value, or the line when all of its values go: cuts of neighbours must not overlap.
+    let mut removed = 0;
+    for field in response.fields_of(Name::Reason) {
+        let on_line = || response.values(Name::Reason).filter(|value| value.line == field.line);
+        let ours = |value: &[u8]| ppi(value).is_some_and(|signature| own.contains(&signature));
+        let count = on_line().filter(|value| ours(value.value)).count();
+        if count == 0 {
+            continue;
+        }
+        removed += count;
+        let mut kept = on_line().filter(|value| !ours(value.value)).peekable();
+        if kept.peek().is_none() {
+            patch.remove(field.line.clone());
+            continue;
+        }
+        patch.replace_with(field.value_range.clone(), |out| {
+            for (index, value) in kept.enumerate() {
+                if index > 0 {
+                    out.extend_from_slice(b", ");
+                }
+                out.extend_from_slice(value.value);
+            }
+        });
+    }
+    removed
+}
+
+/// The signature segment in the `ppi` of a `STIR` Reason value whose cause is a STIR code.
+fn ppi(value: &[u8]) -> Option<&[u8]> {
+    let end = memchr::memchr(b';', value)?;
+    let (protocol, rest) = value.split_at(end);
+    if !protocol.trim_ascii().eq_ignore_ascii_case(b"STIR") {
+        return None;
+    }
+    let cause = parameter(rest, b"cause")?;
+    if !matches!(cause, b"403" | b"428" | b"436" | b"437" | b"438") {
+        return None;
+    }
+    parameter(rest, b"ppi")?.rsplit(|octet| *octet == b'.').next().filter(|signature| !signature.is_empty())
+}
+
+/// The value of one `;name=value` parameter, without quotes. Quoted strings may hold semicolons.
+fn parameter<'a>(mut rest: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    while let Some(stripped) = rest.trim_ascii().strip_prefix(b";") {
+        let equals = memchr::memchr2(b'=', b';', stripped)?;
+        let key = stripped.get(..equals)?.trim_ascii();
+        let value = stripped.get(equals + 1..)?.trim_ascii_start();
+        let (text, after) = match value.strip_prefix(b"\"") {
+            Some(quoted) => {
+                let close = memchr::memchr(b'"', quoted)?;
+                (quoted.get(..close)?, quoted.get(close + 1..)?)
+            }
+            None => value.split_at(memchr::memchr(b';', value).unwrap_or(value.len())),
+        };
+        if key.eq_ignore_ascii_case(name) {
+            return Some(text.trim_ascii());
+        }
+        rest = after;
+    }
+    None
+}

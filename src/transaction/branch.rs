@@ -1,0 +1,161 @@
+//! The branch of the Via this element writes: it leads a response back to its transaction without a lookup.
+//!
+//! `z9hG4bK` IIIIIIIIIIIIIIII `-` NNNNNNNNNNNNNNNN `.` LLLLLLLLLLLLLLLL, each part 16 lower-case hexadecimal digits:
+//! the client's id, hidden under a keyed hash of N; a number nobody outside can guess, new for each transaction; the loop hash of
+//! RFC 5393 4.2.1, which this element recognises in a request that comes back.
+
+use crate::sip::MAGIC_COOKIE;
+use siphasher::sip::SipHasher24;
+use std::hash::Hasher;
+use std::ops::Deref;
+
+const PART: usize = 16;
+const DASH: usize = MAGIC_COOKIE.len() + PART;
+const DOT: usize = DASH + 1 + PART;
+const LENGTH: usize = DOT + 1 + PART;
+
+/// A branch of ours in the form it has on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Branch([u8; LENGTH]);
+
+impl Deref for Branch {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// The two parts that tell one transaction from another; the id is derived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Nonce {
+    pub(super) number: u64,
+    pub(super) loop_hash: u64,
+}
+
+/// Makes branches and reads them back. The key makes the numbers unpredictable, so that nobody off the path can answer for a peer.
+#[derive(Debug)]
+pub(super) struct BranchCodec {
+    key: [u8; 16],
+    made: u64,
+}
+
+impl BranchCodec {
+    pub(super) fn new(key: [u8; 16]) -> Self {
+        Self { key, made: 0 }
+    }
+
+    pub(super) fn next_nonce(&mut self, loop_hash: u64) -> Nonce {
+        self.made = self.made.wrapping_add(1);
+        Nonce { number: self.hash(b'N', self.made), loop_hash }
+    }
+
+    pub(super) fn encode(&self, id: u64, nonce: Nonce) -> Branch {
+        let mut bytes = [b'-'; LENGTH];
+        let (cookie, rest) = bytes.split_at_mut(MAGIC_COOKIE.len());
+        cookie.copy_from_slice(MAGIC_COOKIE);
+        for (part, value) in rest.chunks_mut(PART + 1).zip([id ^ self.mask(nonce), nonce.number, nonce.loop_hash]) {
+            write_hex(part, value);
+        }
+        bytes[DOT] = b'.';
+        Branch(bytes)
+    }
+
+    /// Id and nonce of a branch that has the form of ours. Whether it *is* one, only the transaction of that id can tell.
+    pub(super) fn decode(&self, branch: &[u8]) -> Option<(u64, Nonce)> {
+        let [id, number, loop_hash] = parts(branch)?;
+        let nonce = Nonce { number, loop_hash };
+        Some((id ^ self.mask(nonce), nonce))
+    }
+
+    fn mask(&self, nonce: Nonce) -> u64 {
+        self.hash(b'I', nonce.number)
+    }
+
+    fn hash(&self, domain: u8, value: u64) -> u64 {
+        let mut hasher = SipHasher24::new_with_key(&self.key);
+        hasher.write(&[domain]);
+        hasher.write(&value.to_be_bytes());
+        hasher.finish()
+    }
+}
+
+/// The loop hash in a branch of this form, from any Via of a request (RFC 5393 4.2.1); `None` for every other form.
+pub fn loop_hash_of(branch: &[u8]) -> Option<u64> {
+    parts(branch).map(|[.., loop_hash]| loop_hash)
+}
+
+/// Strict, so that one value has one spelling and comparing values is comparing octets.
+fn parts(branch: &[u8]) -> Option<[u64; 3]> {
+    let branch: &[u8; LENGTH] = branch.try_into().ok()?;
+    let (cookie, rest) = branch.split_at(MAGIC_COOKIE.len());
+    if cookie != MAGIC_COOKIE || branch[DASH] != b'-' || branch[DOT] != b'.' {
+        return None;
+    }
+    let mut parts = [0; 3];
+    for (value, digits) in parts.iter_mut().zip(rest.chunks(PART + 1)) {
+        *value = read_hex(digits.get(..PART)?)?;
+    }
+    Some(parts)
+}
+
+fn write_hex(digits: &mut [u8], value: u64) {
+    for (n, digit) in digits.iter_mut().take(PART).enumerate() {
+        let nibble = (value >> (60 - 4 * n)) as u8 & 15;
+        *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };
+    }
+}
+
+fn read_hex(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0u64, |value, digit| {
+        let nibble = match digit {
+            b'0'..=b'9' => digit - b'0',
+            b'a'..=b'f' => digit - b'a' + 10,
+            _ => return None,
+        };
+        Some(value << 4 | u64::from(nibble))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn has_the_documented_form_and_reads_back() {
+        let mut codec = BranchCodec::new([7; 16]);
+        for id in [1, 0xdead_beef, u64::MAX] {
+            let nonce = codec.next_nonce(0x0123_4567_89ab_cdef);
+            let branch = codec.encode(id, nonce);
+            assert!(branch.starts_with(MAGIC_COOKIE) && branch.ends_with(b".0123456789abcdef"));
+            assert_eq!(branch.len(), 57);
+            assert_eq!(codec.decode(&branch), Some((id, nonce)));
+            assert_eq!(loop_hash_of(&branch), Some(0x0123_4567_89ab_cdef));
+        }
+    }
+
+    #[test]
+    fn one_spelling_only() {
+        let mut codec = BranchCodec::new([7; 16]);
+        let nonce = codec.next_nonce(0xabcd_ef01_2345_6789);
+        let branch = codec.encode(5, nonce).to_vec();
+        assert_eq!(codec.decode(&branch.to_ascii_uppercase()), None);
+        assert_eq!(codec.decode(&branch[1..]), None);
+        assert_eq!(codec.decode(b""), None);
+        for at in 0..branch.len() {
+            let mut other = branch.clone();
+            other[at] = b'x';
+            assert_eq!(codec.decode(&other), None, "octet {at}");
+            other.truncate(at);
+            assert_eq!(codec.decode(&other), None);
+        }
+    }
+
+    #[test]
+    fn another_key_reads_another_id() {
+        let mut codec = BranchCodec::new([7; 16]);
+        let nonce = codec.next_nonce(0);
+        let branch = codec.encode(5, nonce);
+        assert_ne!(BranchCodec::new([8; 16]).decode(&branch).unwrap().0, 5);
+    }
+}

@@ -1,0 +1,191 @@
+//! One connection: its stream, what was read and not yet framed, what waits to be written.
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::{Shutdown, SocketAddr};
+use std::ops::Range;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, ReadBuf};
+use tokio::net::TcpStream;
+
+use super::{CloseReason, Config};
+use crate::sip::Limits;
+use crate::sip::hop::{ConnectionId, ListenerId};
+use crate::sip::stream::StreamFramer;
+
+/// Capacity above which an emptied buffer is given back: a burst does not stay in memory for the life of a connection.
+const KEEP_CAPACITY: usize = 64 * 1024;
+
+pub(super) struct Connection {
+    pub id: ConnectionId,
+    pub listener: ListenerId,
+    pub remote: SocketAddr,
+    /// Opened by this side; what is accepted is not used for requests of ours (CN-2).
+    pub is_outbound: bool,
+    /// `None` while the connection is being opened.
+    pub stream: Option<TcpStream>,
+    pub framer: StreamFramer,
+    /// A framed message that its owner has no room for yet.
+    pub held: Option<Range<usize>>,
+    pub last_active: Instant,
+    /// Set when the connection ends: input is forgotten, output is written to the end.
+    pub closing: Option<CloseReason>,
+    /// The peer was told that nothing more comes.
+    pub is_shut: bool,
+    /// In the table's list of connections with fresh output.
+    pub is_dirty: bool,
+    /// The task that drives this connection.
+    pub waker: Option<Waker>,
+    output: Vec<u8>,
+    /// Bytes of `output` that are written.
+    written: usize,
+    /// Messages of `output`: end in it and tag.
+    messages: VecDeque<(usize, u64)>,
+    is_blocked: bool,
+}
+
+impl Connection {
+    pub fn new(
+        id: ConnectionId,
+        listener: ListenerId,
+        remote: SocketAddr,
+        stream: Option<TcpStream>,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            listener,
+            remote,
+            is_outbound: stream.is_none(),
+            stream,
+            framer: StreamFramer::new(),
+            held: None,
+            last_active: now,
+            closing: None,
+            is_shut: false,
+            is_dirty: false,
+            waker: None,
+            output: Vec::new(),
+            written: 0,
+            messages: VecDeque::new(),
+            is_blocked: false,
+        }
+    }
+
+    /// Reads once into `scratch` and hands it to the framer. `Ready(Ok(0))`: the peer has closed.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], now: Instant) -> Poll<io::Result<usize>> {
+        let Some(stream) = &mut self.stream else { return Poll::Pending };
+        let mut buffer = ReadBuf::new(scratch);
+        match Pin::new(stream).poll_read(cx, &mut buffer) {
+            Poll::Ready(Ok(())) => {
+                if self.closing.is_none() {
+                    self.framer.push(buffer.filled(), now);
+                    self.last_active = now;
+                }
+                Poll::Ready(Ok(buffer.filled().len()))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// Queues a message; false when the queue is full (CN-6).
+    pub fn push(&mut self, tag: u64, bytes: &[u8], config: &Config) -> bool {
+        let waiting = self.output.len() - self.written;
+        if waiting + bytes.len() > config.write_queue_bytes || self.messages.len() >= config.write_queue_messages {
+            return false;
+        }
+        self.output.extend_from_slice(bytes);
+        self.messages.push_back((self.output.len(), tag));
+        true
+    }
+
+    /// Writes what waits, as far as the kernel has room.
+    pub fn flush(&mut self, now: Instant) -> io::Result<()> {
+        let Some(stream) = &self.stream else { return Ok(()) };
+        while let Some(rest @ [_, ..]) = self.output.get(self.written..) {
+            match stream.try_write(rest) {
+                Ok(0) => return Err(ErrorKind::WriteZero.into()),
+                Ok(count) => self.written += count,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if self.is_flushed() && self.closing.is_some() {
+            let _ = SockRef::from(stream).shutdown(Shutdown::Write); // fails when the peer is gone: nothing left to tell
+            self.is_shut = true;
+        }
+        if self.closing.is_none() {
+            self.last_active = now;
+        }
+        self.forget_written();
+        if self.is_blocked
+            && let Some(waker) = &self.waker
+        {
+            waker.wake_by_ref(); // its task waits for room from now on
+        }
+        Ok(())
+    }
+
+    /// Waits for room when something could not be written, and writes it.
+    pub fn poll_flush(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<()>> {
+        while self.is_blocked {
+            let Some(stream) = &self.stream else { break };
+            match stream.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => self.write_blocked(now)?,
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn write_blocked(&mut self, now: Instant) -> io::Result<()> {
+        self.waker = None; // this is its task: no need to wake it
+        self.flush(now)
+    }
+
+    /// Why the connection must end now, if it must.
+    pub fn overdue(&self, now: Instant, idle: Duration, limits: &Limits) -> Option<CloseReason> {
+        let quiet = now.saturating_duration_since(self.last_active);
+        // A message that waits for its owner is complete: nobody was slow.
+        let is_slow = || self.held.is_none() && self.framer.check_deadline(now, limits).is_err();
+        match self.closing {
+            Some(reason) => (quiet >= Duration::from_millis(limits.message_millis)).then_some(reason),
+            None if is_slow() => Some(CloseReason::TooSlow),
+            None => (quiet >= idle).then_some(CloseReason::Idle),
+        }
+    }
+
+    /// Everything handed over is written.
+    fn is_flushed(&self) -> bool {
+        self.written == self.output.len()
+    }
+
+    /// Tags of messages that are not written to their end.
+    pub fn unsent(&self) -> impl Iterator<Item = u64> {
+        self.messages.iter().map(|&(_, tag)| tag).filter(|&tag| tag != 0)
+    }
+
+    fn forget_written(&mut self) {
+        while self.messages.front().is_some_and(|&(end, _)| end <= self.written) {
+            self.messages.pop_front();
+        }
+        self.is_blocked = !self.is_flushed();
+        if self.is_flushed() {
+            self.output.clear();
+            self.output.shrink_to(KEEP_CAPACITY);
+        } else if self.written >= KEEP_CAPACITY {
+            self.output.drain(..self.written);
+            self.messages.iter_mut().for_each(|(end, _)| *end -= self.written);
+        } else {
+            return;
+        }
+        self.written = 0;
+    }
+}

@@ -1,0 +1,346 @@
+//! The connections of one worker.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use slab::Slab;
+use tokio::net::TcpStream;
+
+use super::connection::Connection;
+use super::{CloseReason, Config, Refused, Stats};
+use crate::sip::Limits;
+use crate::sip::hop::{ConnectionId, Hop, ListenerId, Transport};
+use crate::sip::stream::{Frame, StreamError};
+
+/// What a connection holds for the worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// A whole message; its octets are [`Table::bytes`] of this range until the next read.
+    Message(Range<usize>),
+    /// A message whose end is unknown: to be answered, then [`Table::close_when_written`].
+    Broken(Range<usize>),
+    /// Nothing complete: read on.
+    Nothing,
+    /// The connection was closed just now, or is no more.
+    Closed,
+}
+
+/// All connections of one worker, by id and, for those it opened, by remote address.
+pub struct Table {
+    config: Config,
+    limits: Limits,
+    /// Worker number in the upper bits of every id.
+    prefix: u64,
+    /// Number of the next connection; part of its id, so that an id is not used twice.
+    serial: u32,
+    slots: Slab<Connection>,
+    opened: HashMap<(ListenerId, SocketAddr), ConnectionId>,
+    accepted_from: HashMap<IpAddr, usize>,
+    /// Connections with output that nobody has tried to write yet.
+    dirty: Vec<ConnectionId>,
+    stats: Stats,
+}
+
+/// Bits of an id that are the slot; above them the serial (32 bits), then the worker.
+const SLOT_BITS: u32 = 20;
+
+impl Table {
+    /// An empty table. `serial` is where numbering starts: a worker that is started again must not repeat ids.
+    pub fn new(config: Config, limits: Limits, worker: u16, serial: u32) -> Self {
+        Self {
+            config: Config { max_connections: config.max_connections.min(1 << SLOT_BITS), ..config },
+            limits,
+            prefix: u64::from(worker) << (SLOT_BITS + 32),
+            serial,
+            slots: Slab::new(),
+            opened: HashMap::new(),
+            accepted_from: HashMap::new(),
+            dirty: Vec::new(),
+            stats: Stats::default(),
+        }
+    }
+
+    /// The worker that a connection belongs to.
+    pub fn worker_of(id: ConnectionId) -> usize {
+        (id.0 >> (SLOT_BITS + 32)) as usize
+    }
+
+    /// Settings.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What the connections have seen.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Connections there are.
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// Whether there is no connection.
+    pub fn is_empty(&self) -> bool {
+        self.slots.is_empty()
+    }
+
+    /// Takes in an accepted connection.
+    pub fn accept(
+        &mut self,
+        stream: TcpStream,
+        listener: ListenerId,
+        remote: SocketAddr,
+        now: Instant,
+    ) -> Result<ConnectionId, Refused> {
+        let prefix = source_prefix(remote.ip());
+        if self.accepted_from.get(&prefix).is_some_and(|&count| count >= self.config.max_per_prefix) {
+            self.stats.refused_prefix += 1;
+            return Err(Refused::Prefix);
+        }
+        let _ = stream.set_nodelay(true); // latency only: a failure here shows with the first write
+        let id = self.insert(listener, remote, Some(stream), now)?;
+        *self.accepted_from.entry(prefix).or_default() += 1;
+        self.stats.accepted += 1;
+        Ok(id)
+    }
+
+    /// Makes room for a connection to be opened; messages for it wait until [`Table::connected`].
+    pub fn open(&mut self, listener: ListenerId, remote: SocketAddr, now: Instant) -> Result<ConnectionId, Refused> {
+        let id = self.insert(listener, remote, None, now)?;
+        self.opened.insert((listener, remote), id);
+        self.stats.opened += 1;
+        Ok(id)
+    }
+
+    /// A connection that this worker opened from this listener to this address (RFC 3261 18.1.1, CN-1).
+    pub fn find(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
+        self.opened.get(&(listener, remote)).copied()
+    }
+
+    /// The end of opening: the stream, or why there is none. Unsent tags go to `failed`.
+    pub fn connected(&mut self, id: ConnectionId, result: io::Result<TcpStream>, now: Instant, failed: &mut Vec<u64>) {
+        match result {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true); // latency only: a failure here shows with the first write
+                if let Some(connection) = self.get_mut(id) {
+                    connection.stream = Some(stream);
+                    connection.last_active = now;
+                    self.flush(id, now, failed);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                self.close(id, CloseReason::ConnectTimeout, failed)
+            }
+            Err(_) => self.close(id, CloseReason::ConnectFailed, failed),
+        }
+    }
+
+    /// The connection as the source of what it carries.
+    pub fn hop(&self, id: ConnectionId) -> Option<Hop> {
+        let Connection { listener, remote, .. } = *self.get(id)?;
+        Some(Hop { transport: Transport::Tcp, local: listener, remote, connection: Some(id) })
+    }
+
+    /// Octets of a framed message.
+    pub fn bytes(&self, id: ConnectionId, range: Range<usize>) -> &[u8] {
+        self.get(id).and_then(|connection| connection.framer.bytes().get(range)).unwrap_or_default()
+    }
+
+    /// The next thing the connection holds. Keepalive pings are answered here (KA-1).
+    pub fn next(&mut self, id: ConnectionId, failed: &mut Vec<u64>) -> Incoming {
+        loop {
+            let limits = &self.limits;
+            let Some(connection) = self.slots.get_mut(slot(id)).filter(|connection| connection.id == id) else {
+                return Incoming::Closed;
+            };
+            if let Some(held) = connection.held.take() {
+                return Incoming::Message(held);
+            }
+            if connection.closing.is_some() {
+                return Incoming::Nothing;
+            }
+            match connection.framer.next(limits) {
+                Ok(Some(Frame::Message(range))) => {
+                    self.stats.received += 1;
+                    return Incoming::Message(range);
+                }
+                Ok(Some(Frame::Broken(range))) => return Incoming::Broken(range),
+                Ok(Some(Frame::Ping)) => self.send(id, 0, b"\r\n", failed),
+                Ok(None) => return Incoming::Nothing,
+                Err(error) => {
+                    let reason = match error {
+                        StreamError::NotSip(_) => CloseReason::NotSip,
+                        StreamError::TooSlow => CloseReason::TooSlow,
+                    };
+                    self.close(id, reason, failed);
+                    return Incoming::Closed;
+                }
+            }
+        }
+    }
+
+    /// Gives a message back: [`Table::next`] will hand it out again. Nothing is to be read before that.
+    pub fn hold(&mut self, id: ConnectionId, range: Range<usize>) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.held = Some(range);
+        }
+    }
+
+    /// Reads once. `Ready(true)`: something was read; `Ready(false)`: the connection is no more.
+    pub fn poll_read(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        scratch: &mut [u8],
+        now: Instant,
+        failed: &mut Vec<u64>,
+    ) -> Poll<bool> {
+        let Some(connection) = self.get_mut(id) else { return Poll::Ready(false) };
+        if !connection.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            connection.waker = Some(cx.waker().clone());
+        }
+        if let Poll::Ready(Err(_)) = connection.poll_flush(cx, now) {
+            self.close(id, CloseReason::Error, failed);
+            return Poll::Ready(false);
+        }
+        let Some(connection) = self.get_mut(id) else { return Poll::Ready(false) };
+        let reason = match connection.poll_read(cx, scratch, now) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(0)) => CloseReason::Peer,
+            Poll::Ready(Ok(_)) => return Poll::Ready(true),
+            Poll::Ready(Err(_)) => CloseReason::Error,
+        };
+        self.close(id, reason, failed);
+        Poll::Ready(false)
+    }
+
+    /// Queues a message; it leaves with [`Table::flush_all`]. A tag other than 0 goes to `failed` if it can not.
+    pub fn send(&mut self, id: ConnectionId, tag: u64, bytes: &[u8], failed: &mut Vec<u64>) {
+        let config = &self.config;
+        let Some(connection) = self.slots.get_mut(slot(id)).filter(|connection| connection.id == id) else {
+            self.stats.gone += 1;
+            failed.extend((tag != 0).then_some(tag));
+            return;
+        };
+        if connection.is_shut || !connection.push(tag, bytes, config) {
+            self.stats.queue_full += 1;
+            failed.extend((tag != 0).then_some(tag));
+            return;
+        }
+        self.stats.sent += 1;
+        if !connection.is_dirty {
+            connection.is_dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Writes all fresh output: one system call per connection, unless its send buffer is full.
+    pub fn flush_all(&mut self, now: Instant, failed: &mut Vec<u64>) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            self.flush(id, now, failed);
+        }
+        self.dirty = dirty;
+    }
+
+    /// Ends the connection once everything is written: says so to the peer, then forgets what still comes until the peer closes
+    /// too (closing with unread input would reset the connection and could destroy the last answer) or time is over.
+    pub fn close_when_written(&mut self, id: ConnectionId, reason: CloseReason, now: Instant) {
+        if let Some(connection) = self.get_mut(id) {
+            connection.closing = Some(reason);
+            connection.last_active = now;
+            if !connection.is_dirty {
+                connection.is_dirty = true;
+                self.dirty.push(id);
+            }
+        }
+    }
+
+    /// Closes now. Tags of messages that are not written go to `failed`.
+    pub fn close(&mut self, id: ConnectionId, reason: CloseReason, failed: &mut Vec<u64>) {
+        if self.get(id).is_none() {
+            return;
+        }
+        let connection = self.slots.remove(slot(id));
+        failed.extend(connection.unsent());
+        if let Some(count) = self.stats.closed.get_mut(reason as usize) {
+            *count += 1;
+        }
+        if connection.is_outbound {
+            self.opened.remove(&(connection.listener, connection.remote));
+        } else {
+            let prefix = source_prefix(connection.remote.ip());
+            if let Some(count) = self.accepted_from.get_mut(&prefix) {
+                *count -= 1;
+                if *count == 0 {
+                    self.accepted_from.remove(&prefix);
+                }
+            }
+        }
+        if let Some(waker) = connection.waker {
+            waker.wake(); // its task finds it gone and ends
+        }
+    }
+
+    /// Closes what is idle or too slow. To be called about once a second.
+    pub fn sweep(&mut self, now: Instant, failed: &mut Vec<u64>) {
+        let (idle, limits) = (self.config.idle_timeout, &self.limits);
+        let overdue: Vec<_> =
+            self.slots.iter().filter_map(|(_, c)| Some((c.id, c.overdue(now, idle, limits)?))).collect();
+        for (id, reason) in overdue {
+            self.close(id, reason, failed);
+        }
+    }
+
+    fn insert(
+        &mut self,
+        listener: ListenerId,
+        remote: SocketAddr,
+        stream: Option<TcpStream>,
+        now: Instant,
+    ) -> Result<ConnectionId, Refused> {
+        if self.slots.len() >= self.config.max_connections {
+            self.stats.refused_full += 1;
+            return Err(Refused::Full);
+        }
+        let entry = self.slots.vacant_entry();
+        let id = ConnectionId(self.prefix | u64::from(self.serial) << SLOT_BITS | entry.key() as u64);
+        self.serial = self.serial.wrapping_add(1);
+        entry.insert(Connection::new(id, listener, remote, stream, now));
+        Ok(id)
+    }
+
+    fn flush(&mut self, id: ConnectionId, now: Instant, failed: &mut Vec<u64>) {
+        let Some(connection) = self.get_mut(id) else { return };
+        connection.is_dirty = false;
+        match connection.flush(now) {
+            Ok(()) => {}
+            Err(_) => self.close(id, CloseReason::Error, failed),
+        }
+    }
+
+    fn get(&self, id: ConnectionId) -> Option<&Connection> {
+        self.slots.get(slot(id)).filter(|connection| connection.id == id)
+    }
+
+    fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.slots.get_mut(slot(id)).filter(|connection| connection.id == id)
+    }
+}
+
+fn slot(id: ConnectionId) -> usize {
+    (id.0 & ((1 << SLOT_BITS) - 1)) as usize
+}
+
+/// The /24 or /56 of an address.
+fn source_prefix(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4((v4.to_bits() & !0xff).into()),
+        IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !((1 << 72) - 1)).into()),
+    }
+}

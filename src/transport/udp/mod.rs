@@ -1,0 +1,214 @@
+//! UDP: one non-blocking socket per listener and worker, shared among workers by SO_REUSEPORT; batches in and out.
+
+mod mmsg;
+
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::os::fd::AsFd;
+use std::task::{Context, Poll, Waker};
+
+use socket2::{Domain, Protocol, Type};
+use tokio::io::Interest;
+use tokio::net::UdpSocket;
+
+use crate::sip::hop::{ListenerId, Outbox};
+
+pub use mmsg::{BATCH, Batch, MAX_DATAGRAM};
+
+/// Settings of all UDP sockets.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// SO_RCVBUF and SO_SNDBUF in bytes; 4 MiB. The kernel may grant less (`net.core.rmem_max`, `wmem_max`).
+    pub buffer: usize,
+    /// Bytes that wait per socket when its send buffer is full; 1 MiB. What comes on top is dropped and counted.
+    pub backlog: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { buffer: 4 * 1024 * 1024, backlog: 1024 * 1024 }
+    }
+}
+
+/// What a socket has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stats {
+    /// Datagrams received.
+    pub received: u64,
+    /// Datagrams the kernel took.
+    pub sent: u64,
+    /// Datagrams dropped because the send buffer and the backlog were full.
+    pub dropped: u64,
+    /// Datagrams the kernel refused (no route, too large, not permitted).
+    pub refused: u64,
+}
+
+impl Stats {
+    /// Adds the counts of another socket.
+    pub fn add(&mut self, other: &Self) {
+        self.received += other.received;
+        self.sent += other.sent;
+        self.dropped += other.dropped;
+        self.refused += other.refused;
+    }
+}
+
+/// Binds a socket. Other sockets of this process may bind the same address, each with a share of the flows.
+/// Without a runtime: [`Socket::new`] hands it to the one it runs in.
+pub fn bind(address: SocketAddr, config: &Config) -> io::Result<std::net::UdpSocket> {
+    let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_port(true)?;
+    socket.set_recv_buffer_size(config.buffer)?;
+    socket.set_send_buffer_size(config.buffer)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// A bound socket, registered with the runtime of its worker.
+pub struct Socket {
+    io: UdpSocket,
+    listener: ListenerId,
+    /// The task that drives this socket.
+    waker: Option<Waker>,
+    backlog: VecDeque<Waiting>,
+    backlog_bytes: usize,
+    backlog_limit: usize,
+    stats: Stats,
+}
+
+/// A datagram that the kernel had no room for.
+struct Waiting {
+    to: SocketAddr,
+    bytes: Box<[u8]>,
+    tag: u64,
+}
+
+impl Socket {
+    /// Registers a bound socket; call within the runtime.
+    pub fn new(socket: std::net::UdpSocket, listener: ListenerId, config: &Config) -> io::Result<Self> {
+        Ok(Self {
+            io: UdpSocket::from_std(socket)?,
+            listener,
+            waker: None,
+            backlog: VecDeque::new(),
+            backlog_bytes: 0,
+            backlog_limit: config.backlog,
+            stats: Stats::default(),
+        })
+    }
+
+    /// The listener that this socket serves.
+    pub fn listener(&self) -> ListenerId {
+        self.listener
+    }
+
+    /// What the socket has seen.
+    pub fn stats(&self) -> &Stats {
+        &self.stats
+    }
+
+    /// Waits for datagrams and fills `batch` (see [`Batch::receive`]); on the way sends what waits for room. To be polled by one
+    /// task only. An error concerns no datagram of the batch.
+    pub fn poll(&mut self, cx: &mut Context<'_>, batch: &mut Batch, failed: &mut Vec<u64>) -> Poll<io::Result<usize>> {
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            self.waker = Some(cx.waker().clone());
+        }
+        while !self.backlog.is_empty() && self.io.poll_send_ready(cx)?.is_ready() {
+            self.flush(failed);
+        }
+        loop {
+            if self.io.poll_recv_ready(cx)?.is_pending() {
+                return Poll::Pending;
+            }
+            let mut received = 0;
+            let tried = self.io.try_io(Interest::READABLE, || {
+                received = batch.receive(self.io.as_fd())?;
+                // A batch that is not full has emptied the socket: `WouldBlock` tells the runtime so, without asking the kernel
+                // once more.
+                if received < BATCH { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
+            });
+            self.stats.received += received as u64;
+            match tried {
+                _ if received > 0 => return Poll::Ready(Ok(received)),
+                Err(error) if error.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends the named items of an outbox. Tags (other than 0) of datagrams that will not leave go to `failed`.
+    pub fn send(&mut self, outbox: &Outbox, items: &[usize], failed: &mut Vec<u64>) {
+        let all = outbox.items();
+        for chunk in items.chunks(BATCH) {
+            let transmits = || chunk.iter().filter_map(|&item| all.get(item));
+            if !self.backlog.is_empty() {
+                transmits().for_each(|t| self.postpone(t.hop.remote, outbox.bytes_of(t), t.tag, failed));
+                continue;
+            }
+            let mut datagrams = [(SocketAddr::from(([0, 0, 0, 0], 0)), &[][..]); BATCH];
+            let mut tags = [0; BATCH];
+            let mut count = 0;
+            for ((datagram, tag), transmit) in datagrams.iter_mut().zip(&mut tags).zip(transmits()) {
+                *datagram = (transmit.hop.remote, outbox.bytes_of(transmit));
+                *tag = transmit.tag;
+                count += 1;
+            }
+            let (datagrams, tags) = (datagrams.get(..count).unwrap_or_default(), tags.get(..count).unwrap_or_default());
+            let taken = self.send_now(datagrams, tags, failed);
+            for ((to, bytes), tag) in datagrams.iter().zip(tags).skip(taken) {
+                self.postpone(*to, bytes, *tag, failed);
+            }
+        }
+    }
+
+    /// Sends what waits, as far as the kernel has room.
+    fn flush(&mut self, failed: &mut Vec<u64>) {
+        while let Some(first) = self.backlog.pop_front() {
+            if self.send_now(&[(first.to, &first.bytes)], &[first.tag], failed) == 0 {
+                self.backlog.push_front(first);
+                return;
+            }
+            self.backlog_bytes -= first.bytes.len();
+        }
+    }
+
+    /// Returns how many datagrams are done with, sent or refused; fewer than all mean that the send buffer is full.
+    fn send_now(&mut self, datagrams: &[(SocketAddr, &[u8])], tags: &[u64], failed: &mut Vec<u64>) -> usize {
+        let mut done = 0;
+        while let (Some(rest @ [_, ..]), Some(&tag)) = (datagrams.get(done..), tags.get(done)) {
+            match self.io.try_io(Interest::WRITABLE, || mmsg::send(self.io.as_fd(), rest)) {
+                Ok(sent) => {
+                    done += sent;
+                    self.stats.sent += sent as u64;
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // RFC 3261 18.4: a send error is the failure of this one datagram.
+                Err(_) => {
+                    done += 1;
+                    self.stats.refused += 1;
+                    failed.extend((tag != 0).then_some(tag));
+                }
+            }
+        }
+        done
+    }
+
+    fn postpone(&mut self, to: SocketAddr, bytes: &[u8], tag: u64, failed: &mut Vec<u64>) {
+        if self.backlog_bytes + bytes.len() > self.backlog_limit {
+            self.stats.dropped += 1;
+            failed.extend((tag != 0).then_some(tag));
+            return;
+        }
+        self.backlog_bytes += bytes.len();
+        self.backlog.push_back(Waiting { to, bytes: bytes.into(), tag });
+        if let Some(waker) = &self.waker {
+            waker.wake_by_ref(); // its task waits for room from now on
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The cert module from outside: vectors, worked encodings, generated chains of the shapes in production, and mutations.
+
+mod chain;
+mod constraints;
+mod lint;
+mod log_list;
+mod robustness;
+mod scope;
+mod support;
+mod tn_auth_list;
+mod transparency;

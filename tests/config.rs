@@ -1,0 +1,428 @@
+//! The configuration: every mistake with its line and remedy, every example file loads and runs.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, CustomExtension, IsCa, KeyPair, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData,
+};
+use tempfile::TempDir;
+use vesperd::cert::{Log, LogList, LogState};
+use vesperd::config::{Config, ConfigError, LogFormat, Warning};
+use vesperd::node::{Edge, Observer, clock};
+use vesperd::proxy::{NextHop, TrunkId, UdpOversize};
+use vesperd::sip::hop::{ListenerId, Transport};
+use vesperd::stir::{Check, IdentitySource, Mode, OnFailure, Profile};
+
+/// A TNAuthList with the service provider code 1234, DER.
+const TN_AUTH_LIST: &[u8] = &[0x30, 0x08, 0xa0, 0x06, 0x16, 0x04, b'1', b'2', b'3', b'4'];
+
+/// A directory with the files that configurations of this test name.
+struct Desk {
+    directory: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let desk = Self { directory: TempDir::new().unwrap() };
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let root = CertifiedIssuer::self_signed(root, key()).unwrap();
+        let leaf = |not_before, not_after, key: &KeyPair| {
+            let mut leaf = CertificateParams::default();
+            leaf.custom_extensions =
+                vec![CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 26], TN_AUTH_LIST.to_vec())];
+            leaf.not_before = rcgen::date_time_ymd(not_before, 1, 1);
+            leaf.not_after = rcgen::date_time_ymd(not_after, 1, 1);
+            leaf.signed_by(key, &root).unwrap().pem() + &root.pem()
+        };
+        let (own, other) = (key(), key());
+        desk.write("sp-chain.pem", &leaf(2020, 4000, &own));
+        desk.write("sp-key.pem", &own.serialize_pem());
+        desk.write("other-key.pem", &other.serialize_pem());
+        desk.write("plain.pem", &CertificateParams::default().self_signed(&own).unwrap().pem());
+        desk.write("expired.pem", &leaf(2020, 2021, &own));
+        desk.write("early.pem", &leaf(3000, 4000, &own));
+        desk.write("lab-key.pem", &format!("# vesperd lab\n{}", own.serialize_pem()));
+        desk.write("junk.pem", "junk");
+        desk.write("anchors/root.pem", &root.pem());
+        desk.write("anchors/README", "not a certificate, and not looked at");
+        desk.write("empty/README", "nothing");
+        let mut logs = LogList::new();
+        let log = Log::new("log", &other.subject_public_key_info(), 86_400, LogState::Usable(0), None).unwrap();
+        logs.add("operator", log).unwrap();
+        desk.write("log-list.json", &logs.to_json());
+        desk
+    }
+
+    fn write(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.directory.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, content).unwrap();
+        path
+    }
+
+    fn load(&self, text: &str) -> Result<Config, ConfigError> {
+        Config::load(&self.write("test.toml", text), clock::unix())
+    }
+
+    fn good(&self, text: &str) -> Config {
+        self.load(text).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The mistakes as `LINE: KEY: what`.
+    fn mistakes(&self, text: &str) -> Vec<String> {
+        match self.load(text) {
+            Err(ConfigError::Mistakes(mistakes)) => {
+                let file = format!("{}:", self.directory.path().join("test.toml").display());
+                let directory = format!("{}/", self.directory.path().display());
+                let lines = mistakes.to_string();
+                lines.lines().map(|line| line.strip_prefix(&file).unwrap().replace(&directory, "")).collect()
+            }
+            Err(other) => panic!("{other}"),
+            Ok(_) => Vec::new(),
+        }
+    }
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap()
+}
+
+/// The least that is good: lines 1 to 8.
+const LEAST: &str = r#"[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "carrier"
+peers = "192.0.2.0/24"
+next_hop = "udp:192.0.2.1"
+"#;
+
+#[test]
+fn the_least_is_filled_with_defaults() {
+    let config = Desk::new().good(LEAST);
+    let listener = &config.proxy.listeners[0];
+    assert_eq!((listener.advertise_host.as_str(), listener.advertise_port), ("127.0.0.1", 0));
+    let trunk = &config.proxy.trunks[0];
+    assert_eq!(trunk.peers, ["192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(trunk.next_hops, [NextHop { transport: Transport::Udp, remote: "192.0.2.1:5060".parse().unwrap() }]);
+    assert_eq!((trunk.listener, trunk.trusted, trunk.udp_oversize), (ListenerId(0), false, UdpOversize::Tcp));
+    assert!(trunk.sign.is_none() && trunk.verify.is_none() && config.proxy.routes.is_empty());
+    assert_eq!((config.node.workers, config.node.log, config.node.log_level.as_str()), (0, LogFormat::Text, "info"));
+    assert_eq!(config.node.udp.buffer, 4 << 20);
+    assert_eq!(config.proxy.timer_c, Duration::from_secs(185));
+    assert!(!config.fetch.allow_private_addresses && !config.fetch.allow_any_port);
+    assert_eq!(config.warnings, [Warning::UdpWithoutTcp { listener: "udp".into() }]);
+}
+
+#[test]
+fn every_setting_reaches_its_place() {
+    let config = Desk::new().good(
+        r#"
+[node]
+workers = 3
+log = "json"
+log_level = "warn,vesperd::node=debug"
+udp_buffer_bytes = 65536
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "0.0.0.0:5060"
+advertise = "SBC.example.com:5070"
+[[listener]]
+name = "tcp"
+transport = "tcp"
+bind = "[::1]:5060"
+[[trunk]]
+name = "a"
+peers = ["2001:db8::7", "192.0.2.77/24"]
+next_hop = ["tcp:[2001:db8::1]:5070", "udp:192.0.2.1"]
+listener = "tcp"
+trusted = true
+udp_oversize = "reject"
+sign = "sp"
+[trunk.verify]
+profile = "vesper"
+on_failure = "continue"
+require_identity = false
+freshness_seconds = 30
+sct = "report"
+replay = "off"
+identity_source = "asserted"
+[[trunk]]
+name = "b"
+next_hop = "udp:192.0.2.2"
+[[signer]]
+name = "sp"
+certificate = "sp-chain.pem"
+key = "sp-key.pem"
+x5u = "https://certificates.example.com/sp.pem"
+attest = "A"
+[[route]]
+from = "a"
+prefix = "1212"
+to = "b"
+[stir]
+anchors = ["anchors", "anchors/root.pem"]
+log_list = "log-list.json"
+replay_entries = 1000
+[stir.dial_plan]
+country_code = "1"
+[stir.fetch]
+allow_any_port = true
+total_timeout_ms = 1500
+ca_file = "anchors/root.pem"
+[timers]
+t1_ms = 100
+timer_c_seconds = 200
+[limits]
+fields = 100
+max_connections_per_prefix = 7
+"#,
+    );
+    assert_eq!((config.node.workers, config.node.log), (3, LogFormat::Json));
+    assert_eq!(config.node.udp.buffer, 65_536);
+    assert_eq!(config.node.tcp.max_per_prefix, 7);
+    let proxy = &config.proxy;
+    let names: Vec<_> = proxy.listeners.iter().map(|l| (l.advertise_host.as_str(), l.advertise_port)).collect();
+    assert_eq!(names, [("sbc.example.com", 5070), ("[::1]", 5060)]);
+    let trunk = &proxy.trunks[0];
+    assert_eq!(trunk.peers, ["2001:db8::7/128".parse().unwrap(), "192.0.2.0/24".parse().unwrap()]);
+    assert_eq!(trunk.next_hops[0].remote, "[2001:db8::1]:5070".parse().unwrap());
+    assert_eq!((trunk.listener, trunk.trusted, trunk.udp_oversize), (ListenerId(1), true, UdpOversize::Reject));
+    assert_eq!(proxy.trunks[1].listener, ListenerId(0), "the first of the next hop's transport");
+    let policy = trunk.verify.as_ref().unwrap();
+    assert_eq!((policy.profile, policy.on_failure, policy.freshness), (Profile::Vesper, OnFailure::Continue, 30));
+    assert_eq!((policy.modes.get(Check::Sct), policy.modes.get(Check::Replay)), (Mode::Report, Mode::Off));
+    assert_eq!((policy.modes.get(Check::Chain), policy.require_identity), (Mode::Enforce, false));
+    assert_eq!(policy.identity_source, IdentitySource::AssertedThenFrom);
+    assert_eq!((trunk.sign, proxy.signers.len()), (Some(0), 1));
+    assert_eq!(proxy.routes[0].prefix.as_deref(), Some("1212"));
+    assert_eq!((proxy.routes[0].from, proxy.routes[0].to), (Some(TrunkId(0)), TrunkId(1)));
+    assert_eq!((config.trust.anchors.len(), config.trust.logs.len()), (1, 1));
+    assert_eq!(config.replay.capacity, 1000);
+    assert_eq!(proxy.verifier.dial_plan.country_code.as_deref(), Some("1"));
+    assert!(config.fetch.allow_any_port && proxy.verifier.allow_any_port);
+    assert_eq!(config.fetch.total_timeout, Duration::from_millis(1500));
+    assert_eq!((proxy.transaction.t1, proxy.timer_c), (Duration::from_millis(100), Duration::from_secs(200)));
+    assert_eq!(proxy.parser.fields, 100);
+}
+
+#[test]
+fn all_mistakes_come_at_once_in_order_of_lines() {
+    let mistakes = Desk::new().mistakes(
+        r#"[node]
+worker = 2
+log = "xml"
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1"
+[[trunk]]
+name = "carrier"
+peer = "192.0.2.0/24"
+trusted = "yes"
+[[route]]
+from = "carier"
+[limits]
+fields = 5
+[timer]
+"#,
+    );
+    assert_eq!(
+        mistakes,
+        [
+            "2: node.worker: unknown key; did you mean `workers`?",
+            "3: node.log: \"xml\" is none of \"text\", \"json\"",
+            "7: listener \"udp\".bind: \"127.0.0.1\" can not be read; give \"ip:port\", such as \"192.0.2.1:5060\" or \
+             \"[2001:db8::1]:5060\"",
+            "8: trunk \"carrier\": has neither peers nor next_hop, so nothing can come from it or go to it; add peers, next_hop \
+             or both",
+            "10: trunk \"carrier\".peer: unknown key; did you mean `peers`?",
+            "11: trunk \"carrier\".trusted: is a string; give true or false",
+            "12: route.to: missing; give the name of a [[trunk]]",
+            "13: route.from: there is no trunk \"carier\"; there is \"carrier\"",
+            "15: limits.fields: out of range; give a whole number from 16 to 10000",
+            "16: timer: unknown key; did you mean `timers`?",
+        ]
+    );
+}
+
+#[test]
+fn each_kind_of_mistake_names_its_line_and_its_remedy() {
+    let desk = Desk::new();
+    let signer =
+        |rest: &str| format!("{LEAST}sign = \"sp\"\n[[signer]]\nname = \"sp\"\nx5u = \"https://a.example/c\"\n{rest}");
+    let cases = [
+        ("[node]\nworkers = 2x\n".to_owned(), "2: "),
+        (String::new(), "1: listener: missing; give at least one [[listener]]"),
+        (LEAST.replace("\"udp\"\nbind", "\"tls\"\nbind"), "3: listener \"udp\".transport: TLS is not supported yet"),
+        (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),
+        (LEAST.replace("bind = \"127.0.0.1:0\"", ""), "1: listener \"udp\".bind: missing; give \"ip:port\""),
+        (
+            LEAST.replace("[[trunk]]", "advertise = \"a b\"\n[[trunk]]"),
+            "5: listener \"udp\".advertise: \"a b\" can not be read",
+        ),
+        (LEAST.replace("192.0.2.0/24", "192.0.2.0/33"), "7: trunk \"carrier\".peers: \"192.0.2.0/33\" can not be read"),
+        (
+            LEAST.replace("udp:192.0.2.1", "sip.example.com"),
+            "8: trunk \"carrier\".next_hop: \"sip.example.com\" can not be read",
+        ),
+        (
+            LEAST.replace("udp:192.0.2.1", "tcp:192.0.2.1"),
+            "8: trunk \"carrier\".next_hop: there is no listener of this transport",
+        ),
+        (
+            LEAST.replace("udp:192.0.2.1", "udp:[2001:db8::1]"),
+            "8: trunk \"carrier\".next_hop: there is no listener of this transport",
+        ),
+        (LEAST.replace("udp:192.0.2.1", "tls:192.0.2.1"), "8: trunk \"carrier\".next_hop: TLS is not supported yet"),
+        (
+            format!("{LEAST}listener = \"tcp\""),
+            "9: trunk \"carrier\".listener: there is no listener \"tcp\"; there is \"udp\"",
+        ),
+        (
+            format!(
+                "{LEAST}listener = \"tcp\"\n[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\""
+            ),
+            "9: trunk \"carrier\".listener: the listener has another transport",
+        ),
+        (format!("{LEAST}sign = \"sp\""), "9: trunk \"carrier\".sign: there is no signer \"sp\"; add a [[signer]]"),
+        (
+            format!("{LEAST}[[trunk]]\nname = \"carrier\"\npeers = \"192.0.2.9\""),
+            "10: trunk \"carrier\".name: \"carrier\" is used already on line 6",
+        ),
+        (
+            format!("{LEAST}[[trunk]]\nname = \"b\"\npeers = \"192.0.2.0/24\""),
+            "11: trunk \"b\".peers: 192.0.2.0/24 is used already on line 7",
+        ),
+        (
+            LEAST.replace("127.0.0.1:0", "127.0.0.1:5060")
+                + "[[listener]]\nname = \"b\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"",
+            "12: listener \"b\".bind: UDP 127.0.0.1:5060 is used already on line 4",
+        ),
+        (
+            format!("{LEAST}[[route]]\nto = \"carrier\"\nprefix = \"+1\""),
+            "11: route.prefix: \"+1\" can not be read; give leading digits",
+        ),
+        (format!("{LEAST}[node]\nlog_level = \"a=b=c\""), "10: node.log_level: \"a=b=c\" can not be read"),
+        (
+            format!("{LEAST}[trunk.verify]\nchain = \"off\""),
+            "9: trunk \"carrier\".verify.profile: missing; give \"shaken\" or \"vesper\"",
+        ),
+        (
+            format!("{LEAST}[trunk.verify]\nprofile = \"shaken\""),
+            "9: trunk \"carrier\".verify.chain: no chain can be valid",
+        ),
+        (
+            format!("{LEAST}[trunk.verify]\nprofile = \"vesper\"\nchain = \"off\""),
+            "9: trunk \"carrier\".verify.sct: no SCT can be valid",
+        ),
+        (
+            format!("{LEAST}[trunk.verify]\nprofile = \"shaken\"\nchain = \"off\"\nidentity_source = \"asserted\""),
+            "12: trunk \"carrier\".verify.identity_source: P-Asserted-Identity counts only from a trusted trunk",
+        ),
+        (format!("{LEAST}[stir]\nanchors = \"no\""), "10: stir.anchors: no: no such file"),
+        (format!("{LEAST}[stir]\nanchors = \"junk.pem\""), "10: stir.anchors: junk.pem: no CERTIFICATE block"),
+        (format!("{LEAST}[stir]\nanchors = \"empty\""), "10: stir.anchors: empty: not a directory with"),
+        (format!("{LEAST}[stir]\nlog_list = \"junk.pem\""), "10: stir.log_list: junk.pem: "),
+        (format!("{LEAST}[stir.fetch]\nca_file = \"no\""), "10: stir.fetch.ca_file: no: no such file"),
+        (signer("key = \"sp-key.pem\""), "10: signer \"sp\".certificate: missing; give a PEM file"),
+        (signer("key = \"no\"\ncertificate = \"sp-chain.pem\""), "13: signer \"sp\".key: no: no such file"),
+        (
+            signer("key = \"other-key.pem\"\ncertificate = \"sp-chain.pem\""),
+            "13: signer \"sp\".key: other-key.pem is not the private key of the first certificate in sp-chain.pem",
+        ),
+        (
+            signer("key = \"junk.pem\"\ncertificate = \"sp-chain.pem\""),
+            "13: signer \"sp\".key: the private key is no P-256 key",
+        ),
+        (
+            signer("key = \"sp-key.pem\"\ncertificate = \"expired.pem\""),
+            "14: signer \"sp\".certificate: expired.pem: the first certificate expired 2021-01-01 00:00:00 UTC; renew it",
+        ),
+        (
+            signer("key = \"sp-key.pem\"\ncertificate = \"early.pem\""),
+            "14: signer \"sp\".certificate: early.pem: the first certificate is valid from 3000-01-01 00:00:00 UTC only",
+        ),
+        (
+            signer("key = \"sp-key.pem\"\ncertificate = \"plain.pem\""),
+            "14: signer \"sp\".certificate: the certificate has no readable TNAuthList",
+        ),
+    ];
+    for (text, expected) in cases {
+        let mistakes = desk.mistakes(&text);
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with(expected),
+            "{text}\nexpected {expected}\nfound {mistakes:#?}"
+        );
+    }
+}
+
+#[test]
+fn a_signer_that_fails_does_not_make_its_name_unknown() {
+    let text = format!("{LEAST}sign = \"sp\"\n[[signer]]\nname = \"sp\"\n");
+    let mistakes = Desk::new().mistakes(&text);
+    assert_eq!(mistakes.len(), 3, "certificate, key and x5u are missing, nothing else: {mistakes:#?}");
+}
+
+#[test]
+fn a_key_from_the_laboratory_is_told() {
+    let desk = Desk::new();
+    let config = desk.good(&format!(
+        "{LEAST}[[signer]]\nname = \"sp\"\nx5u = \"https://a.example/c\"\nkey = \"lab-key.pem\"\ncertificate = \"sp-chain.pem\""
+    ));
+    let lab = Warning::LabKey { path: desk.directory.path().join("lab-key.pem") };
+    assert!(config.warnings.contains(&lab), "{:?}", config.warnings);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_no_mistake_in_it() {
+    let error = Config::load(Path::new("/nonexistent/edge.toml"), 0).err().unwrap();
+    assert!(matches!(error, ConfigError::Unreadable(..)), "{error}");
+}
+
+/// Example files with the files they name beside them, their addresses replaced by loopback ones with free ports.
+fn examples() -> Vec<(String, Desk, String)> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("config");
+    let mut all = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let text = fs::read_to_string(&path).unwrap();
+        all.push((path.file_name().unwrap().to_string_lossy().into_owned(), Desk::new(), text));
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    all
+}
+
+#[test]
+fn every_example_loads() {
+    let names: Vec<String> = examples()
+        .into_iter()
+        .map(|(name, desk, text)| {
+            desk.load(&text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            name
+        })
+        .collect();
+    assert_eq!(names, ["originating-edge.toml", "terminating-edge.toml", "transit.toml"]);
+}
+
+#[test]
+fn every_example_starts_and_stops() {
+    for (name, desk, text) in examples() {
+        let local = |line: &str| {
+            if line.starts_with("bind = ") { "bind = \"127.0.0.1:0\"".to_owned() } else { line.to_owned() }
+        };
+        let text = text.lines().map(local).collect::<Vec<_>>().join("\n");
+        let config = desk.good(&text);
+        let listeners = config.proxy.listeners.len();
+        let edge = Edge::start(config, &Observer::default()).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert_eq!(edge.addresses().len(), listeners);
+        assert!(edge.addresses().iter().all(|(_, _, address)| address.port() != 0), "{name}: {:?}", edge.addresses());
+        assert_eq!(edge.stop().restarts, 0);
+    }
+}

@@ -1,0 +1,326 @@
+//! Identity in the proxy core: INVITEs signed on their way out, verified on their way in, and parked while a certificate is fetched.
+
+mod support;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tempfile::TempDir;
+use vesperd::cert::TrustAnchors;
+use vesperd::passport::ppt::shaken::Attestation;
+use vesperd::pki::lab::{self, Lab, Options};
+use vesperd::proxy::{
+    Answer, Config, Event, Listener, Need, NeedKind, NextHop, Now, Output, Proxy, Route, Snapshot, Trunk, TrunkId,
+    UdpOversize,
+};
+use vesperd::sip::hop::{Hop, ListenerId, Transport};
+use vesperd::sip::{self, Framing, Index, Limits};
+use vesperd::stir::authentication::{SignError, Signer, SignerConfig};
+use vesperd::stir::replay::ReplayTable;
+use vesperd::stir::verification::{FetchFailure, FetchedChain};
+use vesperd::stir::{OnFailure, Policy, Profile, TrustStore};
+
+const NOW: i64 = 1_795_132_800;
+const CALLER: &str = "192.0.2.10:5060";
+const CALLEE: &str = "198.51.100.20:5060";
+
+struct World {
+    _directory: TempDir,
+    lab: Lab,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = TempDir::new().unwrap();
+        let lab = lab::create(directory.path(), NOW, &Options::default()).unwrap();
+        Self { _directory: directory, lab }
+    }
+
+    fn trust(&self) -> TrustStore {
+        let anchors = TrustAnchors::from_ders([self.lab.root.certificate().der()]).unwrap();
+        TrustStore { anchors, logs: self.lab.log_list.clone(), ..TrustStore::default() }
+    }
+
+    /// Tokens of the SHAKEN provider, which name their certificate by `x5u` only.
+    fn provider(&self) -> Signer {
+        let credential = &self.lab.provider;
+        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
+        let mut config = SignerConfig::new(Profile::Shaken, chain, key, credential.x5u.clone());
+        config.attestation = Some(Attestation::Full);
+        Signer::new(config).unwrap()
+    }
+
+    fn proxy(&self, change: impl FnOnce(&mut Config)) -> Rig {
+        let trunk = |name: &str, remote: &str| Trunk {
+            name: name.into(),
+            peers: Vec::new(),
+            next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.parse().unwrap() }],
+            listener: ListenerId(0),
+            trusted: false,
+            sign: None,
+            verify: None,
+            udp_oversize: UdpOversize::Udp,
+        };
+        let mut config = Config {
+            listeners: vec![Listener {
+                name: "udp".into(),
+                transport: Transport::Udp,
+                bind: "192.0.2.1:5060".parse().unwrap(),
+                advertise_host: "192.0.2.1".into(),
+                advertise_port: 5060,
+            }],
+            trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
+            routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+            ..Config::default()
+        };
+        change(&mut config);
+        let now = Now { instant: support::epoch(), unix: NOW };
+        let snapshot = Snapshot { config, trust: self.trust(), replay: ReplayTable::default() };
+        Rig { proxy: Proxy::new(Arc::new(snapshot), [7; 32], now), now, out: Output::default(), index: Index::new() }
+    }
+
+    /// A proxy that holds calls from its first trunk to the SHAKEN rules.
+    fn verifying(&self, change: impl FnOnce(&mut Policy)) -> Rig {
+        let mut policy = Policy { require_identity: true, ..Policy::shaken() };
+        change(&mut policy);
+        self.proxy(|config| config.trunks[0].verify = Some(policy))
+    }
+}
+
+struct Rig {
+    proxy: Proxy,
+    now: Now,
+    out: Output,
+    index: Index,
+}
+
+impl Rig {
+    /// The messages that leave, each with its destination.
+    fn receive(&mut self, from: &str, text: &str) -> Vec<(SocketAddr, String)> {
+        let source =
+            Hop { transport: Transport::Udp, local: ListenerId(0), remote: from.parse().unwrap(), connection: None };
+        let message =
+            sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &Limits::default()).expect("indexable");
+        self.proxy.handle_message(self.now, source, message, &mut self.out);
+        self.sent()
+    }
+
+    fn answer(&mut self, need: &Need, answer: Result<FetchedChain, FetchFailure>) -> Vec<(SocketAddr, String)> {
+        self.proxy.handle_answer(self.now, need.id, Answer::Certificate(answer), &mut self.out);
+        self.sent()
+    }
+
+    fn pass(&mut self, time: Duration) -> Vec<(SocketAddr, String)> {
+        let end = self.now.instant + time;
+        while let Some(at) = self.proxy.poll_timeout().filter(|at| *at <= end) {
+            self.now.instant = self.now.instant.max(at);
+            self.proxy.handle_timeout(self.now, &mut self.out);
+        }
+        self.now.instant = end;
+        self.sent()
+    }
+
+    fn sent(&mut self) -> Vec<(SocketAddr, String)> {
+        let text = |t| String::from_utf8(self.out.outbox.bytes_of(t).to_vec()).unwrap();
+        let sent = self.out.outbox.items().iter().map(|t| (t.hop.remote, text(t))).collect();
+        self.out.outbox.clear();
+        sent
+    }
+
+    fn need(&mut self) -> Need {
+        assert_eq!(self.out.needs.len(), 1, "{:?}", self.out.needs);
+        self.out.needs.remove(0)
+    }
+}
+
+fn invite(call: &str, lines: &str) -> String {
+    format!(
+        "INVITE sip:+12155551213@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;branch=z9hG4bK{call};rport\r\nMax-Forwards: 70\r\n{lines}\
+         From: <sip:+12015550100@192.0.2.10>;tag=a1\r\nTo: <sip:+12155551213@192.0.2.1>\r\nCall-ID: {call}\r\nCSeq: 1 INVITE\r\n\
+         Content-Length: 0\r\n\r\n"
+    )
+}
+
+/// An INVITE with the token that `signer` makes for it; another call has another `origid`, or its token would be a replay.
+fn signed(signer: &Signer, call: &str) -> String {
+    let plain = invite(call, "");
+    let mut index = Index::new();
+    let message = sip::parse(plain.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
+    let mut lines = Vec::new();
+    let last = call.bytes().last().unwrap();
+    signer.sign(NOW, message, [last; 16], &mut lines).unwrap();
+    invite(call, std::str::from_utf8(&lines).unwrap())
+}
+
+fn first_lines(sent: &[(SocketAddr, String)]) -> Vec<&str> {
+    sent.iter().map(|(_, text)| text.split("\r\n").next().unwrap()).collect()
+}
+
+const TRYING: &str = "SIP/2.0 100 Trying";
+const FORWARDED: &str = "INVITE sip:+12155551213@192.0.2.1 SIP/2.0";
+
+#[test]
+fn an_invite_is_signed_for_a_trunk_that_wants_it_and_verified_at_the_other_end() {
+    let world = World::new();
+    let acme = &world.lab.acme.sti;
+    let config = SignerConfig::new(Profile::Vesper, acme.chain.clone(), acme.key.serialize_der(), acme.x5u.clone());
+    let signer = Arc::new(Signer::new(config).unwrap());
+    let mut edge = world.proxy(|config| {
+        config.signers.push(signer);
+        config.trunks[1].sign = Some(0);
+    });
+    let sent = edge.receive(CALLER, &invite("c1", ""));
+    assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
+    let (_, forwarded) = &sent[1];
+    let lines = |name: &str| forwarded.split("\r\n").filter(|l| l.starts_with(name)).count();
+    assert_eq!((lines("Identity: "), lines("Date: ")), (1, 1), "{forwarded}");
+    assert_eq!(edge.proxy.stats().signed, 1);
+
+    // At the far end: every check of VESPER, no network, no wait.
+    let mut far = world.proxy(|config| {
+        config.trunks[0].verify = Some(Policy::vesper());
+        config.observe = true;
+    });
+    let sent = far.receive(CALLER, forwarded);
+    assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
+    assert!(far.out.needs.is_empty());
+    let Some(Event::Verified { verdict, .. }) = far.out.events.first() else { panic!("{:?}", far.out.events) };
+    assert!(verdict.is_valid());
+    let identity = |text: &str| text.split("\r\n").find(|l| l.starts_with("Identity: ")).unwrap().to_owned();
+    assert_eq!(identity(forwarded), identity(&sent[1].1), "the field passes untouched (E-10)");
+}
+
+#[test]
+fn i3_a_call_that_can_not_be_signed_goes_out_unsigned() {
+    let world = World::new();
+    let signer = Arc::new(world.provider());
+    let mut edge = world.proxy(|config| {
+        config.signers.push(signer);
+        config.trunks[1].sign = Some(0);
+    });
+    let sent = edge.receive(CALLER, &invite("c1", "Date: Sat, 01 Jan 2000 00:00:00 GMT\r\n"));
+    assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
+    assert!(!sent[1].1.contains("Identity: "));
+    let unsigned = matches!(edge.out.events[..], [Event::Unsigned { error: SignError::StaleDate { .. }, .. }]);
+    assert!(unsigned, "{:?}", edge.out.events);
+    // One that carries an identity keeps it, and gets no second one.
+    let other = signed(&world.provider(), "c2");
+    let sent = edge.receive(CALLER, &other);
+    assert_eq!(sent[1].1.matches("Identity: ").count(), 1);
+}
+
+#[test]
+fn a_call_waits_for_its_certificate_and_the_next_one_does_not() {
+    let world = World::new();
+    let signer = world.provider();
+    let mut edge = world.verifying(|_| {});
+    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING], "the 100 does not wait");
+    let need = edge.need();
+    let NeedKind::Certificate { x5u } = &need.kind;
+    assert_eq!(**x5u, *world.lab.provider.x5u);
+    // The caller's retransmission is answered and asks for nothing more.
+    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING]);
+    assert!(edge.out.needs.is_empty());
+    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
+    assert_eq!(first_lines(&edge.answer(&need, Ok(chain.clone()))), [FORWARDED]);
+    assert!(edge.answer(&need, Ok(chain)).is_empty(), "a need ends once");
+    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c2"))), [TRYING, FORWARDED], "known by now");
+    let replayed = signed(&signer, "c2").replace("Call-ID: c2", "Call-ID: c3").replace("z9hG4bKc2", "z9hG4bKc3");
+    assert_eq!(first_lines(&edge.receive(CALLER, &replayed)), [TRYING, "SIP/2.0 438 Invalid Identity Header"]);
+    assert_eq!((edge.proxy.stats().parked, edge.proxy.stats().verified), (1, 2));
+}
+
+#[test]
+fn c65_a_certificate_out_of_reach_is_436_or_a_reason() {
+    let world = World::new();
+    let signer = world.provider();
+    let mut edge = world.verifying(|_| {});
+    edge.receive(CALLER, &signed(&signer, "c1"));
+    let need = edge.need();
+    assert_eq!(first_lines(&edge.answer(&need, Err(FetchFailure::Status(404)))), ["SIP/2.0 436 Bad Identity Info"]);
+
+    let mut edge = world.verifying(|policy| policy.on_failure = OnFailure::Continue);
+    edge.receive(CALLER, &signed(&signer, "c1"));
+    let need = edge.need();
+    let sent = edge.answer(&need, Err(FetchFailure::Connect));
+    assert_eq!(first_lines(&sent), [FORWARDED], "E-2: no 4xx when the call continues");
+    let response = |status: &str| {
+        let copied = ["Via: ", "From: ", "Call-ID: ", "CSeq: ", "Record-Route: "];
+        let lines: Vec<_> = sent[0].1.split("\r\n").filter(|l| copied.iter().any(|name| l.starts_with(name))).collect();
+        let to = "To: <sip:+12155551213@192.0.2.1>;tag=b1";
+        format!("SIP/2.0 {status}\r\n{}\r\n{to}\r\nContent-Length: 0\r\n\r\n", lines.join("\r\n"))
+    };
+    let ringing = edge.receive(CALLEE, &response("180 Ringing"));
+    assert_eq!(ringing[0].1.matches("Reason: STIR").count(), 1, "E-3\n{}", ringing[0].1);
+    assert!(ringing[0].1.contains("cause=436"));
+    let ok = edge.receive(CALLEE, &response("200 OK"));
+    assert!(ok[0].1.contains("cause=436"), "a 180 may get lost: again in the final response");
+}
+
+#[test]
+fn a_wait_ends_by_its_deadline() {
+    let world = World::new();
+    let signer = world.provider();
+    let mut edge = world.verifying(|_| {});
+    edge.receive(CALLER, &signed(&signer, "c1"));
+    let need = edge.need();
+    assert!(need.deadline > edge.now.instant);
+    let sent = edge.pass(Duration::from_millis(2_050));
+    assert_eq!(first_lines(&sent), ["SIP/2.0 436 Bad Identity Info"]);
+    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
+    assert!(edge.answer(&need, Ok(chain)).is_empty(), "late answers are dropped");
+    edge.pass(Duration::from_secs(60));
+    assert_eq!(edge.proxy.live(), 0);
+}
+
+#[test]
+fn k5_a_parked_call_can_be_cancelled_at_once() {
+    let world = World::new();
+    let signer = world.provider();
+    let mut edge = world.verifying(|_| {});
+    edge.receive(CALLER, &signed(&signer, "c1"));
+    let need = edge.need();
+    let cancel = invite("c1", "").replace("INVITE", "CANCEL");
+    let sent = edge.receive(CALLER, &cancel);
+    assert_eq!(first_lines(&sent), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
+    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
+    assert!(edge.answer(&need, Ok(chain)).is_empty());
+    edge.pass(Duration::from_secs(60));
+    assert_eq!(edge.proxy.live(), 0);
+}
+
+#[test]
+fn only_so_many_calls_wait() {
+    let world = World::new();
+    let signer = world.provider();
+    let policy = Policy { require_identity: true, ..Policy::shaken() };
+    let mut edge = world.proxy(|config| {
+        config.trunks[0].verify = Some(policy);
+        config.max_parked = 1;
+    });
+    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING]);
+    let sent = edge.receive(CALLER, &signed(&signer, "c2"));
+    assert_eq!(first_lines(&sent), [TRYING, "SIP/2.0 436 Bad Identity Info"]);
+    assert_eq!(edge.out.needs.len(), 1);
+    assert_eq!((edge.proxy.stats().parked, edge.proxy.stats().parking_full), (1, 1));
+}
+
+#[test]
+fn c64_c67_missing_and_malformed_identity() {
+    let world = World::new();
+    let refused = |lines: &str| {
+        let sent = world.verifying(|_| {}).receive(CALLER, &invite("c1", lines));
+        first_lines(&sent).last().copied().unwrap_or_default().to_owned()
+    };
+    assert_eq!(refused(""), "SIP/2.0 428 Use Identity Header");
+    assert_eq!(refused("Identity: nonsense;info=<https://a.example/>\r\n"), "SIP/2.0 438 Invalid Identity Header");
+    assert_eq!(refused("y: a.b.c;alg=ES256\r\n"), "SIP/2.0 436 Bad Identity Info", "no info; compact name");
+    let mut lenient = world.verifying(|policy| {
+        policy.on_failure = OnFailure::Continue;
+        policy.require_identity = false;
+    });
+    let sent = lenient.receive(CALLER, &invite("c1", "Identity: nonsense\r\n"));
+    assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
+    assert!(sent[1].1.contains("Identity: nonsense\r\n"), "passed on as it came");
+}

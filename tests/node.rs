@@ -1,0 +1,241 @@
+//! A whole edge between real sockets: calls cross workers and transports, stop reports what was seen.
+
+use std::collections::BTreeSet;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use vesperd::config::Config;
+use vesperd::node::{Edge, Observer, Summary, clock};
+use vesperd::proxy::Event;
+use vesperd::sip::Limits;
+use vesperd::sip::stream::{Frame, StreamFramer};
+
+const CALLS: usize = 60;
+/// Far longer than anything takes; a hang ends as a failure.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+/// An edge with UDP and TCP listeners on loopback. Whoever comes from loopback is the caller; `next_hop` is the callee.
+fn edge(workers: usize, next_hop: &str, observer: &Observer) -> Edge {
+    let text = format!(
+        r#"
+[node]
+workers = {workers}
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[listener]]
+name = "tcp"
+transport = "tcp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "caller"
+peers = "127.0.0.0/8"
+[[trunk]]
+name = "callee"
+next_hop = "{next_hop}"
+[[route]]
+from = "caller"
+to = "callee"
+"#
+    );
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+    Edge::start(config, observer).unwrap()
+}
+
+fn address(edge: &Edge, name: &str) -> SocketAddr {
+    edge.addresses().iter().find(|(listener, ..)| listener == name).unwrap().2
+}
+
+fn options(call: usize, transport: &str, via: SocketAddr) -> Vec<u8> {
+    format!(
+        "OPTIONS sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/{transport} {via};branch=z9hG4bK-{call}\r\n\
+         From: <sip:12155550112@192.0.2.8>;tag=a\r\nTo: <sip:12155550113@192.0.2.9>\r\nCall-ID: call-{call}@test\r\n\
+         CSeq: 1 OPTIONS\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// A 200 to a request.
+fn answer(request: &[u8]) -> Vec<u8> {
+    let request = std::str::from_utf8(request).unwrap();
+    let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+    let lines: Vec<&str> =
+        request.split("\r\n").filter(|line| copied.iter().any(|name| line.starts_with(name))).collect();
+    let lines = lines.join("\r\n").replace("To: <sip:12155550113@192.0.2.9>", "To: <sip:12155550113@192.0.2.9>;tag=b");
+    format!("SIP/2.0 200 OK\r\n{lines}\r\nContent-Length: 0\r\n\r\n").into_bytes()
+}
+
+fn call_of(message: &[u8]) -> usize {
+    let text = std::str::from_utf8(message).unwrap();
+    let after = text.split("Call-ID: call-").nth(1).unwrap();
+    after.split('@').next().unwrap().parse().unwrap()
+}
+
+/// Hands every message of a stream to `take` until it says enough or the stream ends.
+fn messages(mut stream: TcpStream, mut take: impl FnMut(&mut TcpStream, &[u8]) -> bool) {
+    let (mut framer, limits, mut buffer) = (StreamFramer::new(), Limits::default(), [0; 4096]);
+    loop {
+        let count = stream.read(&mut buffer).unwrap();
+        if count == 0 {
+            return;
+        }
+        framer.push(&buffer[..count], clock::instant());
+        while let Some(Frame::Message(range)) = framer.next(&limits).unwrap() {
+            let message = framer.bytes()[range].to_vec();
+            if !take(&mut stream, &message) {
+                return;
+            }
+        }
+    }
+}
+
+fn udp() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(PATIENCE).unwrap();
+    socket
+}
+
+/// Answers every request that comes; ends with the process of the test.
+fn udp_callee() -> SocketAddr {
+    let socket = udp();
+    let local = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+            socket.send_to(&answer(&buffer[..count]), from).unwrap();
+        }
+    });
+    local
+}
+
+fn tcp_callee() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            thread::spawn(move || messages(stream, |stream, request| stream.write_all(&answer(request)).is_ok()));
+        }
+    });
+    local
+}
+
+fn call_over_udp(edge: &Edge) -> BTreeSet<usize> {
+    let caller = udp();
+    let to = address(edge, "udp");
+    for call in 0..CALLS {
+        caller.send_to(&options(call, "UDP", caller.local_addr().unwrap()), to).unwrap();
+    }
+    let mut buffer = [0; 65_535];
+    let mut answered = BTreeSet::new();
+    while answered.len() < CALLS {
+        let (count, from) = caller.recv_from(&mut buffer).expect("every call is answered");
+        assert_eq!(from, to, "T-4: from the socket the request came in on");
+        assert!(buffer.starts_with(b"SIP/2.0 200 "));
+        answered.insert(call_of(&buffer[..count]));
+    }
+    answered
+}
+
+fn call_over_tcp(edge: &Edge) -> BTreeSet<usize> {
+    let mut caller = TcpStream::connect(address(edge, "tcp")).unwrap();
+    caller.set_read_timeout(PATIENCE).unwrap();
+    let via = caller.local_addr().unwrap();
+    let all: Vec<u8> = (0..CALLS).flat_map(|call| options(call, "TCP", via)).collect();
+    caller.write_all(&all).unwrap();
+    let mut answered = BTreeSet::new();
+    messages(caller, |_, response| {
+        assert!(response.starts_with(b"SIP/2.0 200 "));
+        answered.insert(call_of(response));
+        answered.len() < CALLS
+    });
+    answered
+}
+
+fn assert_good(answered: &BTreeSet<usize>, summary: &Summary, workers: usize) {
+    assert_eq!(answered.len(), CALLS);
+    assert_eq!((summary.proxy.requests, summary.proxy.responses), (CALLS as u64, CALLS as u64), "{summary:?}");
+    assert_eq!(summary.restarts, 0);
+    // One flow ends at one worker, so most calls cross; which ones is secret.
+    assert_eq!(summary.worker.handed_over > 0, workers > 1, "{summary:?}");
+    assert_eq!((summary.worker.lane_full, summary.worker.no_way, summary.worker.unusable), (0, 0, 0));
+}
+
+#[test]
+fn calls_over_udp_find_their_worker() {
+    for workers in [1, 3] {
+        let edge = edge(workers, &format!("udp:{}", udp_callee()), &Observer::default());
+        let answered = call_over_udp(&edge);
+        assert_good(&answered, &edge.stop(), workers);
+    }
+}
+
+#[test]
+fn answers_over_tcp_leave_by_the_connection_of_the_request() {
+    for workers in [1, 3] {
+        let edge = edge(workers, &format!("udp:{}", udp_callee()), &Observer::default());
+        let answered = call_over_tcp(&edge);
+        let summary = edge.stop();
+        assert_good(&answered, &summary, workers);
+        assert_eq!((summary.tcp.accepted, summary.tcp.gone), (1, 0));
+    }
+}
+
+#[test]
+fn each_worker_opens_one_connection_to_a_next_hop() {
+    for workers in [1, 3] {
+        let edge = edge(workers, &format!("tcp:{}", tcp_callee()), &Observer::default());
+        let answered = call_over_udp(&edge);
+        let summary = edge.stop();
+        assert_good(&answered, &summary, workers);
+        assert_eq!(summary.tcp.opened, workers as u64, "CN-1: {summary:?}");
+    }
+}
+
+#[test]
+fn a_next_hop_that_is_not_there_is_answered_503_at_once() {
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let edge = edge(1, &format!("tcp:{closed}"), &Observer::default());
+    let caller = udp();
+    caller.send_to(&options(1, "UDP", caller.local_addr().unwrap()), address(&edge, "udp")).unwrap();
+    let mut buffer = [0; 4096];
+    let count = caller.recv(&mut buffer).unwrap();
+    let text = String::from_utf8_lossy(&buffer[..count]);
+    assert!(text.starts_with("SIP/2.0 50"), "K-9: {text}");
+    assert_eq!(edge.stop().proxy.failed_attempts, 1);
+}
+
+#[test]
+fn junk_and_keepalives_are_swallowed_and_events_are_told() {
+    let (to, mut events) = tokio::sync::mpsc::channel(16);
+    let edge = edge(1, "udp:192.0.2.1:5060", &Observer::new(to));
+    let caller = udp();
+    for junk in [&b"\r\n\r\n"[..], b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"hello"] {
+        caller.send_to(junk, address(&edge, "udp")).unwrap();
+    }
+    let bad = String::from_utf8(options(1, "UDP", caller.local_addr().unwrap())).unwrap().replace("70", "0");
+    caller.send_to(bad.as_bytes(), address(&edge, "udp")).unwrap();
+    let mut buffer = [0; 4096];
+    let count = caller.recv(&mut buffer).unwrap();
+    assert!(buffer[..count].starts_with(b"SIP/2.0 483 "), "the only answer");
+    let event = events.blocking_recv().unwrap();
+    assert!(
+        matches!(&event, Event::Refused { call_id, status: Some(483), .. } if **call_id == *b"call-1@test"),
+        "{event:?}"
+    );
+    let summary = edge.stop();
+    assert_eq!((summary.worker.keepalives, summary.worker.unusable), (2, 2));
+}
+
+#[test]
+fn an_address_in_use_by_others_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!("[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"{address}\"\n");
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+    let error = Edge::start(config, &Observer::default()).err().unwrap().to_string();
+    assert!(error.starts_with(&format!("listener \"tcp\": bind {address}: ")), "{error}");
+}

@@ -1,0 +1,377 @@
+//! The transports over real loopback sockets: few, short, without waiting for the clock.
+
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use vesperd::node::clock;
+use vesperd::sip::Limits;
+use vesperd::sip::hop::{ConnectionId, Hop, ListenerId, Outbox, Transport};
+use vesperd::transport::tcp::{self, CloseReason, Incoming, Refused, Table};
+use vesperd::transport::udp::{self, BATCH, Batch, Socket};
+
+const LOCAL: ListenerId = ListenerId(3);
+const LOOPBACK: &str = "127.0.0.1:0";
+
+fn hop(transport: Transport, remote: SocketAddr) -> Hop {
+    Hop { transport, local: LOCAL, remote, connection: None }
+}
+
+fn udp_socket(address: &str, config: &udp::Config) -> (Socket, SocketAddr) {
+    let socket = udp::bind(address.parse().unwrap(), config).unwrap();
+    let address = socket.local_addr().unwrap();
+    (Socket::new(socket, LOCAL, config).unwrap(), address)
+}
+
+/// Polls until `count` datagrams have come.
+async fn receive(socket: &mut Socket, count: usize) -> Vec<(SocketAddr, Vec<u8>)> {
+    let (mut batch, mut failed, mut all) = (Batch::new(), Vec::new(), Vec::new());
+    while all.len() < count {
+        let received = poll_fn(|cx| socket.poll(cx, &mut batch, &mut failed)).await.unwrap();
+        assert_eq!(batch.iter().count(), received);
+        all.extend(batch.iter().map(|(from, bytes)| (from, bytes.to_vec())));
+    }
+    all
+}
+
+/// Lets the runtime see that a socket is writable: until then it is taken for full.
+async fn settle(socket: &mut Socket) {
+    let (mut batch, mut failed) = (Batch::new(), Vec::new());
+    for _ in 0..3 {
+        tokio::task::yield_now().await;
+        poll_fn(|cx| Poll::Ready(socket.poll(cx, &mut batch, &mut failed).is_pending())).await;
+    }
+}
+
+#[tokio::test]
+async fn t6_datagrams_of_all_sizes_travel_in_batches_with_their_source() {
+    for address in [LOOPBACK, "[::1]:0"] {
+        let config = udp::Config::default();
+        let (mut from, source) = udp_socket(address, &config);
+        let (mut to, destination) = udp_socket(address, &config);
+        settle(&mut from).await;
+        let mut outbox = Outbox::new();
+        let sizes: Vec<usize> = (0..BATCH + 9).map(|i| if i == 7 { 65_507 } else { i * 13 }).collect();
+        for (i, &size) in sizes.iter().enumerate() {
+            outbox.push(hop(Transport::Udp, destination), 0, &vec![i as u8; size]);
+        }
+        let items: Vec<usize> = (0..sizes.len()).collect();
+        let mut failed = Vec::new();
+        from.send(&outbox, &items, &mut failed);
+        let received = receive(&mut to, sizes.len()).await;
+        for (i, (remote, bytes)) in received.iter().enumerate() {
+            assert_eq!(*remote, source);
+            assert_eq!(*bytes, vec![i as u8; sizes[i]], "order and content of datagram {i}");
+        }
+        assert!(failed.is_empty());
+        assert_eq!((from.stats().sent, to.stats().received), (sizes.len() as u64, sizes.len() as u64));
+    }
+}
+
+#[tokio::test]
+async fn a_datagram_the_kernel_refuses_fails_alone() {
+    let config = udp::Config::default();
+    let (mut from, _) = udp_socket(LOOPBACK, &config);
+    let (mut to, destination) = udp_socket(LOOPBACK, &config);
+    settle(&mut from).await;
+    let mut outbox = Outbox::new();
+    for (tag, size) in [(1, 10), (2, 65_508), (0, 65_508), (4, 20)] {
+        outbox.push(hop(Transport::Udp, destination), tag, &vec![b'x'; size]);
+    }
+    let mut failed = Vec::new();
+    from.send(&outbox, &[0, 1, 2, 3], &mut failed);
+    let sizes: Vec<usize> = receive(&mut to, 2).await.iter().map(|(_, bytes)| bytes.len()).collect();
+    assert_eq!(sizes, [10, 20]);
+    assert_eq!(failed, [2], "tag 0: nobody cares");
+    assert_eq!(from.stats().refused, 2);
+}
+
+#[tokio::test]
+async fn what_finds_no_room_waits_in_order_up_to_the_limit() {
+    let config = udp::Config { backlog: 50, ..udp::Config::default() };
+    // Not settled: the runtime does not know yet that this socket is writable, as if its buffer were full.
+    let (mut from, _) = udp_socket(LOOPBACK, &config);
+    let (mut to, destination) = udp_socket(LOOPBACK, &config);
+    let mut outbox = Outbox::new();
+    for tag in 1..=6 {
+        outbox.push(hop(Transport::Udp, destination), tag, &[tag as u8; 12]);
+    }
+    let mut failed = Vec::new();
+    from.send(&outbox, &[0, 1, 2], &mut failed);
+    from.send(&outbox, &[3, 4, 5], &mut failed);
+    assert_eq!(failed, [5, 6], "48 of 50 bytes are taken");
+    assert_eq!((from.stats().sent, from.stats().dropped), (0, 2));
+    settle(&mut from).await;
+    let received: Vec<u8> = receive(&mut to, 4).await.iter().map(|(_, bytes)| bytes[0]).collect();
+    assert_eq!(received, [1, 2, 3, 4]);
+    assert_eq!(from.stats().sent, 4);
+}
+
+/// A table and what its driver holds.
+struct Rig {
+    table: Table,
+    scratch: Vec<u8>,
+    failed: Vec<u64>,
+    now: Instant,
+}
+
+impl Rig {
+    fn new(config: tcp::Config) -> Self {
+        let table = Table::new(config, Limits::default(), 5, 0);
+        Self { table, scratch: vec![0; 4096], failed: Vec::new(), now: clock::instant() }
+    }
+
+    /// A pair of connected sockets, one of them in the table.
+    async fn accept(&mut self) -> (TcpStream, Result<ConnectionId, Refused>) {
+        let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+        let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, remote) = listener.accept().await.unwrap();
+        (peer, self.table.accept(stream, LOCAL, remote, self.now))
+    }
+
+    /// The next thing the connection holds, reading as needed.
+    async fn next(&mut self, id: ConnectionId) -> Incoming {
+        loop {
+            match self.table.next(id, &mut self.failed) {
+                Incoming::Nothing => {}
+                other => return other,
+            }
+            let Self { table, scratch, failed, now } = self;
+            if !poll_fn(|cx| table.poll_read(cx, id, scratch, *now, failed)).await {
+                return Incoming::Closed;
+            }
+        }
+    }
+
+    async fn next_message(&mut self, id: ConnectionId) -> Vec<u8> {
+        match self.next(id).await {
+            Incoming::Message(range) => self.table.bytes(id, range).to_vec(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn send(&mut self, id: ConnectionId, tag: u64, bytes: &[u8]) {
+        self.table.send(id, tag, bytes, &mut self.failed);
+    }
+
+    fn flush(&mut self) {
+        self.table.flush_all(self.now, &mut self.failed);
+    }
+
+    fn closed(&self, reason: CloseReason) -> u64 {
+        self.table.stats().closed[reason as usize]
+    }
+}
+
+fn options(call: &str) -> Vec<u8> {
+    format!(
+        "OPTIONS sip:a@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/TCP 192.0.2.2;branch=z9hG4bK{call}\r\nCall-ID: {call}\r\n\
+         Content-Length: 4\r\n\r\nbody"
+    )
+    .into_bytes()
+}
+
+async fn read_to_end(mut peer: TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    peer.read_to_end(&mut all).await.unwrap();
+    all
+}
+
+#[tokio::test]
+async fn messages_are_framed_across_reads_and_pings_are_answered() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let (mut peer, id) = rig.accept().await;
+    let id = id.unwrap();
+    assert_eq!(Table::worker_of(id), 5);
+    let hop = rig.table.hop(id).unwrap();
+    assert_eq!((hop.transport, hop.local, hop.remote), (Transport::Tcp, LOCAL, peer.local_addr().unwrap()));
+    assert_eq!(hop.connection, Some(id));
+
+    let (one, two) = (options("one"), options("two"));
+    let stream = [&b"\r\n\r\n"[..], &one, &two].concat();
+    let (head, tail) = stream.split_at(one.len() + 30);
+    peer.write_all(head).await.unwrap();
+    assert_eq!(rig.next_message(id).await, one);
+    peer.write_all(tail).await.unwrap();
+    assert_eq!(rig.next_message(id).await, two);
+    rig.flush();
+    let mut pong = [0; 2];
+    peer.read_exact(&mut pong).await.unwrap();
+    assert_eq!(&pong, b"\r\n", "KA-1");
+
+    drop(peer);
+    assert_eq!(rig.next(id).await, Incoming::Closed);
+    assert_eq!((rig.closed(CloseReason::Peer), rig.table.len()), (1, 0));
+    assert_eq!(rig.table.stats().received, 2);
+}
+
+#[tokio::test]
+async fn a_message_that_is_held_comes_again_before_the_next() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let (mut peer, id) = rig.accept().await;
+    let id = id.unwrap();
+    peer.write_all(&[options("one"), options("two")].concat()).await.unwrap();
+    let Incoming::Message(range) = rig.next(id).await else { panic!("no message") };
+    rig.table.hold(id, range);
+    // However long its owner has no room: the peer was not slow.
+    rig.table.sweep(rig.now + Duration::from_secs(60), &mut rig.failed);
+    assert_eq!(rig.next_message(id).await, options("one"));
+    assert_eq!(rig.next_message(id).await, options("two"));
+}
+
+#[tokio::test]
+async fn messages_wait_for_a_connection_to_open_and_leave_in_order() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let remote = listener.local_addr().unwrap();
+    let id = rig.table.open(LOCAL, remote, rig.now).unwrap();
+    assert_eq!(rig.table.find(LOCAL, remote), Some(id), "CN-1: used again while it opens");
+    assert_eq!(rig.table.find(ListenerId(0), remote), None, "T-11: another listener, another connection");
+    rig.send(id, 1, b"one ");
+    rig.flush();
+    rig.send(id, 2, b"two");
+    let opened = tcp::connect("127.0.0.1:9".parse().unwrap(), remote, Duration::from_secs(5)).await;
+    rig.table.connected(id, opened, rig.now, &mut rig.failed);
+    let (mut peer, _) = listener.accept().await.unwrap();
+    let mut got = [0; 7];
+    peer.read_exact(&mut got).await.unwrap();
+    assert_eq!(&got, b"one two");
+    assert!(rig.failed.is_empty());
+}
+
+#[tokio::test]
+async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let closed = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap();
+    let id = rig.table.open(LOCAL, closed, rig.now).unwrap();
+    for tag in [7, 0, 9] {
+        rig.send(id, tag, b"x");
+    }
+    let refused = tcp::connect(LOOPBACK.parse().unwrap(), closed, Duration::from_secs(5)).await;
+    rig.table.connected(id, refused, rig.now, &mut rig.failed);
+    assert_eq!(rig.failed, [7, 9]);
+    assert_eq!(rig.closed(CloseReason::ConnectFailed), 1);
+    assert_eq!(rig.table.find(LOCAL, closed), None);
+    rig.send(id, 11, b"x");
+    assert_eq!((rig.failed.last(), rig.table.stats().gone), (Some(&11), 1));
+}
+
+#[tokio::test]
+async fn ids_are_not_used_twice() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let remote = "192.0.2.1:5060".parse().unwrap();
+    let first = rig.table.open(LOCAL, remote, rig.now).unwrap();
+    rig.table.close(first, CloseReason::Error, &mut rig.failed);
+    let second = rig.table.open(LOCAL, remote, rig.now).unwrap();
+    assert_ne!(first, second);
+    rig.table.close(first, CloseReason::Error, &mut rig.failed);
+    assert_eq!(rig.table.find(LOCAL, remote), Some(second), "the old id does not close the new connection");
+}
+
+#[tokio::test]
+async fn cn6_a_peer_that_does_not_read_fills_its_own_queue_only() {
+    let config = tcp::Config { write_queue_bytes: 100_000, write_queue_messages: 10, ..tcp::Config::default() };
+    let mut rig = Rig::new(config);
+    let (peer, id) = rig.accept().await;
+    let id = id.unwrap();
+    let message = vec![b'x'; 60_000];
+    let mut sent = 0;
+    // The kernel's buffers take some megabytes, then the queue takes its share, then it is full.
+    while rig.failed.is_empty() {
+        rig.send(id, sent + 1, &message);
+        rig.flush();
+        sent += 1;
+    }
+    assert_eq!(rig.failed, [sent]);
+    assert_eq!(rig.table.stats().queue_full, 1);
+    rig.table.close_when_written(id, CloseReason::Broken, rig.now);
+    rig.flush();
+    let reader = tokio::spawn(read_to_end(peer));
+    assert_eq!(rig.next(id).await, Incoming::Closed, "driven to its end by the peer, which reads and closes");
+    assert_eq!(reader.await.unwrap().len() as u64, (sent - 1) * 60_000, "nothing that was taken is lost");
+}
+
+#[tokio::test]
+async fn the_number_of_messages_that_wait_is_bounded_too() {
+    let mut rig = Rig::new(tcp::Config { write_queue_messages: 2, ..tcp::Config::default() });
+    let id = rig.table.open(LOCAL, "192.0.2.1:5060".parse().unwrap(), rig.now).unwrap();
+    for tag in [1, 2, 3] {
+        rig.send(id, tag, b"x");
+    }
+    assert_eq!(rig.failed, [3]);
+}
+
+#[tokio::test]
+async fn connections_are_limited_in_all_and_per_source() {
+    let mut rig = Rig::new(tcp::Config { max_connections: 3, max_per_prefix: 2, ..tcp::Config::default() });
+    let (first, id) = rig.accept().await;
+    let (_second, _) = rig.accept().await;
+    assert_eq!(rig.accept().await.1, Err(Refused::Prefix));
+    let remote = "192.0.2.1:5060".parse().unwrap();
+    rig.table.open(LOCAL, remote, rig.now).unwrap();
+    assert_eq!(rig.table.open(ListenerId(0), remote, rig.now), Err(Refused::Full));
+    drop(first);
+    assert_eq!(rig.next(id.unwrap()).await, Incoming::Closed);
+    assert!(rig.accept().await.1.is_ok(), "room again");
+    let stats = rig.table.stats();
+    assert_eq!((stats.accepted, stats.opened, stats.refused_prefix, stats.refused_full), (3, 1, 1, 1));
+}
+
+#[tokio::test]
+async fn f7_slow_and_idle_connections_are_closed() {
+    let mut rig = Rig::new(tcp::Config { idle_timeout: Duration::from_secs(100), ..tcp::Config::default() });
+    let (mut slow, slow_id) = rig.accept().await;
+    let (idle, _) = rig.accept().await;
+    slow.write_all(b"OPTIONS sip:a@192.0.2.1 SIP/2.0\r\nVia").await.unwrap();
+    let Rig { table, scratch, failed, now } = &mut rig;
+    let slow_id = slow_id.unwrap();
+    assert!(poll_fn(|cx| table.poll_read(cx, slow_id, scratch, *now, failed)).await);
+    assert_eq!(table.next(slow_id, failed), Incoming::Nothing);
+    let later = |seconds| *now + Duration::from_secs(seconds);
+    table.sweep(later(9), failed);
+    assert_eq!(table.len(), 2);
+    table.sweep(later(10), failed);
+    assert_eq!(table.len(), 1);
+    table.sweep(later(99), failed);
+    assert_eq!(table.len(), 1);
+    table.sweep(later(100), failed);
+    assert!(table.is_empty());
+    assert_eq!((rig.closed(CloseReason::TooSlow), rig.closed(CloseReason::Idle)), (1, 1));
+    assert!(read_to_end(slow).await.is_empty() && read_to_end(idle).await.is_empty());
+}
+
+#[tokio::test]
+async fn f5_what_is_not_sip_closes_the_connection() {
+    for junk in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
+        let mut rig = Rig::new(tcp::Config::default());
+        let (mut peer, id) = rig.accept().await;
+        peer.write_all(junk).await.unwrap();
+        assert_eq!(rig.next(id.unwrap()).await, Incoming::Closed);
+        assert_eq!(rig.closed(CloseReason::NotSip), 1);
+    }
+}
+
+#[tokio::test]
+async fn f2_a_message_without_end_is_answered_before_the_connection_ends() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let (mut peer, id) = rig.accept().await;
+    let id = id.unwrap();
+    peer.write_all(b"OPTIONS sip:a@192.0.2.1 SIP/2.0\r\nContent-Length: -1\r\n\r\nand more that nobody reads")
+        .await
+        .unwrap();
+    let Incoming::Broken(range) = rig.next(id).await else { panic!("not noticed") };
+    assert!(rig.table.bytes(id, range).ends_with(b"-1\r\n\r\n"));
+    // The answer may come after the decision to close: it is still written.
+    rig.table.close_when_written(id, CloseReason::Broken, rig.now);
+    rig.send(id, 0, b"SIP/2.0 400 Bad Content-Length\r\n\r\n");
+    rig.flush();
+    rig.send(id, 5, b"nothing follows");
+    rig.flush();
+    assert_eq!(rig.failed, [5]);
+    peer.write_all(b"still talking").await.unwrap();
+    assert_eq!(read_to_end(peer).await, b"SIP/2.0 400 Bad Content-Length\r\n\r\n");
+    assert_eq!(rig.next(id).await, Incoming::Closed);
+}
