@@ -216,7 +216,9 @@ fn junk_and_keepalives_are_swallowed_and_events_are_told() {
     for junk in [&b"\r\n\r\n"[..], b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"hello"] {
         caller.send_to(junk, address(&edge, "udp")).unwrap();
     }
-    let bad = String::from_utf8(options(1, "UDP", caller.local_addr().unwrap())).unwrap().replace("70", "0");
+    let bad = String::from_utf8(options(1, "UDP", caller.local_addr().unwrap()))
+        .unwrap()
+        .replace("Max-Forwards: 70", "Max-Forwards: 0");
     caller.send_to(bad.as_bytes(), address(&edge, "udp")).unwrap();
     let mut buffer = [0; 4096];
     let count = caller.recv(&mut buffer).unwrap();

@@ -4,6 +4,7 @@ pub mod cert;
 pub mod check_config;
 pub mod demo;
 pub mod lab;
+mod log;
 pub mod passport;
 pub mod run;
 

@@ -6,10 +6,10 @@ use std::process::ExitCode;
 
 use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use super::check_config::exit_code;
-use crate::config::{Config, LogFormat};
+use super::log::Log;
+use crate::config::Config;
 use crate::node::{Edge, Observer, Summary, clock};
 
 const EXAMPLES: &str = "\
@@ -44,7 +44,13 @@ impl RunCommand {
                 return exit_code(&error);
             }
         };
-        start_log(config.node.log, &config.node.log_level);
+        let _log = match Log::start(config.node.log, &config.node.log_level) {
+            Ok(log) => log,
+            Err(error) => {
+                eprintln!("log thread: {error}");
+                return ExitCode::from(3);
+            }
+        };
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -77,14 +83,6 @@ fn stop_signal() -> io::Result<impl Future<Output = ()>> {
     Ok(async move {
         tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     })
-}
-
-fn start_log(format: LogFormat, level: &str) {
-    let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(io::stderr);
-    match format {
-        LogFormat::Text => builder.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
-        LogFormat::Json => builder.json().init(),
-    }
 }
 
 fn log_summary(summary: &Summary) {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
-use super::events::Observer;
+use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
@@ -55,7 +55,7 @@ pub(super) struct Parts {
     pub transmits: Outs,
     pub fetcher: Fetcher,
     pub answers: mpsc::Sender<Answered>,
-    pub observer: Observer,
+    pub events: Events,
 }
 
 /// What a worker has seen.
@@ -110,7 +110,7 @@ pub(super) struct PacketLoop {
     failed: Vec<u64>,
     fetcher: Fetcher,
     answers: mpsc::Sender<Answered>,
-    observer: Observer,
+    events: Events,
     next_sweep: Instant,
 }
 
@@ -136,7 +136,7 @@ impl PacketLoop {
             failed: Vec::new(),
             fetcher: parts.fetcher,
             answers: parts.answers,
-            observer: parts.observer,
+            events: parts.events,
             next_sweep: now().instant,
         }
     }
@@ -305,7 +305,7 @@ impl PacketLoop {
             self.send(now);
             self.tcp.flush_all(now.instant, &mut self.failed);
             self.ask(now);
-            self.machine.output.events.drain(..).for_each(|event| self.observer.tell(event));
+            self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));
             if self.failed.is_empty() && self.machine.output.outbox.is_empty() {
                 break;
             }

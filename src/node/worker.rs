@@ -18,7 +18,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 
-use super::events::Observer;
+use super::events::{Events, Observer};
 use super::fetch::{Answered, Fetcher};
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
@@ -111,7 +111,7 @@ impl Worker {
             transmits: self.transmit_outs.again(),
             fetcher: self.fetcher.clone(),
             answers: self.answers.0.clone(),
-            observer: self.observer.clone(),
+            events: Events::new(self.observer.clone()),
         }
     }
 

@@ -11,8 +11,10 @@ use super::{
     with_request,
 };
 use crate::cert::{LogList, TrustAnchors, TrustStore};
+use crate::config::is_certificate_file;
 use crate::passport::ppt::shaken::Attestation;
 use crate::passport::{Claims, Identity, ProtectedHeader};
+use crate::stir::reason::Code;
 use crate::stir::verification::{
     Check, CheckResult, FetchFailure, FetchedChain, Mode, Outcome, Policy, TokenVerdict, Verdict, Verifier,
     VerifierConfig,
@@ -56,7 +58,7 @@ fn read_anchors(paths: &[PathBuf]) -> Result<TrustAnchors, Stop> {
         let files = if path.is_dir() {
             let entries = std::fs::read_dir(path).map_err(|error| usage(&error))?;
             let mut files: Vec<PathBuf> = entries.filter_map(|entry| entry.ok().map(|entry| entry.path())).collect();
-            files.retain(|file| file.is_file());
+            files.retain(|file| is_certificate_file(file)); // keys may lie beside them
             files.sort();
             files
         } else {
@@ -104,8 +106,11 @@ impl VerifyArgs {
         }
         let chain = self.cert.as_deref().map(read_chain).transpose()?;
         let policy = self.policy();
-        let verdict = self.verdict(&value, &policy, &trust, chain)?;
-        let report = Report::new(&verdict, &policy);
+        let report = match self.verdict(&value, &policy, &trust, chain) {
+            Ok(verdict) => Report::new(&verdict, &policy),
+            Err(Stop::Refused(why)) => Report::unreadable(why),
+            Err(usage) => return Err(usage),
+        };
         let text = if self.json { line(&report) } else { report.text() };
         Ok((text, report.valid))
     }
@@ -199,6 +204,23 @@ impl Report {
             attest: token.and_then(|token| token.attest).map(Attestation::letter),
             subject: leaf.map(|chain| chain.leaf.subject()),
             domains: leaf.map(|chain| chain.leaf.dns_names().to_vec()).unwrap_or_default(),
+        }
+    }
+
+    /// For what is no token at all.
+    fn unreadable(detail: String) -> Self {
+        let code = Code::InvalidIdentityHeader;
+        Self {
+            valid: false,
+            checks: vec![CheckReport { id: Check::Token.id(), ok: false, detail }],
+            code: Some(code.status()),
+            phrase: Some(code.phrase()),
+            ppt: None,
+            orig: None,
+            iat: None,
+            attest: None,
+            subject: None,
+            domains: Vec::new(),
         }
     }
 
