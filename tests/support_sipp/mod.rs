@@ -1,6 +1,7 @@
 //! The runner of the SIPp scenarios: reads a case file, starts the proxy and the parties, judges both sides.
 
 mod case;
+mod certsrv;
 mod judge;
 mod message;
 mod passport;

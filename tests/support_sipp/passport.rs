@@ -1,6 +1,7 @@
 //! PASSporTs by code of its own (RFC 8225): tokens with and without faults for callers, and the check of what the proxy signs.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use base64::Engine as _;
@@ -25,13 +26,13 @@ pub fn make_lab(directory: &std::path::Path) -> Lab {
 }
 
 /// `calls.csv`: Date; tokens; URL of the certificate of the first.
-pub fn calls_csv(calls: &[Call], lab: &Lab, number: &str) -> String {
+pub fn calls_csv(calls: &[Call], lab: &Lab, server: SocketAddr, number: &str) -> String {
     let mut csv = String::from("SEQUENTIAL\n");
     for (call, age) in calls.iter().zip(0..) {
         // Calls of one second would have the same claims: a token seen before is a replay (RFC 8224 12.1).
         let now = unix() - age;
         csv.push_str(&http_date(now + call.date));
-        let tokens: Vec<_> = call.tokens.iter().map(|kind| token(kind, now, lab, number)).collect();
+        let tokens: Vec<_> = call.tokens.iter().map(|kind| token(kind, now, lab, server, number)).collect();
         for (token, _) in &tokens {
             let _ = write!(csv, ";{token}");
         }
@@ -41,14 +42,21 @@ pub fn calls_csv(calls: &[Call], lab: &Lab, number: &str) -> String {
 }
 
 /// A token of the named kind, and its `x5u`. The part before `/` is the credential: `vesper` is Acme's delegate certificate, `shaken` the
-/// provider's, both inline (`x5c`); others have the flaw they name. The part after it is what is wrong with the token, or `good`.
-fn token(kind: &str, now: i64, lab: &Lab, number: &str) -> (String, String) {
+/// provider's, both inline (`x5c`); `served`, `missing` and `slow` are the provider's behind a URL of the certificate server; others have
+/// the flaw they name. The part after it is what is wrong with the token, or `good`.
+fn token(kind: &str, now: i64, lab: &Lab, server: SocketAddr, number: &str) -> (String, String) {
     let (credential, fault) = kind.split_once('/').unwrap_or_else(|| panic!("no token kind {kind}"));
     let flawed = |flaw| lab.flawed(flaw, unix()).expect("a credential");
     let made: Credential;
+    let mut url = None;
     let (credential, ppt) = match credential {
         "vesper" => (&lab.acme.sti, None),
         "shaken" => (&lab.provider, Some("shaken")),
+        "served" | "missing" | "slow" => {
+            let file = if credential == "served" { "good" } else { credential };
+            url = Some(format!("https://{server}/{file}.pem"));
+            (&lab.provider, Some("shaken"))
+        }
         other => {
             made = flawed(match other {
                 "unknown-root" => Flaw::UnknownRoot,
@@ -73,7 +81,11 @@ fn token(kind: &str, now: i64, lab: &Lab, number: &str) -> (String, String) {
         _ => panic!("no token fault {fault}"),
     }
     let x5c: Vec<_> = credential.chain.iter().map(|der| STANDARD.encode(der)).collect();
-    let mut header = json!({"alg": "ES256", "typ": "passport", "x5c": x5c, "x5u": credential.x5u});
+    let x5u = url.clone().unwrap_or_else(|| credential.x5u.clone());
+    let mut header = json!({"alg": "ES256", "typ": "passport", "x5u": x5u});
+    if url.is_none() {
+        header["x5c"] = json!(x5c);
+    }
     let mut claims = json!({"dest": {"tn": [dest]}, "iat": iat, "orig": {"tn": orig}});
     if let Some(ppt) = ppt {
         header["ppt"] = json!(ppt);
@@ -88,7 +100,7 @@ fn token(kind: &str, now: i64, lab: &Lab, number: &str) -> (String, String) {
     if fault == "bad-signature" {
         signature[40] ^= 1;
     }
-    (format!("{input}.{}", encode(signature)), credential.x5u.clone())
+    (format!("{input}.{}", encode(signature)), x5u)
 }
 
 /// Checks the one Identity of a message: grammar, header, claims against the request, signature by the leaf in `x5c` or the lab's signer.

@@ -11,6 +11,7 @@ pub struct Place {
     pub proxy: IpAddr,
     pub caller: IpAddr,
     pub callee: IpAddr,
+    pub server: IpAddr,
     words: BTreeMap<String, String>,
 }
 
@@ -20,7 +21,7 @@ impl Place {
         let net = (std::process::id().wrapping_mul(61)).wrapping_add(CASES.fetch_add(1, Ordering::Relaxed)) as u16;
         let [high, low] = net.to_be_bytes();
         let ip = |host| IpAddr::from(Ipv4Addr::new(127, high, low, host));
-        let mut place = Place { proxy: ip(1), caller: ip(2), callee: ip(3), words: BTreeMap::new() };
+        let mut place = Place { proxy: ip(1), caller: ip(2), callee: ip(3), server: ip(4), words: BTreeMap::new() };
         place.set("proxy", place.proxy);
         place.set("caller", place.caller);
         place.set("callee", place.callee);
@@ -28,6 +29,7 @@ impl Place {
         place.set("b", free_port(place.proxy));
         place.set("caller_port", free_port(place.caller));
         place.set("callee_port", free_port(place.callee));
+        place.set("dead_port", free_port(place.callee)); // nobody listens there
         place.set("number", format!("+1202555{:04}", random() % 10_000));
         place.set("case", format!("{:016x}", random()));
         place

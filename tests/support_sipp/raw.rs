@@ -4,12 +4,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::{Duration, Instant};
 
-use socket2::{Domain, Socket as Socket2, Type};
+use socket2::{Domain, Type};
 
-use super::case::{Side, Step, Transport};
+use super::case::{Side, Socket, Step, Transport};
 use super::judge::look_at;
 use super::message::{Seen, find};
-use super::place::{Place, fill_with, free_port, random};
+use super::place::{Place, fill_with, random};
 use super::process::poll;
 use super::run::Scene;
 
@@ -18,6 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(8);
 
 pub struct Raw {
     name: String,
+    side: Side,
     transport: Transport,
     local: SocketAddr,
     proxy: SocketAddr,
@@ -35,22 +36,22 @@ enum Wire {
 }
 
 impl Raw {
-    /// Binds the socket: the first of a side on the side's own port, others on a port of their own, known as `{name_port}`.
-    pub fn open(name: &str, side: Side, transport: Transport, is_first: bool, place: &mut Place) -> Self {
-        let (ip, word, port) = match side {
-            Side::Caller => (place.caller, "caller_port", "a"),
-            Side::Callee => (place.callee, "callee_port", "b"),
+    /// Binds the socket to the port known as `{name_port}`.
+    pub fn open(socket: &Socket, transport: Transport, place: &Place) -> Self {
+        let transport = socket.transport.unwrap_or(transport);
+        let (ip, port) = match socket.side {
+            Side::Caller => (place.caller, "a"),
+            Side::Callee => (place.callee, "b"),
         };
-        let own = if is_first { place.port(word) } else { free_port(ip) };
-        place.set(&format!("{name}_port"), own);
-        let (local, proxy) = (SocketAddr::new(ip, own), SocketAddr::new(place.proxy, place.port(port)));
-        let wire = match (transport, side) {
+        let local = SocketAddr::new(ip, place.port(&format!("{}_port", socket.name)));
+        let proxy = SocketAddr::new(place.proxy, place.port(port));
+        let wire = match (transport, socket.side) {
             (Transport::Udp, _) => Wire::Udp(UdpSocket::bind(local).unwrap()),
             (Transport::Tcp, Side::Callee) => Wire::Listener(TcpListener::bind(local).unwrap()),
             (Transport::Tcp, Side::Caller) => Wire::Stream(connect(ip, proxy)),
         };
-        let (name, started) = (name.to_owned(), Instant::now());
-        Raw { name, transport, local, proxy, wire, pending: Vec::new(), started, trace: Vec::new() }
+        let (name, side, started) = (socket.name.clone(), socket.side, Instant::now());
+        Raw { name, side, transport, local, proxy, wire, pending: Vec::new(), started, trace: Vec::new() }
     }
 
     /// One step; the finding if it goes wrong.
@@ -98,7 +99,7 @@ impl Raw {
         Ok(Some(text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes()))
     }
 
-    /// `{id}`, `{port}`, `{transport}`, `{sent.Name}`, `{last.Name}`, with `.parameter`, `.uri` or (Record-Route) `.routes` behind it.
+    /// `{id}`, `{port}`, `{transport}`, `{sent.Name}`, `{last.Name}`, `{request.Name}` (the last request received), with `.parameter`, `.uri` or (Record-Route) `.routes` behind it.
     fn word(&self, word: &str, id: &str, place: &Place) -> Option<String> {
         match word {
             "id" => return Some(id.to_owned()),
@@ -107,13 +108,15 @@ impl Raw {
             _ => {}
         }
         let mut parts = word.splitn(3, '.');
-        let sent = match parts.next()? {
-            "sent" => true,
-            "last" => false,
+        let kind = parts.next()?;
+        let is_it: fn(&Seen) -> bool = match kind {
+            "sent" => |m| m.sent,
+            "last" => |m| !m.sent,
+            "request" => |m| !m.sent && m.status().is_none(),
             _ => return Some(place.fill(&format!("{{{word}}}"))).filter(|filled| !filled.starts_with('{')),
         };
         let (name, part) = (parts.next()?, parts.next());
-        let message = self.trace.iter().rev().find(|m| m.sent == sent)?;
+        let message = self.trace.iter().rev().find(|m| is_it(m))?;
         let value = message.value(name)?;
         match part {
             None => Some(value),
@@ -206,7 +209,10 @@ impl Raw {
                 if let Ok((_, from)) = from
                     && from != self.proxy
                 {
-                    return Err(format!("a datagram came from {from} instead of {}", self.proxy));
+                    if self.side == Side::Caller {
+                        return Err(format!("a datagram came from {from} instead of {}", self.proxy));
+                    }
+                    self.proxy = from; // which listener it leaves by is the proxy's choice; answers go back there
                 }
                 from.map(|(n, _)| n)
             }
@@ -270,7 +276,7 @@ impl Raw {
 
 /// Connects from an address of the party's own, by which the proxy knows its trunk.
 fn connect(from: IpAddr, to: SocketAddr) -> TcpStream {
-    let socket = Socket2::new(Domain::for_address(to), Type::STREAM, None).unwrap();
+    let socket = socket2::Socket::new(Domain::for_address(to), Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
     socket.connect_timeout(&to.into(), PATIENCE).unwrap();
     socket.set_tcp_nodelay(true).unwrap();

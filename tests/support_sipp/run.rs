@@ -9,9 +9,10 @@ use tempfile::TempDir;
 use vesperd::pki::lab::Lab;
 
 use super::case::{Case, Side, Transport};
+use super::certsrv;
 use super::judge::{Traces, judge};
 use super::passport;
-use super::place::Place;
+use super::place::{Place, free_port};
 use super::process::poll;
 use super::proxy::Proxy;
 use super::raw::Raw;
@@ -37,8 +38,21 @@ impl Scene {
         if let Some(lab) = &lab {
             place.set("provider_x5u", &lab.provider.x5u);
             place.set("acme_x5u", &lab.acme.sti.x5u);
-            let csv = passport::calls_csv(&case.calls, lab, place.get("number"));
+            let ca_file = directory.path().join("web-ca.pem");
+            let server = certsrv::start(place.server, lab.provider.chain_pem(), &ca_file);
+            let csv = passport::calls_csv(&case.calls, lab, server, place.get("number"));
             std::fs::write(directory.path().join("calls.csv"), csv).unwrap();
+        }
+        let mut sides = HashSet::new();
+        for socket in &case.socket {
+            let (ip, own) = match socket.side {
+                Side::Caller => (place.caller, "caller_port"),
+                Side::Callee => (place.callee, "callee_port"),
+            };
+            // The first socket of a side has the side's own port.
+            let is_first = sides.insert(own);
+            let port = if is_first { place.port(own) } else { free_port(ip) };
+            place.set(&format!("{}_port", socket.name), port);
         }
         place.set("caller_number", passport::CALLER);
         place.set("called_number", place.get("number").trim_start_matches('+').to_owned());
@@ -53,17 +67,14 @@ impl Scene {
 /// Runs a case against the proxy. Panics with all findings if there are any.
 pub fn run(id: &str) {
     let case = Case::read(id);
-    let mut scene = Scene::new(&case);
+    let scene = Scene::new(&case);
     let proxy = Proxy::start(&case.config, &scene.place, scene.path());
     let deadline = Instant::now() + Duration::from_secs(case.time_limit);
     let mut findings = Vec::new();
 
-    let mut sides = HashSet::new();
     let mut sockets = Vec::new();
     for socket in &case.socket {
-        let (is_first, transport) = (sides.insert(socket.side as u8), socket.transport.unwrap_or(case.transport));
-        let raw = Raw::open(&socket.name, socket.side, transport, is_first, &mut scene.place);
-        sockets.push((socket.name.as_str(), raw));
+        sockets.push((socket.name.as_str(), Raw::open(socket, case.transport, &scene.place)));
     }
     let target = (scene.place.proxy, scene.place.port("a"));
     let (mut callees, mut callers) = start_sipp(&case, &scene, target, deadline);
@@ -106,7 +117,7 @@ pub fn run_all_direct(ids: &[&str]) {
 }
 
 fn run_direct(case: &Case) {
-    let scene = Scene::new(&case);
+    let scene = Scene::new(case);
     let deadline = Instant::now() + Duration::from_secs(case.time_limit);
     let target = (scene.place.callee, scene.place.port("callee_port"));
     let (mut callees, mut callers) = start_sipp(case, &scene, target, deadline);
