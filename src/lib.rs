@@ -20,7 +20,7 @@
 //! # The life of an INVITE
 //!
 //! A worker is one thread. It reads a batch of datagrams (or frames a stream), takes the time once, and calls
-//! [`sip::Index::parse`], then [`proxy::Proxy::handle_message`], which asks the [`transaction`] layer, checks (RFC 3261 16.3),
+//! [`sip::parse`], then [`proxy::Proxy::handle_message`], which asks the [`transaction`] layer, checks (RFC 3261 16.3),
 //! verifies ([`stir::verification`]), routes, signs ([`stir::authentication`]), patches (16.6) and writes what is to be sent into
 //! an [`proxy::Output`]. The worker hands that to [`transport`] in one batch. No channel, task or lock lies on this way.
 //! What is slow (a certificate that only an `x5u` names) becomes a [`proxy::Need`]: the call is parked, `node::fetch` answers.

@@ -1,8 +1,10 @@
 //! Identity in the proxy core: INVITEs signed on their way out, verified on their way in, and parked while a certificate is fetched.
 
+mod support;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use vesperd::cert::TrustAnchors;
@@ -73,7 +75,7 @@ impl World {
             ..Config::default()
         };
         change(&mut config);
-        let now = Now { instant: Instant::now(), unix: NOW };
+        let now = Now { instant: support::epoch(), unix: NOW };
         let snapshot = Snapshot { config, trust: self.trust(), replay: ReplayTable::default() };
         Rig { proxy: Proxy::new(Arc::new(snapshot), [7; 32], now), now, out: Output::default(), index: Index::new() }
     }

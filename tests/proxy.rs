@@ -1,8 +1,10 @@
 //! The proxy core against written messages: what goes in, what comes out, on a clock of its own (RFC 3261 section 16).
 
+mod support;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vesperd::proxy::{Config, Listener, NextHop, Now, Output, Proxy, Route, Snapshot, Trunk, TrunkId, UdpOversize};
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
@@ -90,7 +92,7 @@ impl Sent {
 
 impl Rig {
     fn new(config: Config) -> Self {
-        let now = Now { instant: Instant::now(), unix: 1_795_219_200 };
+        let now = Now { instant: support::epoch(), unix: 1_795_219_200 };
         let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };
         Rig { proxy: Proxy::new(Arc::new(snapshot), [7; 32], now), now, index: Index::new() }
     }

@@ -5,6 +5,7 @@ pub mod check_config;
 pub mod demo;
 pub mod lab;
 mod log;
+pub mod passport;
 pub mod run;
 
 use std::process::ExitCode;
@@ -34,6 +35,7 @@ enum Command {
     Run(run::RunCommand),
     CheckConfig(check_config::CheckConfigCommand),
     Cert(cert::CertCommand),
+    Passport(passport::PassportCommand),
     Lab(lab::LabCommand),
     Demo(demo::DemoCommand),
 }
@@ -45,6 +47,7 @@ impl Cli {
             Command::Run(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
             Command::Cert(command) => command.run(),
+            Command::Passport(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::Demo(command) => command.run(),
         }

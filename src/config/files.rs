@@ -74,7 +74,7 @@ fn unreadable(path: &Path, error: &io::Error) -> Fault {
     Fault::File { path: path.to_owned(), kind: error.kind() }
 }
 
-fn is_certificate_file(path: &Path) -> bool {
+pub(crate) fn is_certificate_file(path: &Path) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension
         .is_some_and(|extension| ["pem", "crt", "cer", "der"].iter().any(|known| extension.eq_ignore_ascii_case(known)))

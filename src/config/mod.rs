@@ -23,6 +23,7 @@ use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::{tcp, udp};
 
+pub(crate) use files::is_certificate_file;
 pub use limits::LogFormat;
 pub use mistake::{ConfigError, Fault, Mistake, Mistakes, Warning};
 

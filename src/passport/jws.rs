@@ -144,11 +144,10 @@ impl Jws<'_> {
 /// # Errors
 /// [`JwsError::Base64`], [`JwsError::SignatureLength`].
 pub fn decode_signature(segment: &[u8]) -> Result<[u8; SIGNATURE_LEN], JwsError> {
-    let mut signature = [0; SIGNATURE_LEN];
-    // 64 octets take 86 characters without padding: the engine can not write past the array without saying so.
-    match URL_SAFE_NO_PAD.decode_slice(segment, &mut signature) {
-        Ok(SIGNATURE_LEN) => Ok(signature),
-        Ok(octets) => Err(JwsError::SignatureLength { octets }),
+    // The engine asks for room for whole groups of four characters.
+    let mut buffer = [0; SIGNATURE_LEN + 2];
+    match URL_SAFE_NO_PAD.decode_slice(segment, &mut buffer) {
+        Ok(octets) => signature_from(buffer.get(..octets).unwrap_or_default()),
         Err(_) => {
             let mut buffer = Vec::new();
             decode(segment, Segment::Signature, &mut buffer)?;

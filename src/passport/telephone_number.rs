@@ -41,11 +41,7 @@ impl TelephoneNumber {
             match octet {
                 b';' => break,
                 b'+' if first => global = true,
-                _ if is_tn_char(octet) => {
-                    if !number.push(octet) {
-                        return None;
-                    }
-                }
+                _ if is_tn_char(octet) && !number.push(octet) => return None,
                 _ => {}
             }
             first &= octet == b' ' || octet == b'(';

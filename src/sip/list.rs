@@ -117,3 +117,64 @@ impl<'a> Iterator for Values<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Framing, Index, Limits, Patch, parse};
+    use super::*;
+
+    fn with(headers: &str, look: impl FnOnce(Message<'_>)) {
+        let text = format!("OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP h\r\n{headers}\r\n");
+        let mut index = Index::new();
+        look(parse(text.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap());
+    }
+
+    fn values(headers: &str, name: Name) -> Vec<String> {
+        let mut out = Vec::new();
+        with(headers, |m| out = m.values(name).map(|v| String::from_utf8(v.value.to_vec()).unwrap()).collect());
+        out
+    }
+
+    #[test]
+    fn h4_h5_h9_lists() {
+        assert_eq!(
+            values("Contact: \"a,b\" <sip:x,y@z>;q=1,<sip:2>\r\nm:\r\n <sip:3>\r\n , sip:4\r\n", Name::Contact),
+            ["\"a,b\" <sip:x,y@z>;q=1", "<sip:2>", "<sip:3>", "sip:4"]
+        );
+        assert_eq!(values("Supported: a,,b,\r\nk:\r\n", Name::Supported), ["a", "b"]);
+        assert_eq!(values("Route: <a:b>,,<c:d>\r\n", Name::Route), ["<a:b>", "", "<c:d>"]);
+        assert_eq!(values("y: a;info=<b,c>,d\r\nIdentity: e\r\n", Name::Identity), ["a;info=<b,c>", "d", "e"]);
+        // Never split: the comma is part of the value.
+        assert_eq!(values("Date: Sat, 13 Nov 2010 23:29:00 GMT\r\n", Name::Date).len(), 1);
+        assert_eq!(values("Authorization: Digest a=b, c=d\r\n", Name::Authorization).len(), 1);
+        assert_eq!(values("Subject: a, b\r\n", Name::Subject), ["a, b"]);
+    }
+
+    #[test]
+    fn what_does_not_close_is_one_value() {
+        with("Route: <a:b>, \"x <c:d>, <e:f>\r\n", |m| {
+            let all: Vec<_> = m.values(Name::Route).map(|v| (v.value.len(), v.is_unsplittable)).collect();
+            assert_eq!(all, [(5, false), (15, true)]);
+        });
+    }
+
+    #[test]
+    fn v6_one_value_is_cut_out() {
+        let headers = "Route: <a:1> , <a:2>,\r\n <a:3>\r\nRoute: <a:4>\r\n";
+        for (n, left) in [
+            (0, "Route: <a:2>,\r\n <a:3>\r\nRoute: <a:4>\r\n"),
+            (1, "Route: <a:1> , <a:3>\r\nRoute: <a:4>\r\n"),
+            (2, "Route: <a:1> , <a:2>\r\nRoute: <a:4>\r\n"),
+            (3, "Route: <a:1> , <a:2>,\r\n <a:3>\r\n"),
+        ] {
+            with(headers, |m| {
+                let mut patch = Patch::new();
+                patch.remove(m.values(Name::Route).nth(n).unwrap().cut);
+                let mut out = Vec::new();
+                patch.write(m.bytes(), &mut out);
+                let out = String::from_utf8(out).unwrap();
+                assert!(out.ends_with(&format!("h\r\n{left}\r\n")), "{n}: {out}");
+            });
+        }
+    }
+}

@@ -16,7 +16,8 @@ struct Edit {
 
 /// A reusable set of edits. They may come in any order; edits at one position are written in the order they were added.
 ///
-/// Where removed ranges overlap, their union is removed. Nothing is allocated in steady state.
+/// Where removed ranges overlap, their union is removed; the text of an edit that begins inside a range removed or replaced by
+/// another goes with it. Nothing is allocated in steady state.
 #[derive(Debug, Default)]
 pub struct Patch {
     edits: Vec<Edit>,
@@ -78,14 +79,19 @@ impl Patch {
     pub fn write(&mut self, message: &[u8], out: &mut Vec<u8>) {
         self.edits.sort_unstable_by_key(|e| (e.start, e.order));
         out.reserve(message.len() + self.arena.len());
-        let mut at = 0;
+        let mut cut = 0..0;
         for edit in &self.edits {
             let start = (edit.start as usize).min(message.len());
-            out.extend_from_slice(message.get(at..start).unwrap_or_default());
+            let end = (edit.end as usize).max(start);
+            if cut.start < start && start < cut.end {
+                cut.end = cut.end.max(end);
+                continue;
+            }
+            out.extend_from_slice(message.get(cut.end..start).unwrap_or_default());
             out.extend_from_slice(self.arena.get(edit.text as usize..edit.text_end as usize).unwrap_or_default());
-            at = at.max(start).max(edit.end as usize);
+            cut = start..end.max(cut.end);
         }
-        out.extend_from_slice(message.get(at..).unwrap_or_default());
+        out.extend_from_slice(message.get(cut.end..).unwrap_or_default());
     }
 }
 
@@ -122,9 +128,27 @@ mod tests {
                 p.remove(4..8);
                 p.insert(5, b"x");
             }),
-            "01x89"
+            "0189"
         );
         assert_eq!(edited("01", |p| p.replace(5..9, b"x")), "01x");
+    }
+
+    #[test]
+    fn text_at_the_edges_of_a_removed_range_stays() {
+        for remove_first in [true, false] {
+            let out = edited("0123456789", |p| {
+                if remove_first {
+                    p.remove(2..6);
+                }
+                p.insert(2, b"a");
+                p.insert(6, b"b");
+                if !remove_first {
+                    p.remove(2..6);
+                }
+                p.replace(4..5, b"inside");
+            });
+            assert_eq!(out, "01ab6789");
+        }
     }
 
     #[test]

@@ -92,3 +92,62 @@ fn push_unfolded(value: &[u8], out: &mut Vec<u8>) {
         out.extend(value.iter().filter(|&&b| b != 0));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Framing, Index, Limits, parse};
+    use super::*;
+
+    fn answer(request: &str, status: u16, tag: Option<&[u8]>, extra: &str) -> String {
+        let mut index = Index::new();
+        let request = parse(request.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
+        let mut out = Vec::new();
+        write(request, "192.0.2.9:5062".parse().unwrap(), status, "Reason", tag, extra.as_bytes(), &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    const REQUEST: &str = "INVITE sip:b@c SIP/2.0\r\nv: SIP/2.0/UDP h;rport\r\n ;branch=z9hG4bKx , SIP/2.0/UDP g\r\n\
+        Via: SIP/2.0/UDP f\r\nTimestamp: 54 1\r\nf: <sip:a@b>;tag=1\r\nt: \"B\r\n C\" <sip:b@c>\r\ni: c\r\nCSeq: 1 INVITE\r\n\
+        Subject: x\r\nContent-Length: 2\r\n\r\nhi";
+
+    #[test]
+    fn rfc3261_8_2_6_fields_are_copied() {
+        let copied = "Via: SIP/2.0/UDP h;rport=5062 ;branch=z9hG4bKx;received=192.0.2.9 , SIP/2.0/UDP g\r\nVia: SIP/2.0/UDP f\r\n";
+        let rest = "Call-ID: c\r\nCSeq: 1 INVITE\r\n";
+        assert_eq!(
+            answer(REQUEST, 486, Some(b"t9"), "Retry-After: 5\r\n"),
+            format!(
+                "SIP/2.0 486 Reason\r\n{copied}From: <sip:a@b>;tag=1\r\nTo: \"B C\" <sip:b@c>;tag=t9\r\n{rest}\
+                 Retry-After: 5\r\nContent-Length: 0\r\n\r\n"
+            )
+        );
+        // 100: no tag, but the Timestamp.
+        assert_eq!(
+            answer(REQUEST, 100, Some(b"t9"), ""),
+            format!(
+                "SIP/2.0 100 Reason\r\n{copied}Timestamp: 54 1\r\nFrom: <sip:a@b>;tag=1\r\nTo: \"B C\" <sip:b@c>\r\n{rest}\
+                 Content-Length: 0\r\n\r\n"
+            )
+        );
+    }
+
+    #[test]
+    fn a_to_tag_stays_and_an_unreadable_to_gets_none() {
+        let tagged = REQUEST.replace("<sip:b@c>", "<sip:b@c>;tag=own");
+        assert!(answer(&tagged, 400, Some(b"t9"), "").contains("To: \"B C\" <sip:b@c>;tag=own\r\n"));
+        let broken = REQUEST.replace("t: \"B", "t: B\"");
+        assert!(!answer(&broken, 400, Some(b"t9"), "").contains("t9"));
+    }
+
+    #[test]
+    fn e2_repeated_fields_once_and_no_nul() {
+        let doubled = REQUEST
+            .replace("i: c\r\n", "i: c\r\nCall-ID: d\r\nf: <sip:x@y>\r\nCSeq: 2 BYE\r\n")
+            .replace("\"B", "\"B\0");
+        let out = answer(&doubled, 400, None, "");
+        for name in ["Call-ID: ", "From: ", "To: ", "CSeq: "] {
+            assert_eq!(out.matches(name).count(), 1, "{name}");
+        }
+        assert!(out.contains("Call-ID: c\r\n") && !out.contains('\0'));
+    }
+}

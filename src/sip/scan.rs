@@ -97,7 +97,7 @@ pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Res
             index.note_unsafe(BAD_LINE_END);
         }
     }
-    if lines.has_nul && !memchr::memchr_iter(b'\0', span(bytes, 0, end)).all(|at| is_quoted_pair(bytes, index, at)) {
+    if lines.has_nul && !are_quoted_pairs(bytes, end, index) {
         index.note_unsafe(BAD_OCTET);
     }
     if end > head.len() {
@@ -235,6 +235,13 @@ fn read_name(bytes: &[u8], start: usize) -> Option<(Name, usize, usize)> {
     }
     let is_field = end > start && bytes.get(colon) == Some(&b':');
     is_field.then(|| (Name::new(span(bytes, start, end)), end, colon))
+}
+
+/// Every NUL before `end` is the second octet of a quoted-pair. Each is looked up from the start of its value, so they are
+/// bounded: more than 16 are refused.
+fn are_quoted_pairs(bytes: &[u8], end: usize, index: &Index) -> bool {
+    let mut nuls = memchr::memchr_iter(b'\0', span(bytes, 0, end));
+    nuls.by_ref().take(16).all(|at| is_quoted_pair(bytes, index, at)) && nuls.next().is_none()
 }
 
 /// The octet at `at` is the second of a quoted-pair inside a quoted string of a header value (K-2).
@@ -409,6 +416,8 @@ mod tests {
         assert_eq!(datagram("Subject: a\0b\r\n\r\n"), Some("NUL In Header"));
         assert_eq!(datagram("Subject: \"a\\\0b\"\r\n\r\n"), None);
         assert_eq!(datagram("Subject: \"a\\\\\0b\"\r\n\r\n"), Some("NUL In Header"));
+        let pairs = |n| datagram(&format!("Subject: \"{}\"\r\n\r\n", "\\\0".repeat(n)));
+        assert_eq!((pairs(16), pairs(17)), (None, Some("NUL In Header")));
         assert_eq!(datagram("Subject: \"\" \\\0\r\n\r\n"), Some("NUL In Header"));
         for line in ["V\u{131}a: x", "Content Length: 5", "no colon", ": empty", "(x): y", "\u{ff36}ia: x"] {
             assert_eq!(datagram(&format!("{line}\r\n\r\n")), Some("Bad Header Line"), "{line}");

@@ -54,8 +54,10 @@ pub struct StreamFramer {
     crlfs: u8,
     /// End of the message at `start`, once its header block is complete.
     end: Option<usize>,
-    /// When the first octet of the message at `start` came.
+    /// When the first octet of the message at `start` came, if any has.
     since: Option<Instant>,
+    /// When the last octets came.
+    last_push: Option<Instant>,
     is_broken: bool,
     index: Index,
 }
@@ -69,8 +71,9 @@ impl StreamFramer {
     /// Adds received octets. Ranges handed out before are void: what was framed is forgotten here.
     pub fn push(&mut self, octets: &[u8], now: Instant) {
         self.compact();
-        if self.since.is_none() && !octets.is_empty() {
-            self.since = Some(now);
+        self.last_push = Some(now);
+        if !octets.is_empty() {
+            self.since.get_or_insert(now);
         }
         self.buffer.extend_from_slice(octets);
     }
@@ -108,9 +111,7 @@ impl StreamFramer {
                 self.searched = end;
                 self.end = None;
                 self.crlfs = 0;
-                if self.start == self.buffer.len() {
-                    self.since = None;
-                }
+                self.restart_clock();
                 Ok(Some(Frame::Message(range)))
             }
             _ => Ok(None),
@@ -128,6 +129,11 @@ impl StreamFramer {
             Some(deadline) if now >= deadline => Err(StreamError::TooSlow),
             _ => Ok(()),
         }
+    }
+
+    /// Something ended at `start`: what stands behind it, if anything, came with the last octets.
+    fn restart_clock(&mut self) {
+        self.since = self.last_push.filter(|_| self.pending() > 0);
     }
 
     /// Moves what is left to the front of the buffer.
@@ -151,9 +157,7 @@ impl StreamFramer {
             };
             self.start += step;
             self.searched = self.searched.max(self.start);
-            if self.pending() == 0 {
-                self.since = None;
-            }
+            self.restart_clock();
             self.crlfs += 1;
             if self.crlfs == 2 {
                 self.crlfs = 0;
@@ -234,5 +238,132 @@ impl StreamFramer {
                 _ => from = newline + 1,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MESSAGE: &str = "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h\r\nl: 5\r\n\r\nhello";
+
+    #[allow(clippy::disallowed_methods)] // a starting point; the framer only compares times
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn frames(stream: &[u8], limits: &Limits) -> (Vec<Frame>, Option<StreamError>) {
+        let mut framer = StreamFramer::new();
+        framer.push(stream, start());
+        let mut seen = Vec::new();
+        loop {
+            match framer.next(limits) {
+                Ok(Some(frame)) => seen.push(frame),
+                Ok(None) => return (seen, None),
+                Err(error) => return (seen, Some(error)),
+            }
+        }
+    }
+
+    fn status(stream: &str, limits: &Limits) -> u16 {
+        let mut framer = StreamFramer::new();
+        framer.push(stream.as_bytes(), start());
+        match framer.next(limits) {
+            Ok(Some(Frame::Broken(range))) => {
+                let mut index = Index::new();
+                let bytes = framer.bytes().get(range).unwrap();
+                let fault =
+                    super::super::parse(bytes, &mut index, super::super::Framing::Stream, limits).unwrap().fault();
+                assert_eq!(framer.next(limits), Ok(None), "nothing follows a broken frame");
+                fault.unwrap().status
+            }
+            Ok(Some(Frame::Message(_))) => 0,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn f4_pings_and_line_ends_between_messages() {
+        let limits = Limits::default();
+        let n = MESSAGE.len();
+        let stream = format!("\r\n{MESSAGE}\r\n\r\n{MESSAGE}\r\n{MESSAGE}");
+        let (seen, error) = frames(stream.as_bytes(), &limits);
+        let expected = [
+            Frame::Message(2..2 + n),
+            Frame::Ping,
+            Frame::Message(6 + n..6 + 2 * n),
+            Frame::Message(8 + 2 * n..8 + 3 * n),
+        ];
+        assert_eq!((&seen[..], error), (&expected[..], None));
+        assert_eq!(frames(b"\r\n\r\n\r\n\r\n\r", &limits).0, [Frame::Ping, Frame::Ping]);
+        assert_eq!(frames(b"\r", &limits).0, []);
+    }
+
+    #[test]
+    fn f5_other_protocols_close() {
+        for (stream, what) in [
+            (&b"\x16\x03\x01\x02\0\x01\0\0"[..], Unusable::Tls),
+            (b"GET / HTTP/1.1\r\n", Unusable::Http),
+            (b"\0\0\0\0\0\0\0\0", Unusable::Keepalive),
+            (b"hello there\r\n\r\n", Unusable::StartLine),
+        ] {
+            assert_eq!(frames(stream, &Limits::default()), (vec![], Some(StreamError::NotSip(what))));
+        }
+    }
+
+    #[test]
+    fn f2_broken_frames_are_answered_and_end_the_stream() {
+        let limits = Limits { head: 200, message: 50, ..Limits::default() };
+        assert_eq!(status(MESSAGE, &limits), 0);
+        assert_eq!(status(&MESSAGE.replace("l: 5", "l: -5"), &limits), 400);
+        assert_eq!(status(&MESSAGE.replace("l: 5", "l: 5\r\nl: 6"), &limits), 400);
+        assert_eq!(status(&MESSAGE.replace("l: 5", "c: a/b"), &limits), 400);
+        assert_eq!(status(&MESSAGE.replace("l: 5", "l: 51"), &limits), 413);
+        assert_eq!(status(&MESSAGE.replace("h\r\n", "h\r\nSubject: a\rb\r\n"), &limits), 400);
+        assert_eq!(status(&MESSAGE.replace("h\r\n", "h\r\nSubject: a\0b\r\n"), &limits), 400);
+        assert_eq!(status(&MESSAGE.replace("h\r\n", &format!("h\r\nSubject: {}\r\n", "x".repeat(200))), &limits), 513);
+        assert_eq!(status(&MESSAGE.replace("h\r\n", "h\n"), &limits), 400, "a bare LF from a stranger");
+        // A fault that does not touch the boundary leaves the stream alone.
+        assert_eq!(status(&MESSAGE.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), &limits), 0);
+    }
+
+    #[test]
+    fn f7_an_endless_header_block_is_cut_off() {
+        let limits = Limits { head: 200, ..Limits::default() };
+        let mut framer = StreamFramer::new();
+        let mut broken = None;
+        for i in 0..100 {
+            let line: &[u8] = if i == 0 { b"OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h\r\n" } else { b"a: b\r\n" };
+            framer.push(line, start());
+            if let Some(frame) = framer.next(&limits).unwrap() {
+                broken = Some(frame);
+                break;
+            }
+        }
+        assert_eq!(broken, Some(Frame::Broken(0..framer.bytes().len())));
+        assert!(framer.bytes().len() < 210);
+    }
+
+    #[test]
+    fn f7_the_clock_runs_per_message() {
+        let limits = Limits::default();
+        let mut framer = StreamFramer::new();
+        let begin = start();
+        let at = |seconds| begin + Duration::from_secs(seconds);
+        let (head, tail) = MESSAGE.split_at(20);
+        assert_eq!(framer.deadline(&limits), None);
+        framer.push(head.as_bytes(), at(0));
+        assert_eq!(framer.next(&limits), Ok(None));
+        framer.push(b"", at(5));
+        assert_eq!(framer.deadline(&limits), Some(at(10)));
+        assert_eq!(framer.check_deadline(at(9), &limits), Ok(()));
+        assert_eq!(framer.check_deadline(at(10), &limits), Err(StreamError::TooSlow));
+        // The rest and the beginning of the next message: its own ten seconds.
+        framer.push(format!("{tail}{head}").as_bytes(), at(8));
+        assert!(matches!(framer.next(&limits), Ok(Some(Frame::Message(_)))));
+        assert_eq!(framer.deadline(&limits), Some(at(18)));
+        framer.push(tail.as_bytes(), at(12));
+        assert!(matches!(framer.next(&limits), Ok(Some(Frame::Message(_)))));
+        assert_eq!(framer.deadline(&limits), None);
     }
 }

@@ -1,5 +1,6 @@
 //! tel URIs (RFC 3966) and their form inside a SIP URI (RFC 3261 19.1.6).
 
+use super::params::MAX_PARAMS;
 use super::text::{self, Malformed};
 use super::uri::{Subscriber, UriParams};
 
@@ -39,6 +40,7 @@ impl<'a> TelUri<'a> {
                 && digits.iter().any(|&b| !is_separator(b));
         let has = |name: &str| tel.param(name).is_some();
         let is_ok = is_number
+            && tel.params().count() <= usize::from(MAX_PARAMS)
             && tel.params().all(|(name, value)| {
                 text::is_token(name)
                     && !name.get(..2).is_some_and(|m| m.eq_ignore_ascii_case(b"m-"))

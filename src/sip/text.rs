@@ -28,6 +28,7 @@ const PARAM_VALUE: u8 = 128;
 
 static CLASS: [u8; 256] = classes();
 
+#[allow(clippy::indexing_slicing)] // evaluated by the compiler, which checks the bounds
 const fn mark(mut table: [u8; 256], set: &[u8], class: u8) -> [u8; 256] {
     let mut i = 0;
     while i < set.len() {

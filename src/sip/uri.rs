@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use super::host::{self, Host};
 use super::name_addr::check_absolute;
+use super::params::MAX_PARAMS;
 use super::text::{self, Malformed};
 
 /// A URI scheme.
@@ -130,10 +131,12 @@ fn split_port(rest: &[u8]) -> Result<(Option<u16>, &[u8]), Malformed> {
     Ok((Some(port), text::span(after, digits, after.len())))
 }
 
-/// `*( ";" name [ "=" value ] )`; an empty value is tolerated.
+/// `*( ";" name [ "=" value ] )`, at most 64; an empty value is tolerated.
 fn check_params(params: &[u8]) -> Result<(), Malformed> {
     let mut at = 0;
+    let mut left = MAX_PARAMS;
     while at < params.len() {
+        left = left.checked_sub(1).ok_or(Malformed)?;
         let name_end = text::uri_param_run(params, at + 1).ok_or(Malformed)?;
         if params.get(at) != Some(&b';') || name_end == at + 1 {
             return Err(Malformed);
@@ -148,6 +151,7 @@ fn check_params(params: &[u8]) -> Result<(), Malformed> {
 
 fn is_headers(headers: &[u8]) -> bool {
     text::is_uri_headers(headers)
+        && memchr::memchr_iter(b'&', headers).count() < usize::from(MAX_PARAMS)
         && headers.split(|&b| b == b'&').all(|h| matches!(split_equals(h), (name, Some(_)) if !name.is_empty()))
 }
 
@@ -307,6 +311,15 @@ mod tests {
             "x y:z",
         ] {
             assert!(Uri::parse(bad.as_bytes()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn parameters_and_headers_are_bounded() {
+        for n in [64, 65] {
+            let is_ok = |uri: String| Uri::parse(uri.as_bytes()).is_ok() == (n == 64);
+            assert!(is_ok(format!("sip:h{}", ";a=b".repeat(n))));
+            assert!(is_ok(format!("sip:h?a=b{}", "&a=b".repeat(n - 1))));
         }
     }
 

@@ -8,7 +8,7 @@ use super::{Failure, FetchFailure};
 use crate::cert::{CacheLimits, CertificateError, ChainCache, ChainVerdict, TrustStore};
 use crate::passport::ProtectedHeader;
 use crate::passport::ppt::Ppt;
-use crate::stir::url::{HttpsUrl, UrlError, same_host};
+use crate::stir::url::{HttpsUrl, UrlError};
 use aws_lc_rs::digest;
 use siphasher::sip::SipHasher13;
 use std::hash::Hasher as _;
@@ -223,5 +223,5 @@ fn usable(credential: Arc<Credential>) -> Result<Arc<Credential>, Failure> {
 
 fn names_host(credential: &Credential, url: &HttpsUrl<'_>) -> Result<(), Failure> {
     let names = credential.chain.as_ref().map_or(&[][..], |chain| chain.leaf.dns_names());
-    if names.iter().any(|name| same_host(url.host, name)) { Ok(()) } else { Err(Failure::HostNotInCertificate) }
+    if names.iter().any(|name| url.is_host(name)) { Ok(()) } else { Err(Failure::HostNotInCertificate) }
 }

@@ -64,6 +64,7 @@ impl Default for VerifierConfig {
 
 /// What verification came to.
 #[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant)] // a verdict on every call; a box would be an allocation on every call
 pub enum Outcome {
     /// All is said.
     Done(Verdict),

@@ -34,6 +34,8 @@ pub(super) struct Connection {
     pub last_active: Instant,
     /// Set when the connection ends: input is forgotten, output is written to the end.
     pub closing: Option<CloseReason>,
+    /// The peer was told that nothing more comes.
+    pub is_shut: bool,
     /// In the table's list of connections with fresh output.
     pub is_dirty: bool,
     /// The task that drives this connection.
@@ -64,6 +66,7 @@ impl Connection {
             held: None,
             last_active: now,
             closing: None,
+            is_shut: false,
             is_dirty: false,
             waker: None,
             output: Vec::new(),
@@ -115,6 +118,7 @@ impl Connection {
         }
         if self.is_flushed() && self.closing.is_some() {
             let _ = SockRef::from(stream).shutdown(Shutdown::Write); // fails when the peer is gone: nothing left to tell
+            self.is_shut = true;
         }
         if self.closing.is_none() {
             self.last_active = now;

@@ -227,7 +227,7 @@ impl Table {
             failed.extend((tag != 0).then_some(tag));
             return;
         };
-        if connection.closing.is_some() || !connection.push(tag, bytes, config) {
+        if connection.is_shut || !connection.push(tag, bytes, config) {
             self.stats.queue_full += 1;
             failed.extend((tag != 0).then_some(tag));
             return;

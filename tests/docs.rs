@@ -1,0 +1,65 @@
+//! The documents say what the program does: every configuration key is described, every command is named.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// First string arguments of the calls that read keys.
+fn keys(code: &str) -> BTreeSet<String> {
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let readers = [
+        "size(",
+        "bool(",
+        "number(",
+        "string(",
+        "choice(",
+        "required(",
+        "read(",
+        "read_list(",
+        "section(",
+        "sections(",
+        "millis(",
+        "time(",
+        "seconds(",
+        "digits(",
+    ];
+    let mut keys = BTreeSet::new();
+    for reader in readers {
+        for (at, _) in code.match_indices(reader) {
+            let argument = code[at + reader.len()..].trim_start();
+            if let Some(key) = argument.strip_prefix('"').and_then(|rest| rest.split('"').next()) {
+                keys.insert(key.to_owned());
+            }
+        }
+    }
+    keys
+}
+
+#[test]
+fn every_configuration_key_is_described() {
+    let mut all = BTreeSet::new();
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/config")).unwrap() {
+        all.extend(keys(&fs::read_to_string(entry.unwrap().path()).unwrap()));
+    }
+    assert!(all.len() > 60, "the search has lost its keys: {all:?}");
+    let document = read("docs/configuration.md");
+    let is_described = |key: &String| {
+        [format!("`{key}`"), format!("[{key}]"), format!(".{key}]")].iter().any(|form| document.contains(form))
+    };
+    let missing: Vec<_> = all.iter().filter(|key| !is_described(key)).collect();
+    assert!(missing.is_empty(), "not in docs/configuration.md: {missing:?}");
+}
+
+#[test]
+fn the_readme_names_every_command_and_opens_with_the_two() {
+    let readme = read("README.md");
+    for command in ["run", "check-config", "passport", "cert", "lab", "demo"] {
+        assert!(readme.contains(&format!("vesperd {command}")), "{command}");
+    }
+    let (demo, tests) = (readme.find("cargo run --release -- demo").unwrap(), readme.find("./tests/run").unwrap());
+    assert!(demo < tests && tests < 1200, "the two commands come first");
+}

@@ -1,0 +1,85 @@
+//! The black box from outside: SIPp and raw sockets around a running `vesperd`. One test per file in `sipp-scenarios/cases`.
+//! `sipp-scenarios/README.md` tells how to read a case and how to run one by hand.
+#![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
+
+mod support_sipp;
+
+macro_rules! cases {
+    ($($name:ident: $id:literal,)*) => {
+        const CASES: &[&str] = &[$($id),*];
+        $(
+            #[test]
+            fn $name() {
+                support_sipp::run($id);
+            }
+        )*
+    };
+}
+
+cases! {
+    c01_basic_call_udp: "C-01",
+    c02_basic_call_tcp: "C-02",
+    c03_challenge: "C-03",
+    c04_cancel_before_ringing: "C-04",
+    c05_cancel_of_a_ringing_call: "C-05",
+    c06_cancel_crosses_200: "C-06",
+    c07_reason_in_cancel: "C-07",
+    c08_unmatched_cancel: "C-08",
+    c09_no_answer: "C-09",
+    c15_bye_by_caller: "C-15",
+    c16_bye_by_callee: "C-16",
+    c25_options: "C-25",
+    c26_lost_ack: "C-26",
+    c26b_accepted_state: "C-26b",
+    c33_same_branch_two_clients: "C-33",
+    c34_rport: "C-34",
+    c35_no_rport: "C-35",
+    c36_oversize_over_tcp: "C-36",
+    c37_oversize_falls_back_to_udp: "C-37",
+    c38_streams: "C-38",
+    c40_mandatory_fields: "C-40",
+    c41_content_length_udp: "C-41",
+    c41b_content_length_tcp: "C-41b",
+    c42_uri_scheme: "C-42",
+    c43_proxy_require: "C-43",
+    c44_max_forwards: "C-44",
+    c45_version: "C-45",
+    c46_cseq: "C-46",
+    c46b_bad_requests_tcp: "C-46b",
+    c50_spoofed_responses: "C-50",
+    c57_udp_to_tcp: "C-57",
+    c57b_tcp_to_udp: "C-57b",
+    c57c_udp_to_tcp_bye_by_caller: "C-57c",
+    c61_compact: "C-61",
+    c61b_folded: "C-61b",
+    c62_sign_shaken: "C-62",
+    c62b_sign_inline: "C-62b",
+    c63_verify: "C-63",
+    c63b_verify_shaken: "C-63b",
+    c63c_verify_tcp: "C-63c",
+    c63d_replay: "C-63d",
+    c64_identity_required: "C-64",
+    c66_unsupported_credential: "C-66",
+    c67_invalid_identity: "C-67",
+    c68_stale: "C-68",
+    c69_reason_stir: "C-69",
+    c70_several_identities: "C-70",
+}
+
+/// Every case file is run, and every case has its file.
+#[test]
+fn every_case_file_has_its_test() {
+    let directory = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sipp-scenarios/cases");
+    let files = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path());
+    let mut found: Vec<_> = files.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let mut known: Vec<_> = CASES.iter().map(|id| (*id).to_owned()).collect();
+    found.sort();
+    known.sort();
+    assert_eq!(found, known);
+}
+
+/// The scripts agree with each other without a proxy between them, so that a failing case speaks of the proxy.
+#[test]
+fn scripts_agree_without_a_proxy() {
+    support_sipp::run_all_direct(CASES);
+}

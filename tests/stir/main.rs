@@ -1,0 +1,14 @@
+//! RFC 8224 and VESPER: what is signed, what is accepted, what is refused and by which code.
+#[allow(dead_code)]
+#[path = "../certificate/support.rs"]
+mod pki;
+mod support;
+
+mod authentication;
+mod command;
+mod compact;
+mod fetch;
+mod reason;
+mod robustness;
+mod shaken;
+mod vesper;

@@ -1,0 +1,14 @@
+//! The runner of the SIPp scenarios: reads a case file, starts the proxy and the parties, judges both sides.
+
+mod case;
+mod judge;
+mod message;
+mod passport;
+mod place;
+mod process;
+mod proxy;
+mod raw;
+mod run;
+mod sipp;
+
+pub use run::{run, run_all_direct};
