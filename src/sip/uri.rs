@@ -104,9 +104,11 @@ impl<'a> Uri<'a> {
 }
 
 fn split_scheme(bytes: &[u8]) -> Result<(Scheme, &[u8]), Malformed> {
+    if let [b'S' | b's', b'I' | b'i', b'P' | b'p', b':', rest @ ..] = bytes {
+        return Ok((Scheme::Sip, rest));
+    }
     let colon = memchr::memchr(b':', bytes).ok_or(Malformed)?;
     let scheme = match text::span(bytes, 0, colon) {
-        s if s.eq_ignore_ascii_case(b"sip") => Scheme::Sip,
         s if s.eq_ignore_ascii_case(b"sips") => Scheme::Sips,
         s if s.eq_ignore_ascii_case(b"tel") => Scheme::Tel,
         s if s.eq_ignore_ascii_case(b"urn") => Scheme::Urn,

@@ -393,6 +393,15 @@ mod tests {
     }
 
     #[test]
+    fn addresses_are_written_as_the_library_does() {
+        for text in ["0.0.0.0", "1.20.255.100", "255.255.255.255", "10.0.9.99", "2001:db8::1", "::ffff:192.0.2.1"] {
+            let mut out = Vec::new();
+            push_address(&mut out, text.parse().unwrap());
+            assert_eq!(String::from_utf8(out).unwrap(), text);
+        }
+    }
+
+    #[test]
     fn t3_stamping() {
         let cases = [
             ("SIP/2.0/UDP 192.0.2.1;branch=b", "192.0.2.1:5060", "SIP/2.0/UDP 192.0.2.1;branch=b"),
