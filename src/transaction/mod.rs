@@ -4,8 +4,8 @@
 //! an [`Outbox`], what the user must know comes out of [`Layer::poll_event`], and [`Layer::poll_timeout`] says when to call
 //! [`Layer::handle_timeout`]. The user (the proxy core) is named by a `u64` of its choice.
 //!
-//! The four machines are tables, one row per line: [`client_invite`], [`client_non_invite`], [`server_invite`],
-//! [`server_non_invite`]. `client` and `server` carry their rows out; `key` tells server transactions apart, [`branch`] leads
+//! The four machines are tables, one row per line: `client_invite`, `client_non_invite`, `server_invite`,
+//! `server_non_invite`. `client` and `server` carry their rows out; `key` tells server transactions apart, [`branch`] leads
 //! responses home, [`timer`] is the wheel all timers share.
 
 mod alarms;
