@@ -73,8 +73,11 @@ fn verify(verifier: &mut Verifier, world: &World, replay: &ReplayTable, request:
     }
 }
 
+/// A signing input and its signature.
+type Signed = (Vec<u8>, [u8; 64]);
+
 /// The signing input and signature of each call, and the key: what the bare operation works on.
-fn bare(world: &World) -> (ParsedPublicKey, Vec<(Vec<u8>, [u8; 64])>) {
+fn bare(world: &World) -> (ParsedPublicKey, Vec<Signed>) {
     let mut key = None;
     let each = |octets: &Vec<u8>| {
         with(octets, |request| {
@@ -159,5 +162,41 @@ fn signing(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, verification, signing);
+/// The requirement is a ratio: a warm verification and the bare one in alternating rounds, so that whatever disturbs the machine
+/// disturbs both.
+#[allow(clippy::disallowed_methods)] // a benchmark reads the clock
+fn ratio(_: &mut Criterion) {
+    let is_given = |flag: &str| std::env::args().any(|arg| arg == flag);
+    if !is_given("--bench") || is_given("--profile-time") {
+        return; // run as a test, or under a profiler
+    }
+    let world = world();
+    let (key, inputs) = bare(&world);
+    let limits = Limits::default();
+    let mut indexes: Vec<Index> = world.calls.iter().map(|_| Index::new()).collect();
+    let octets = world.calls.iter().zip(&mut indexes);
+    let requests: Vec<Message<'_>> =
+        octets.map(|(octets, index)| parse(octets, index, Framing::Stream, &limits).expect("a request")).collect();
+    let mut verifier = Verifier::new(VerifierConfig::default(), [1; 16]);
+    verify(&mut verifier, &world, &ReplayTable::default(), requests[0]);
+    let mut shortest = [f64::MAX; 2];
+    for _ in 0..20 {
+        let replay = ReplayTable::default();
+        for (requests, inputs) in requests.chunks(16).zip(inputs.chunks(16)) {
+            let start = std::time::Instant::now();
+            inputs.iter().for_each(|(input, signature)| key.verify_sig(black_box(input), signature).expect("good"));
+            let middle = std::time::Instant::now();
+            requests.iter().for_each(|request| verify(&mut verifier, &world, &replay, black_box(*request)));
+            let took = [middle - start, middle.elapsed()].map(|time| time.as_secs_f64() * 1e6 / requests.len() as f64);
+            shortest = [shortest[0].min(took[0]), shortest[1].min(took[1])];
+        }
+    }
+    let [bare, warm] = shortest;
+    println!(
+        "shortest rounds: bare ECDSA {bare:.1} us, warm verification {warm:.1} us, {:.2} times as long",
+        warm / bare
+    );
+}
+
+criterion_group!(benches, verification, signing, ratio);
 criterion_main!(benches);

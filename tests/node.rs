@@ -148,7 +148,7 @@ fn call_over_tcp(edge: &Edge) -> BTreeSet<usize> {
     caller.write_all(&all).unwrap();
     let mut answered = BTreeSet::new();
     messages(caller, |_, response| {
-        assert!(response.starts_with(b"SIP/2.0 200 "));
+        assert!(response.starts_with(b"SIP/2.0 200 "), "{}", response.escape_ascii());
         answered.insert(call_of(response));
         answered.len() < CALLS
     });
@@ -197,8 +197,11 @@ fn each_worker_opens_one_connection_to_a_next_hop() {
 
 #[test]
 fn a_next_hop_that_is_not_there_is_answered_503_at_once() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let edge = edge(1, &format!("tcp:{closed}"), &Observer::default());
+    // Bound, so that nobody else gets the port, but not listening.
+    let closed = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    closed.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+    let closed_address = closed.local_addr().unwrap().as_socket().unwrap();
+    let edge = edge(1, &format!("tcp:{closed_address}"), &Observer::default());
     let caller = udp();
     caller.send_to(&options(1, "UDP", caller.local_addr().unwrap()), address(&edge, "udp")).unwrap();
     let mut buffer = [0; 4096];
@@ -233,11 +236,13 @@ fn junk_and_keepalives_are_swallowed_and_events_are_told() {
 }
 
 #[test]
-fn an_address_in_use_by_others_is_named() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let text = format!("[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"{address}\"\n");
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    let error = Edge::start(config, &Observer::default()).err().unwrap().to_string();
-    assert!(error.starts_with(&format!("listener \"tcp\": bind {address}: ")), "{error}");
+fn an_address_in_use_is_named_even_if_it_is_by_an_edge() {
+    let first = edge(2, "udp:192.0.2.1:5060", &Observer::default());
+    for (name, _, address) in first.addresses() {
+        let text = format!("[[listener]]\nname = \"taken\"\ntransport = \"{name}\"\nbind = \"{address}\"\n");
+        let config =
+            Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+        let error = Edge::start(config, &Observer::default()).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("listener \"taken\": bind {address}: ")), "{error}");
+    }
 }

@@ -428,3 +428,47 @@ fn insuf_is_answered_with_what_there_is() {
         );
     });
 }
+
+/// Why traffic never passes through rsip's parser: what it does with valid messages.
+#[test]
+fn rsip_refuses_valid_messages_and_alters_a_binary_body() {
+    let valid = [
+        "wsinv",
+        "intmeth",
+        "esc01",
+        "escnull",
+        "esc02",
+        "lwsdisp",
+        "longreq",
+        "dblreq",
+        "semiuri",
+        "transports",
+        "mpart01",
+        "unreason",
+        "noreason",
+        "unkscm",
+        "novelsc",
+        "unksm2",
+        "bext01",
+        "invut",
+        "regaut01",
+        "bcast",
+        "zeromf",
+        "cparam01",
+        "cparam02",
+        "regescrt",
+        "sdp01",
+        "inv2543",
+    ];
+    let read = |name: &str| {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/vectors/rfc4475/{name}.dat"));
+        std::fs::read(path).unwrap()
+    };
+    let refused: Vec<_> =
+        valid.into_iter().filter(|name| rsip::SipMessage::try_from(read(name).as_slice()).is_err()).collect();
+    assert_eq!(refused, ["wsinv", "intmeth", "esc01", "esc02", "longreq", "semiuri", "unkscm"]);
+    let multipart = read("mpart01");
+    let written: Vec<u8> = rsip::SipMessage::try_from(multipart.as_slice()).unwrap().into();
+    let body = |message: &[u8]| message[message.windows(4).position(|w| w == b"\r\n\r\n").unwrap() + 4..].to_vec();
+    assert_ne!(body(&written), body(&multipart));
+}

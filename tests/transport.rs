@@ -110,6 +110,35 @@ async fn what_finds_no_room_waits_in_order_up_to_the_limit() {
     assert_eq!(from.stats().sent, 4);
 }
 
+#[tokio::test]
+async fn sockets_of_one_address_share_the_flows_and_nobody_else_gets_it() {
+    let config = udp::Config::default();
+    let first = udp::bind(LOOPBACK.parse().unwrap(), &config).unwrap();
+    let second = udp::share(&first, &config).unwrap();
+    let address = first.local_addr().unwrap();
+    assert_eq!(second.local_addr().unwrap(), address);
+    assert!(udp::bind(address, &config).is_err(), "another edge must not take half of the traffic");
+    let peers: Vec<_> = (0..64).map(|_| std::net::UdpSocket::bind(LOOPBACK).unwrap()).collect();
+    for peer in &peers {
+        peer.send_to(b"x", address).unwrap();
+    }
+    let mut counts = [0; 2];
+    for (socket, count) in [first, second].iter().zip(&mut counts) {
+        while socket.recv(&mut [0; 8]).is_ok() {
+            *count += 1;
+        }
+    }
+    assert!(counts[0] > 0 && counts[1] > 0 && counts[0] + counts[1] == 64, "{counts:?}");
+
+    let first = tcp::bind(LOOPBACK.parse().unwrap()).unwrap();
+    let second = tcp::share(&first).unwrap();
+    let address = first.local_addr().unwrap();
+    assert!(tcp::bind(address).is_err());
+    let peers: Vec<_> = (0..64).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
+    let counts = [first, second].map(|listener| std::iter::from_fn(|| listener.accept().ok()).count());
+    assert!(counts[0] > 0 && counts[1] > 0 && counts[0] + counts[1] == peers.len(), "{counts:?}");
+}
+
 /// A table and what its driver holds.
 struct Rig {
     table: Table,
@@ -245,7 +274,10 @@ async fn messages_wait_for_a_connection_to_open_and_leave_in_order() {
 #[tokio::test]
 async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
     let mut rig = Rig::new(tcp::Config::default());
-    let closed = TcpListener::bind(LOOPBACK).await.unwrap().local_addr().unwrap();
+    // Bound, so that nobody else gets the port, but not listening.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    socket.bind(&LOOPBACK.parse::<SocketAddr>().unwrap().into()).unwrap();
+    let closed = socket.local_addr().unwrap().as_socket().unwrap();
     let id = rig.table.open(LOCAL, closed, rig.now).unwrap();
     for tag in [7, 0, 9] {
         rig.send(id, tag, b"x");

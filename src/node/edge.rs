@@ -139,32 +139,45 @@ impl Drop for Edge {
     }
 }
 
-/// Binds each listener once per worker. The first worker's socket decides port 0; the snapshot learns the bound address.
+/// Binds each listener once per worker. The first socket decides port 0; the configuration learns the bound address.
 fn bind_all(config: &mut Config, workers: usize) -> Result<Vec<Bound>, StartError> {
     let mut all: Vec<Bound> = (0..workers).map(|_| Bound { udp: Vec::new(), tcp: Vec::new() }).collect();
     for (listener, id) in config.proxy.listeners.iter_mut().zip(0..) {
-        let port_is_advertised = listener.advertise_port == listener.bind.port();
-        for bound in &mut all {
-            let failed = |error| StartError::Bind { listener: listener.name.clone(), address: listener.bind, error };
-            listener.bind = match listener.transport {
-                Transport::Udp => {
-                    let socket = udp::bind(listener.bind, &config.node.udp).map_err(failed)?;
-                    let address = socket.local_addr().map_err(failed)?;
-                    bound.udp.push((ListenerId(id), socket));
-                    address
-                }
-                Transport::Tcp => {
-                    let socket = tcp::bind(listener.bind).map_err(failed)?;
-                    let address = socket.local_addr().map_err(failed)?;
-                    bound.tcp.push((ListenerId(id), socket));
-                    address
-                }
-                Transport::Tls => return Err(StartError::Unsupported { listener: listener.name.clone() }),
-            };
+        let id = ListenerId(id);
+        let failed = |error| StartError::Bind { listener: listener.name.clone(), address: listener.bind, error };
+        let bound = match listener.transport {
+            Transport::Udp => bind_udp(listener.bind, id, &config.node.udp, &mut all).map_err(failed)?,
+            Transport::Tcp => bind_tcp(listener.bind, id, &mut all).map_err(failed)?,
+            Transport::Tls => return Err(StartError::Unsupported { listener: listener.name.clone() }),
+        };
+        if listener.advertise_port == listener.bind.port() {
+            listener.advertise_port = bound.port();
         }
-        if port_is_advertised {
-            listener.advertise_port = listener.bind.port();
-        }
+        listener.bind = bound;
     }
     Ok(all)
+}
+
+fn bind_udp(address: SocketAddr, id: ListenerId, config: &udp::Config, all: &mut [Bound]) -> io::Result<SocketAddr> {
+    let first = udp::bind(address, config)?;
+    let address = first.local_addr()?;
+    for bound in all.iter_mut().skip(1) {
+        bound.udp.push((id, udp::share(&first, config)?));
+    }
+    if let Some(bound) = all.first_mut() {
+        bound.udp.push((id, first));
+    }
+    Ok(address)
+}
+
+fn bind_tcp(address: SocketAddr, id: ListenerId, all: &mut [Bound]) -> io::Result<SocketAddr> {
+    let first = tcp::bind(address)?;
+    let address = first.local_addr()?;
+    for bound in all.iter_mut().skip(1) {
+        bound.tcp.push((id, tcp::share(&first)?));
+    }
+    if let Some(bound) = all.first_mut() {
+        bound.tcp.push((id, first));
+    }
+    Ok(address)
 }

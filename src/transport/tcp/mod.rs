@@ -43,6 +43,9 @@ impl Default for Config {
     }
 }
 
+/// Connections that the kernel completes before they are accepted.
+const BACKLOG: i32 = 1024;
+
 /// Why a connection was closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseReason {
@@ -127,20 +130,37 @@ impl Stats {
     }
 }
 
-/// Binds a listening socket. Other sockets of this process may bind the same address, each with a share of the connections.
-/// Without a runtime: [`listen`] makes it a listener of the runtime's.
+/// Binds the first listening socket of an address; fails if anyone else listens there. Without a runtime: [`listen`] makes it a
+/// listener of the runtime's.
 pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = open_listener(address)?;
+    socket.bind(&address.into())?;
+    // Only now: with SO_REUSEPORT at bind, the same address in another process of ours would be no error but half of the traffic.
+    socket.set_reuse_port(true)?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Binds another listening socket to the address of `first`; the kernel gives each of them a share of the connections.
+pub fn share(first: &std::net::TcpListener) -> io::Result<std::net::TcpListener> {
+    let address = first.local_addr()?;
+    let socket = open_listener(address)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn open_listener(address: SocketAddr) -> io::Result<socket2::Socket> {
     let domain = socket2::Domain::for_address(address);
     let socket = socket2::Socket::new(domain, socket2::Type::STREAM, Some(socket2::Protocol::TCP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
+    // Connections of an earlier process that linger in TIME_WAIT do not hold the address.
+    socket.set_reuse_address(address.port() != 0)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(1024)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// Registers a bound listener; call within the runtime.

@@ -54,19 +54,34 @@ impl Stats {
     }
 }
 
-/// Binds a socket. Other sockets of this process may bind the same address, each with a share of the flows.
-/// Without a runtime: [`Socket::new`] hands it to the one it runs in.
+/// Binds the first socket of an address; fails if anyone else has it. Without a runtime: [`Socket::new`] hands it to the one it
+/// runs in.
 pub fn bind(address: SocketAddr, config: &Config) -> io::Result<std::net::UdpSocket> {
+    let socket = open(address, config)?;
+    socket.bind(&address.into())?;
+    // Only now: with SO_REUSEPORT at bind, the same address in another process of ours would be no error but half of the traffic.
+    socket.set_reuse_port(true)?;
+    Ok(socket.into())
+}
+
+/// Binds another socket to the address of `first`; the kernel gives each of them a share of the flows.
+pub fn share(first: &std::net::UdpSocket, config: &Config) -> io::Result<std::net::UdpSocket> {
+    let address = first.local_addr()?;
+    let socket = open(address, config)?;
+    socket.set_reuse_port(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+fn open(address: SocketAddr, config: &Config) -> io::Result<socket2::Socket> {
     let socket = socket2::Socket::new(Domain::for_address(address), Type::DGRAM, Some(Protocol::UDP))?;
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.set_reuse_port(true)?;
     socket.set_recv_buffer_size(config.buffer)?;
     socket.set_send_buffer_size(config.buffer)?;
     socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 /// A bound socket, registered with the runtime of its worker.
