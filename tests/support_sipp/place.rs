@@ -72,15 +72,20 @@ pub fn fill_with(text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     out + rest
 }
 
-/// A port that is free for UDP and TCP on `ip`. Nobody else picks ports there, so it stays free until it is used.
+/// A port that is free for UDP and TCP on `ip`. It lies below those that the kernel gives out, for whoever binds one of those on all
+/// addresses takes it away from this one too; nobody else picks ports on `ip`, so it stays free until it is used.
 pub fn free_port(ip: IpAddr) -> u16 {
-    (0..100)
-        .find_map(|_| {
-            let udp = UdpSocket::bind((ip, 0)).ok()?;
-            let port = udp.local_addr().ok()?.port();
-            TcpListener::bind((ip, port)).ok().map(|_| port)
-        })
-        .expect("a free port on the loopback network")
+    pick(10_000, 18_000, |port| UdpSocket::bind((ip, port)).is_ok() && TcpListener::bind((ip, port)).is_ok())
+}
+
+/// A port for the control socket that every SIPp binds on all addresses; apart from all [`free_port`]s.
+pub fn control_port() -> u16 {
+    pick(28_000, 4_000, |port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok())
+}
+
+fn pick(first: u16, count: u16, is_free: impl Fn(u16) -> bool) -> u16 {
+    let mut ports = (0..100).map(|_| first + (random() % u64::from(count)) as u16);
+    ports.find(|port| is_free(*port)).expect("a free port")
 }
 
 /// A number that is another one each time, so that no fixed string passes by accident.

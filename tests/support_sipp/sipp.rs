@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::case::{Side, Sipp, Transport, root};
 use super::message::{Seen, read_sipp_trace};
-use super::place::{Place, free_port};
+use super::place::{Place, control_port, free_port};
 use super::process::{Process, poll};
 
 pub struct Running<'a> {
@@ -39,14 +39,7 @@ impl<'a> Running<'a> {
         let screen = File::create(files.with_extension("out")).unwrap();
         command.stdout(screen.try_clone().unwrap()).stderr(screen);
         command.arg("-sf").arg(root().join(&spec.scenario));
-        command.args([
-            "-i",
-            &ip.to_string(),
-            "-p",
-            &port.to_string(),
-            "-cp",
-            &free_port([0, 0, 0, 0].into()).to_string(),
-        ]);
+        command.args(["-i", &ip.to_string(), "-p", &port.to_string(), "-cp", &control_port().to_string()]);
         command.args(["-t", if transport == Transport::Udp { "u1" } else { "t1" }, "-nostdin"]);
         command.arg("-trace_msg").arg("-message_file").arg(files.with_extension("messages"));
         command.arg("-trace_err").arg("-error_file").arg(files.with_extension("errors"));
