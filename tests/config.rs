@@ -128,6 +128,7 @@ workers = 3
 log = "json"
 log_level = "warn,vesperd::node=debug"
 udp_buffer_bytes = 65536
+log_verified_calls = true
 [[listener]]
 name = "udp"
 transport = "udp"
@@ -185,7 +186,7 @@ max_connections_per_prefix = 7
 "#,
     );
     assert_eq!((config.node.workers, config.node.log), (3, LogFormat::Json));
-    assert_eq!(config.node.udp.buffer, 65_536);
+    assert_eq!((config.node.udp.buffer, config.proxy.observe), (65_536, true));
     assert_eq!(config.node.tcp.max_per_prefix, 7);
     let proxy = &config.proxy;
     let names: Vec<_> = proxy.listeners.iter().map(|l| (l.advertise_host.as_str(), l.advertise_port)).collect();

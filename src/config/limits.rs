@@ -32,6 +32,7 @@ pub(super) fn read(root: &Section<'_, '_>) -> (Node, proxy::Config) {
         tcp: tcp::Config::default(),
     };
     if let Some(section) = root.section("node") {
+        proxy.observe = section.bool("log_verified_calls", false);
         read_node(section, &mut node);
     }
     if let Some(section) = root.section("timers") {
