@@ -142,7 +142,7 @@ fn invite(call: &str, lines: &str) -> String {
     )
 }
 
-/// An INVITE with the token that `signer` makes for it; another call has another `origid`, or its token would be a replay.
+/// An INVITE with the token that `signer` makes for it.
 fn signed(signer: &Signer, call: &str) -> String {
     let plain = invite(call, "");
     let mut index = Index::new();

@@ -246,3 +246,36 @@ fn an_address_in_use_is_named_even_if_it_is_by_an_edge() {
         assert!(error.starts_with(&format!("listener \"taken\": bind {address}: ")), "{error}");
     }
 }
+
+/// T-4 row 2: the caller closes its connection before the answer is there; it gets the answer at the port its Via names.
+#[test]
+fn t4_a_response_whose_connection_is_gone_goes_to_the_sent_by_port() {
+    for workers in [1, 3] {
+        let callee = udp();
+        let edge = edge(workers, &format!("udp:{}", callee.local_addr().unwrap()), &Observer::default());
+        let home = TcpListener::bind("127.0.0.1:0").unwrap();
+        let via = home.local_addr().unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        thread::spawn(move || {
+            for stream in home.incoming().flatten() {
+                let tell = tell.clone();
+                thread::spawn(move || messages(stream, |_, response| tell.send(call_of(response)).is_ok()));
+            }
+        });
+        for call in 0..6 {
+            let mut caller = TcpStream::connect(address(&edge, "tcp")).unwrap();
+            caller.write_all(&options(call, "TCP", via)).unwrap();
+            let mut buffer = [0; 65_535];
+            let (count, from) = callee.recv_from(&mut buffer).expect("forwarded");
+            caller.shutdown(std::net::Shutdown::Write).unwrap();
+            // The edge has seen the end once it has closed its side too.
+            caller.set_read_timeout(PATIENCE).unwrap();
+            assert_eq!(caller.read(&mut [0; 16]).unwrap_or(0), 0);
+            callee.send_to(&answer(&buffer[..count]), from).unwrap();
+        }
+        let answered: BTreeSet<usize> =
+            (0..6).map(|_| told.recv_timeout(PATIENCE.unwrap()).expect("every answer finds its way")).collect();
+        assert_eq!(answered.len(), 6);
+        edge.stop();
+    }
+}

@@ -258,8 +258,9 @@ impl PacketLoop {
         // A tag belongs to the other worker; what fails here shows there by its timers.
         let mut unheard = Vec::new();
         for (hop, _, bytes) in parcel.iter() {
-            if let Some(id) = hop.connection {
-                self.tcp.send(id, 0, bytes, &mut unheard);
+            match self.connection_for(now, hop) {
+                Some(id) => self.tcp.send(id, 0, bytes, &mut unheard),
+                None => self.no_way(0),
             }
         }
         self.settle(now);
@@ -344,21 +345,23 @@ impl PacketLoop {
     }
 
     fn send_tcp(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
-        let id = match hop.connection {
-            Some(id) if tcp::Table::worker_of(id) != self.worker => {
-                let lane = self.transmits.to(tcp::Table::worker_of(id));
-                if !lane.is_some_and(|lane| lane.push(hop, 0, bytes)) {
-                    self.failed.extend((tag != 0).then_some(tag));
-                }
-                return;
+        if let Some(other) = hop.connection.map(tcp::Table::worker_of).filter(|worker| *worker != self.worker) {
+            if !self.transmits.to(other).is_some_and(|lane| lane.push(hop, 0, bytes)) {
+                self.failed.extend((tag != 0).then_some(tag));
             }
-            Some(id) => id,
-            None => match self.tcp.find(hop.local, hop.remote).or_else(|| self.open(now, hop)) {
-                Some(id) => id,
-                None => return self.no_way(tag),
-            },
-        };
-        self.tcp.send(id, tag, bytes, &mut self.failed);
+            return;
+        }
+        match self.connection_for(now, hop) {
+            Some(id) => self.tcp.send(id, tag, bytes, &mut self.failed),
+            None => self.no_way(tag),
+        }
+    }
+
+    /// The connection a message leaves by: the one it names while that lives, else one that was opened to its address, else a new
+    /// one (T-4: a response whose connection is gone goes to the sent-by port of the source).
+    fn connection_for(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
+        let named = hop.connection.filter(|id| self.tcp.takes(*id));
+        named.or_else(|| self.tcp.find(hop.local, hop.remote)).or_else(|| self.open(now, hop))
     }
 
     fn open(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {

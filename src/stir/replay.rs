@@ -34,10 +34,12 @@ pub enum Seen {
     Full,
 }
 
-/// A bounded table of token digests, sharded by their first octets.
+/// A bounded table of tokens, sharded by the first octets of their keys.
 ///
-/// The key is the SHA-256 of the signing input, which names the signer in its header; never the signature, which a third party can
-/// alter without breaking it. Scope is the Call-ID.
+/// The key is the SHA-256 of the signing input, which names the signer in its header, and of the r half of the signature. A third party
+/// can turn s into n-s without breaking a signature, so s stays out (passport dossier 5); nobody but the signer can make another r.
+/// With it two calls of one caller to one callee in the same second, whose baseline claims are equal, are two tokens and no replay.
+/// Scope is the Call-ID.
 #[derive(Debug)]
 pub struct ReplayTable {
     shards: Box<[Mutex<Shard>]>,
@@ -76,10 +78,16 @@ impl ReplayTable {
         Self { shards, per_shard: config.capacity.div_ceil(count).max(1), key }
     }
 
-    /// Looks a token up and remembers it until `until` (UNIX seconds), which is at least its freshness and the skew from now. `token`
-    /// is the SHA-256 of its signing input. One short lock.
-    pub fn check(&self, unix: i64, until: i64, token: &Digest, call_id: &[u8]) -> Seen {
-        let Ok(token) = <[u8; digest::SHA256_OUTPUT_LEN]>::try_from(token.as_ref()) else { return Seen::Full };
+    /// Looks a token up and remembers it until `until` (UNIX seconds), which is at least its freshness and the skew from now.
+    /// `signing_input` is the SHA-256 of its signing input, `signature` r and s of 32 octets each. One short lock.
+    pub fn check(&self, unix: i64, until: i64, signing_input: &Digest, signature: &[u8; 64], call_id: &[u8]) -> Seen {
+        let (r, _) = signature.split_at(32);
+        let mut context = digest::Context::new(&digest::SHA256);
+        context.update(signing_input.as_ref());
+        context.update(r);
+        let Ok(token) = <[u8; digest::SHA256_OUTPUT_LEN]>::try_from(context.finish().as_ref()) else {
+            return Seen::Full;
+        };
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(call_id);
         let entry = Entry { token, call: hasher.finish(), until };
@@ -145,6 +153,8 @@ impl Shard {
 mod tests {
     use super::*;
 
+    const SIGNATURE: [u8; 64] = [1; 64];
+
     fn token(text: &str) -> Digest {
         digest::digest(&digest::SHA256, text.as_bytes())
     }
@@ -152,26 +162,36 @@ mod tests {
     #[test]
     fn replay_is_scoped_by_call_id() {
         let table = ReplayTable::new(ReplayConfig::default(), [7; 16]);
-        assert_eq!(table.check(100, 220, &token("a"), b"call-1"), Seen::First);
-        assert_eq!(table.check(101, 221, &token("a"), b"call-1"), Seen::SameCall);
-        assert_eq!(table.check(102, 222, &token("a"), b"call-2"), Seen::OtherCall);
-        assert_eq!(table.check(102, 222, &token("b"), b"call-2"), Seen::First);
-        assert_eq!(table.check(220, 340, &token("a"), b"call-2"), Seen::OtherCall, "remembered until 220");
-        assert_eq!(table.check(221, 341, &token("a"), b"call-2"), Seen::First, "forgotten after 220");
+        assert_eq!(table.check(100, 220, &token("a"), &SIGNATURE, b"call-1"), Seen::First);
+        assert_eq!(table.check(101, 221, &token("a"), &SIGNATURE, b"call-1"), Seen::SameCall);
+        assert_eq!(table.check(102, 222, &token("a"), &SIGNATURE, b"call-2"), Seen::OtherCall);
+        assert_eq!(table.check(102, 222, &token("b"), &SIGNATURE, b"call-2"), Seen::First);
+        assert_eq!(table.check(220, 340, &token("a"), &SIGNATURE, b"call-2"), Seen::OtherCall, "remembered until 220");
+        assert_eq!(table.check(221, 341, &token("a"), &SIGNATURE, b"call-2"), Seen::First, "forgotten after 220");
+    }
+
+    #[test]
+    fn r_belongs_to_the_token_and_s_does_not() {
+        let table = ReplayTable::default();
+        let (mut other_r, mut other_s) = (SIGNATURE, SIGNATURE);
+        (other_r[31], other_s[63]) = (2, 2);
+        assert_eq!(table.check(0, 10, &token("a"), &SIGNATURE, b"call-1"), Seen::First);
+        assert_eq!(table.check(0, 10, &token("a"), &other_s, b"call-2"), Seen::OtherCall, "n-s verifies too");
+        assert_eq!(table.check(0, 10, &token("a"), &other_r, b"call-2"), Seen::First, "signed anew");
     }
 
     #[test]
     fn a_full_table_says_so_and_recovers() {
         let table = ReplayTable::new(ReplayConfig { capacity: 8, shards: 1 }, [0; 16]);
         for n in 0..8 {
-            assert_eq!(table.check(0, 10, &token(&n.to_string()), b"c"), Seen::First);
+            assert_eq!(table.check(0, 10, &token(&n.to_string()), &SIGNATURE, b"c"), Seen::First);
         }
-        assert_eq!(table.check(10, 20, &token("new"), b"c"), Seen::Full);
-        assert_eq!(table.check(10, 20, &token("3"), b"d"), Seen::OtherCall);
+        assert_eq!(table.check(10, 20, &token("new"), &SIGNATURE, b"c"), Seen::Full);
+        assert_eq!(table.check(10, 20, &token("3"), &SIGNATURE, b"d"), Seen::OtherCall);
         for n in 100..108 {
-            assert_eq!(table.check(11, 21, &token(&n.to_string()), b"c"), Seen::First);
+            assert_eq!(table.check(11, 21, &token(&n.to_string()), &SIGNATURE, b"c"), Seen::First);
         }
         assert_eq!(table.len(), 8);
-        assert_eq!(table.check(11, 21, &token("105"), b"d"), Seen::OtherCall);
+        assert_eq!(table.check(11, 21, &token("105"), &SIGNATURE, b"d"), Seen::OtherCall);
     }
 }

@@ -334,7 +334,7 @@ fn examine(cx: &Request<'_>, opened: &Opened<'_>, plan: &DialPlan, token: &mut T
     }
     let mut fault = token.checks.fault(policy);
     if matches!(fault, None | Some(Check::Replay)) && asked(Check::Replay) {
-        token.checks.set(Check::Replay, replay(cx, claims.iat, &digest));
+        token.checks.set(Check::Replay, replay(cx, claims.iat, &digest, opened.signature));
         fault = token.checks.fault(policy);
     }
     token.disposition = fault.map_or(Disposition::Valid, Disposition::Invalid);
@@ -395,10 +395,12 @@ fn examine_chain(
 }
 
 /// Remembers a token that is valid so far (a stranger's invalid copy must not make the true one a replay).
-fn replay(cx: &Request<'_>, iat: i64, digest: &Digest) -> CheckResult {
+fn replay(cx: &Request<'_>, iat: i64, digest: &Digest, segment: &[u8]) -> CheckResult {
     let Some(table) = cx.replay else { return CheckResult::NotApplicable };
+    // Only reached with a signature that verified, unless that check is off and the segment is anything: then nothing is known.
+    let Ok(signature) = jws::decode_signature(segment) else { return CheckResult::Unknown };
     let until = cx.unix.max(iat).saturating_add(cx.policy.freshness).saturating_add(cx.policy.skew);
-    match table.check(cx.unix, until, digest, cx.message.call_id().unwrap_or_default()) {
+    match table.check(cx.unix, until, digest, &signature, cx.message.call_id().unwrap_or_default()) {
         Seen::First | Seen::SameCall => CheckResult::Passed,
         Seen::OtherCall => CheckResult::Failed(Failure::Replayed),
         Seen::Full => CheckResult::Unknown,

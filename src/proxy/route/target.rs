@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS, Plan};
-use crate::proxy::{Config, NextHop, TrunkId};
+use crate::proxy::{Config, Listener, NextHop, TrunkId};
 use crate::sip::hop::{ListenerId, Transport, is_sendable};
 use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
@@ -105,11 +105,17 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>) -> Option<Plan>
     Some(Plan { egress: config.trunk_of(remote), attempts, lines: Vec::new() })
 }
 
-/// The listener to leave by: the wanted one if its transport fits, else the first that fits, else the wanted one.
+/// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call
+/// stays on its side of the network), else the first of that transport, else the wanted one.
 fn leave_by(config: &Config, transport: Transport, wanted: Option<ListenerId>) -> ListenerId {
-    let fits = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport);
-    let first = || config.listeners.iter().position(|l| l.transport == transport).map(|i| ListenerId(i as u16));
-    wanted.filter(fits).or_else(first).or(wanted).unwrap_or(ListenerId(0))
+    let address = wanted.and_then(|id| config.listener(id)).map(|l| l.bind.ip());
+    let rank = |l: &Listener| (l.transport == transport).then(|| u8::from(Some(l.bind.ip()) != address));
+    let is_fit = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport);
+    let best = || {
+        let ranked = config.listeners.iter().enumerate().filter_map(|(i, l)| Some((rank(l)?, i)));
+        ranked.min().map(|(_, i)| ListenerId(i as u16))
+    };
+    wanted.filter(is_fit).or_else(best).or(wanted).unwrap_or(ListenerId(0))
 }
 
 fn slice<'a>(request: Message<'a>, range: &std::ops::Range<usize>) -> &'a [u8] {

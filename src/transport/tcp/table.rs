@@ -324,6 +324,11 @@ impl Table {
         }
     }
 
+    /// Whether the connection lives and its write side is open.
+    pub fn takes(&self, id: ConnectionId) -> bool {
+        self.get(id).is_some_and(|connection| !connection.is_shut)
+    }
+
     fn get(&self, id: ConnectionId) -> Option<&Connection> {
         self.slots.get(slot(id)).filter(|connection| connection.id == id)
     }
