@@ -225,8 +225,9 @@ fn a_call_waits_for_its_certificate_and_the_next_one_does_not() {
     let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
     assert_eq!(first_lines(&edge.answer(&need, Ok(chain.clone()))), [FORWARDED]);
     assert!(edge.answer(&need, Ok(chain)).is_empty(), "a need ends once");
-    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c2"))), [TRYING, FORWARDED], "known by now");
-    let replayed = signed(&signer, "c2").replace("Call-ID: c2", "Call-ID: c3").replace("z9hG4bKc2", "z9hG4bKc3");
+    let second = signed(&signer, "c2");
+    assert_eq!(first_lines(&edge.receive(CALLER, &second)), [TRYING, FORWARDED], "known by now");
+    let replayed = second.replace("Call-ID: c2", "Call-ID: c3").replace("z9hG4bKc2", "z9hG4bKc3");
     assert_eq!(first_lines(&edge.receive(CALLER, &replayed)), [TRYING, "SIP/2.0 438 Invalid Identity Header"]);
     assert_eq!((edge.proxy.stats().parked, edge.proxy.stats().verified), (1, 2));
 }

@@ -4,6 +4,8 @@ use std::fmt;
 
 use aws_lc_rs::digest::Digest;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ParsedPublicKey};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::anchors::TrustAnchors;
 use super::certificate::{Certificate, CertificateError};
@@ -108,13 +110,26 @@ pub enum ValidityError {
 impl fmt::Display for ValidityError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotYetValid { not_before } => write!(f, "not valid before {not_before}"),
-            Self::Expired { not_after } => write!(f, "not valid after {not_after}"),
+            Self::NotYetValid { not_before } => write!(f, "not valid before {}", Date(*not_before)),
+            Self::Expired { not_after } => write!(f, "not valid after {}", Date(*not_after)),
         }
     }
 }
 
 impl std::error::Error for ValidityError {}
+
+/// Unix seconds as people write them.
+struct Date(i64);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let date = OffsetDateTime::from_unix_timestamp(self.0).ok().and_then(|date| date.format(&Rfc3339).ok());
+        match date {
+            Some(date) => f.write_str(&date),
+            None => write!(f, "{} s since 1970", self.0),
+        }
+    }
+}
 
 /// Why the embedded SCTs do not show that a trusted log recorded the certificate (R24).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

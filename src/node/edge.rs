@@ -6,7 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
@@ -60,7 +61,7 @@ impl std::error::Error for StartError {}
 /// A running edge. Dropping it stops it.
 pub struct Edge {
     addresses: Vec<(String, Transport, SocketAddr)>,
-    stop: watch::Sender<bool>,
+    stop: CancellationToken,
     workers: Vec<JoinHandle<io::Result<Summary>>>,
     // Ends after the workers.
     _fetch: FetchThread,
@@ -78,8 +79,7 @@ impl Edge {
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let fetch_queue = config.fetch.queue.max(1);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
-        let (stop, stopped) = watch::channel(false);
-        let mut edge = Self { addresses, stop, workers: Vec::new(), _fetch: fetch };
+        let mut edge = Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch };
 
         let owners = Owners { key: random(), workers };
         let replay = ReplayTable::new(config.replay, random());
@@ -101,7 +101,7 @@ impl Edge {
                 fetcher: edge._fetch.fetcher(),
                 answers: mpsc::channel(fetch_queue),
                 observer: observer.clone(),
-                stop: stopped.clone(),
+                stop: edge.stop.clone(),
             };
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
@@ -120,7 +120,7 @@ impl Edge {
     }
 
     fn end(&mut self) -> Summary {
-        self.stop.send_replace(true);
+        self.stop.cancel();
         let mut total = Summary::default();
         for (number, worker) in self.workers.drain(..).enumerate() {
             match worker.join() {

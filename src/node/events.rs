@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use crate::proxy::Event;
+use crate::stir::Verdict;
 
 /// Event lines per second and worker. A flood of bad requests must not become a flood of log lines; all are counted.
 const LINES_PER_SECOND: u32 = 100;
@@ -62,13 +63,47 @@ fn shown(value: &[u8]) -> String {
     format!("{}{}", head.escape_ascii(), if rest.is_empty() { "" } else { "..." })
 }
 
+/// A message for the log: escaped, every line cut, so that no token gets there whole, and the digits of numbers behind their first
+/// four replaced.
+pub(super) fn redacted(message: &[u8]) -> String {
+    let mut out = String::new();
+    for line in message.split_inclusive(|octet| *octet == b'\n') {
+        let mut digits = 0;
+        let masked: Vec<u8> = line
+            .iter()
+            .map(|octet| {
+                digits = if octet.is_ascii_digit() { digits + 1 } else { 0 };
+                if digits > 4 { b'x' } else { *octet }
+            })
+            .collect();
+        out.push_str(&shown(&masked));
+    }
+    out
+}
+
+/// The failed checks of a verdict, token by token.
+fn failures(verdict: &Verdict) -> String {
+    let all = verdict.tokens().iter().flat_map(|token| token.checks.failures());
+    all.map(|(check, failure)| format!("{}: {failure}", check.id())).collect::<Vec<_>>().join("; ")
+}
+
 fn log(event: &Event) {
     match event {
         Event::Refused { call_id, source, status, reason } => {
             tracing::info!(call_id = shown(call_id), %source, status, reason, "refused");
         }
         Event::Verified { call_id, trunk, verdict } => {
-            tracing::info!(call_id = shown(call_id), trunk = trunk.0, verdict = ?verdict.overall(), rejection = ?verdict.rejection(), "verified");
+            let status = verdict.rejection().map(|rejection| rejection.status);
+            let (valid, failed) = (verdict.is_valid(), failures(verdict));
+            tracing::info!(
+                call_id = shown(call_id),
+                trunk = trunk.0,
+                valid,
+                tokens = verdict.tokens().len(),
+                failed,
+                status,
+                "verified"
+            );
         }
         Event::Unsigned { call_id, trunk, error } => {
             tracing::warn!(call_id = shown(call_id), trunk = trunk.0, %error, "not signed");
@@ -92,5 +127,15 @@ mod tests {
     fn l4_values_are_escaped_and_cut() {
         assert_eq!(shown(b"a\r\n\x1b[31m\xff"), "a\\r\\n\\x1b[31m\\xff");
         assert_eq!(shown(&[b'x'; 81]), "x".repeat(80) + "...");
+    }
+
+    #[test]
+    fn no_token_and_no_number_of_a_message_reaches_the_log_whole() {
+        let token = "eyJhbGciOiJFUzI1NiJ9.".repeat(20);
+        let message =
+            format!("INVITE sip:+12155551213@192.0.2.1 SIP/2.0\r\nIdentity: {token}\r\nCSeq: 1 INVITE\r\n\r\n");
+        let logged = redacted(message.as_bytes());
+        assert!(logged.contains("INVITE sip:+1215xxxxxxx@192.0.2.1 SIP/2.0\\r\\n"), "{logged}");
+        assert!(logged.contains("CSeq: 1 INVITE") && !logged.contains(&token[..100]), "{logged}");
     }
 }

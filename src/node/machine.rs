@@ -8,6 +8,7 @@ use std::sync::Arc;
 use siphasher::sip::SipHasher13;
 
 use super::clock;
+use super::events;
 use super::lane::Outs;
 use crate::proxy::{Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
@@ -110,8 +111,8 @@ impl Machine {
     pub fn receive(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         // A panic goes on to the worker, which ends by it; here the message that caused it is still known.
         catch_unwind(AssertUnwindSafe(|| self.take(now, source, bytes, framing, is_here))).unwrap_or_else(|panic| {
-            let message = bytes.escape_ascii();
-            tracing::error!(worker = self.worker, source = %source.remote, %message, "a message made the worker panic");
+            let message = events::redacted(bytes);
+            tracing::error!(worker = self.worker, source = %source.remote, message, "a message made the worker panic");
             resume_unwind(panic)
         })
     }

@@ -14,9 +14,10 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
+use tokio_util::sync::CancellationToken;
 
 use super::events::{Events, Observer};
 use super::fetch::{Answered, Fetcher};
@@ -54,7 +55,7 @@ pub(super) struct Worker {
     pub fetcher: Fetcher,
     pub answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     pub observer: Observer,
-    pub stop: watch::Receiver<bool>,
+    pub stop: CancellationToken,
 }
 
 /// How a life of a worker ended.
@@ -127,11 +128,7 @@ impl Worker {
             let (message_ins, transmit_ins) = (&mut self.message_ins, &mut self.transmit_ins);
             tokio::select! {
                 () = shared.signals.panicked.notified() => return End::Panicked(shared.summary()),
-                stopped = self.stop.wait_for(|stop| *stop) => {
-                    // A stop signal that nobody can give any more is one as well.
-                    drop(stopped);
-                    return End::Stopped(shared.summary());
-                }
+                () = self.stop.cancelled() => return End::Stopped(shared.summary()),
                 () = shared.signals.rearm.notified() => {}
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
@@ -252,7 +249,7 @@ mod tests {
     use crate::proxy;
     use crate::stir::replay::ReplayTable;
 
-    fn worker(fetch: &FetchThread, stop: watch::Receiver<bool>) -> Worker {
+    fn worker(fetch: &FetchThread, stop: CancellationToken) -> Worker {
         let config = proxy::Config::default();
         Worker {
             number: 0,
@@ -275,8 +272,8 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
         let fetch = FetchThread::start(fetch::Config::default()).unwrap();
-        let (stop, stopped) = watch::channel(false);
-        let mut worker = worker(&fetch, stopped);
+        let stop = CancellationToken::new();
+        let mut worker = worker(&fetch, stop.clone());
         let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()));
         assert!(first.with(|_| panic!("on purpose")).is_none());
         assert!(first.with(|_| ()).is_none());
@@ -284,7 +281,7 @@ mod tests {
 
         let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()));
         assert!(next.with(|_| ()).is_some());
-        stop.send_replace(true);
+        stop.cancel();
         assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
     }
 }
