@@ -52,7 +52,7 @@ pub enum CertificateError {
         /// What it is.
         key: String,
     },
-    /// The leaf is a precertificate (transparency dossier 7 item 7).
+    /// The leaf is a precertificate.
     Precertificate,
 }
 

@@ -8,7 +8,7 @@ use super::der::{self, DerError, Reader};
 
 /// Claims every PASSporT carries (RFC 8225 section 5); naming one in mustExclude voids the extension (RFC 9118 section 3 item 3).
 const BASE_CLAIMS: [&str; 3] = ["iat", "orig", "dest"];
-/// Claims that carry the token's structure and say nothing about the caller (certificates dossier 3 item 9).
+/// Claims that carry the token's structure and say nothing about the caller.
 const STRUCTURAL_CLAIMS: [&str; 3] = ["mky", "div", "opt"];
 
 /// Whether `name` needs no constraint extension to be authorized under VESPER: `iat`, `orig`, `dest`, `mky`, `div`, `opt`.
@@ -269,7 +269,7 @@ impl ClaimConstraints {
     }
 }
 
-/// The comparison of certificates dossier 3 item 7.
+/// How a claim's value is compared with a permitted one: RFC 8226 leaves it open for objects.
 fn is_permitted(value: &Value, permitted: &[String]) -> bool {
     if let Value::String(text) = value {
         return permitted.iter().any(|allowed| allowed == text);

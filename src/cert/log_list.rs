@@ -22,7 +22,7 @@ pub enum LogListError {
         /// Which log.
         log: String,
     },
-    /// The key is not a P-256 SubjectPublicKeyInfo (transparency dossier 3).
+    /// The key is not a P-256 SubjectPublicKeyInfo.
     Key {
         /// Which log.
         log: String,

@@ -199,7 +199,7 @@ impl fmt::Display for PathError {
 
 impl std::error::Error for PathError {}
 
-/// How the leaf's scope is bounded by the CAs above (RFC 9060 section 4, certificates dossier 4.1).
+/// How the leaf's scope is bounded by the CAs above (RFC 9060 section 4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ScopeBasis {
     /// No CA on the path has a TNAuthList: nothing bounds the leaf, which then is no delegate certificate.

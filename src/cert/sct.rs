@@ -10,7 +10,7 @@ use aws_lc_rs::{
 use super::der::{self, DerError, Reader};
 use super::oid::{self, Oid};
 
-/// `hash_alg` 4 (sha256), `sig_alg` 3 (ecdsa): the only pair accepted (transparency dossier 10).
+/// `hash_alg` 4 (sha256), `sig_alg` 3 (ecdsa): the only pair accepted.
 const SHA256_ECDSA: (u8, u8) = (4, 3);
 
 /// One version 1 SCT.
@@ -35,11 +35,11 @@ pub struct Sct {
 pub struct SctList {
     /// The version 1 SCTs, in their order.
     pub scts: Vec<Sct>,
-    /// SCTs of other versions, which are skipped (transparency dossier 7 item 2).
+    /// SCTs of other versions, which are skipped.
     pub unknown_versions: usize,
 }
 
-/// Why an SCT list cannot be read: the certificate is invalid (transparency dossier 7 item 1).
+/// Why an SCT list cannot be read: the certificate is invalid.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SctListError {
     /// The extension value is not an OCTET STRING.
@@ -243,8 +243,7 @@ impl Entry {
     }
 }
 
-/// The TBSCertificate with exactly one extension spliced out; every other octet is copied, lengths are rewritten (transparency
-/// dossier 2.1).
+/// The TBSCertificate with exactly one extension spliced out; every other octet is copied, lengths are rewritten.
 ///
 /// # Errors
 /// When the extension is absent or repeated, or the certificate holds poison and SCT list at once.

@@ -13,7 +13,7 @@ use super::log_list::LogList;
 use super::path::{self, PathError, PathFacts, ScopeBasis};
 use super::sct::{Entry, SctListError, TbsError};
 
-/// Bounds on what is taken from the network (certificates dossier 5 item 6).
+/// Bounds on what is taken from the network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Most certificates in a chain; default 6.
@@ -40,7 +40,7 @@ impl Default for Limits {
     }
 }
 
-/// When numbers may rest on a service provider code of the CA above, without number-to-code data (certificates dossier 4.1).
+/// When numbers may rest on a service provider code of the CA above, without number-to-code data.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum UnprovenSpc {
     /// Never.
@@ -205,7 +205,7 @@ pub struct SctFacts {
     pub counts: SctCounts,
     /// How many logs the policy asks for.
     pub required: usize,
-    /// Some SCT is older than notBefore - 48 h or younger than notAfter (transparency dossier 7 item 4): worth a remark.
+    /// Some SCT is older than notBefore - 48 h or younger than notAfter: worth a remark.
     pub unusual_timestamp: bool,
 }
 
@@ -223,7 +223,7 @@ impl SctFacts {
     }
 }
 
-/// Why a leaf does not fit the VESPER profile (certificates dossier 11), apart from chain, SCT and time.
+/// Why a leaf does not fit the VESPER profile, apart from chain, SCT and time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProfileError {
     /// No TNAuthList, or a malformed one.
@@ -417,7 +417,7 @@ impl TrustStore {
         }
     }
 
-    /// Transparency dossier section 7, all but the present time.
+    /// RFC 6962 section 5.2 for each SCT, all but the present time.
     fn check_scts(&self, leaf: &Certificate, path: Option<&PathFacts>) -> Result<SctFacts, SctError> {
         const EARLY_MS: i64 = 48 * 3600 * 1000;
         let list = leaf.scts().ok_or(SctError::Absent)?.map_err(|error| SctError::Malformed(*error))?;
@@ -432,7 +432,7 @@ impl TrustStore {
                 counts.unknown_log += 1;
                 continue;
             };
-            // Two SCTs of one log count once, by the earlier (transparency dossier 7 item 5).
+            // Two SCTs of one log count once, by the earlier.
             let same_log = valid.iter().position(|other| other.log_id == sct.log_id);
             if !log.state.accepts(sct.timestamp) {
                 counts.untrusted_log += 1;

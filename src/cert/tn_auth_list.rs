@@ -158,11 +158,11 @@ impl PartialEq for TnAuthList {
 impl Eq for TnAuthList {}
 
 impl TnAuthList {
-    /// Longest extension value read, in octets (certificates dossier 2 item 7).
+    /// Longest extension value read, in octets.
     pub const MAX_OCTETS: usize = 64 * 1024;
-    /// Most entries read (certificates dossier 2 item 7).
+    /// Most entries read.
     pub const MAX_ENTRIES: usize = 10_000;
-    /// Largest count of a range (certificates dossier 2 item 6).
+    /// Largest count of a range.
     const MAX_COUNT: u64 = 1_000_000_000_000_000;
 
     /// A list to issue. Stricter than the reader: RFC 8226 section 9 as written forbids a range whose last number is all nines.
@@ -255,7 +255,7 @@ impl TnAuthList {
         })
     }
 
-    /// Whether some range ends exactly at the last number of its length: readers differ there (certificates dossier 2 item 4).
+    /// Whether some range ends exactly at the last number of its length: readers differ there.
     #[must_use]
     pub fn touches_digit_limit(&self) -> bool {
         self.entries.iter().any(ends_at_digit_limit)

@@ -37,7 +37,7 @@ pub enum Seen {
 /// A bounded table of tokens, sharded by the first octets of their keys.
 ///
 /// The key is the SHA-256 of the signing input, which names the signer in its header, and of the r half of the signature. A third party
-/// can turn s into n-s without breaking a signature, so s stays out (passport dossier 5); nobody but the signer can make another r.
+/// can turn s into n-s without breaking a signature, so s stays out; nobody but the signer can make another r.
 /// With it two calls of one caller to one callee in the same second, whose baseline claims are equal, are two tokens and no replay.
 /// Scope is the Call-ID.
 #[derive(Debug)]

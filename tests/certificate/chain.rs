@@ -1,4 +1,4 @@
-//! Certificates dossier 5 and 12: the path, one fault at a time. The TNAuthLists along it are in `scope`.
+//! The path, one fault at a time. The TNAuthLists along it are in `scope`.
 
 use proptest::prelude::*;
 use rcgen::{

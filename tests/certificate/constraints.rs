@@ -1,4 +1,4 @@
-//! Certificates dossier 3 and 3.1: claim constraints.
+//! Claim constraints (RFC 8226 section 8, RFC 9118).
 
 use serde_json::{Map, Value, json};
 use vesperd::cert::{
@@ -90,7 +90,7 @@ fn excluding_a_base_claim_voids_the_extension() {
         let constraints = enhanced(&["rcd"], vec![permitted("attest", &["A"])], &[base, "priority"]);
         assert!(constraints.is_void());
         assert_eq!(constraints.check(&claims(json!({"iat": 1, "attest": "C", "priority": 1}))), Ok(()));
-        // As if absent: nothing beyond the baseline is authorized (dossier 3 item 10).
+        // As if absent: nothing beyond the baseline is authorized.
         assert!(constraints.authorizes("iat") && constraints.authorizes("mky"));
         assert!(!constraints.authorizes("rcd") && !constraints.authorizes("attest"));
     }

@@ -1,4 +1,4 @@
-//! Certificates dossier 2 and 2.1: worked encodings, negative cases, scope arithmetic.
+//! TNAuthList (RFC 8226 section 9): worked encodings, negative cases, scope arithmetic.
 
 use proptest::prelude::*;
 use vesperd::cert::{DerError, Encompassed, TnAuthList, TnAuthListError, TnEntry};

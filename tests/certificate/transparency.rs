@@ -1,4 +1,4 @@
-//! Transparency dossier 2, 3, 6, 7 and tests T2 to T8.
+//! SCTs (RFC 6962): published vectors, and tests T2 to T8.
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -46,9 +46,9 @@ impl fmt::Display for Level {
 /// What a certificate is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Profile {
-    /// ATIS-1000080 as checked by public lints (certificates dossier 7).
+    /// ATIS-1000080 as checked by public lints.
     Shaken,
-    /// draft-wendt-stir-vesper-07 section 4.3 (certificates dossier 11).
+    /// draft-wendt-stir-vesper-07 section 4.3.
     Vesper,
 }
 

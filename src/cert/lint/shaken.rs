@@ -1,4 +1,4 @@
-//! The SHAKEN profile (certificates dossier 7).
+//! The SHAKEN profile.
 
 use x509_parser::extensions::{DistributionPointName, GeneralName, ParsedExtension};
 

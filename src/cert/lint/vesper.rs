@@ -1,4 +1,4 @@
-//! The VESPER profile (certificates dossier 11, requirements R5 and R9 to R16, B4 and B7).
+//! The VESPER profile.
 
 use x509_parser::extensions::ParsedExtension;
 

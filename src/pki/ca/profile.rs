@@ -9,13 +9,13 @@ use rcgen::{
 use super::IssueError;
 use crate::cert::{ClaimConstraints, ConstraintKind, TnAuthList, der, oid};
 
-/// Shortest lifetime of a delegate certificate, seconds (certificates dossier 5 item 4).
+/// Shortest lifetime of a delegate certificate, seconds.
 pub const MIN_LIFETIME: i64 = 3600;
 /// Longest lifetime of a delegate certificate, seconds (R5).
 pub const MAX_LIFETIME: i64 = 7 * 86_400;
 /// Default lifetime of a delegate certificate, seconds (R9).
 pub const DEFAULT_LIFETIME: i64 = 86_400;
-/// How far notBefore lies before the time of issuing, seconds (certificates dossier 5 item 4).
+/// How far notBefore lies before the time of issuing, seconds.
 pub const BACKDATE: i64 = 300;
 
 /// A subject.
@@ -37,7 +37,7 @@ const SERIAL_NUMBER: u8 = 5;
 const COUNTRY: u8 = 6;
 const ORGANIZATION: u8 = 10;
 
-/// What SHAKEN certificates below the root point at (certificates dossier 7).
+/// What SHAKEN certificates below the root point at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShakenPointers {
     /// The one certificate policy, dotted, as the contents octets of its OID.
@@ -65,7 +65,7 @@ pub struct AuthorityProfile {
     pub shaken: Option<ShakenPointers>,
 }
 
-/// A VESPER delegate certificate (certificates dossier 11; R9 to R16, B4).
+/// A VESPER delegate certificate.
 #[derive(Clone, Debug)]
 pub struct DelegateProfile {
     /// Legal name of the entity (R15).
@@ -80,7 +80,7 @@ pub struct DelegateProfile {
     pub lifetime: i64,
 }
 
-/// A SHAKEN end-entity certificate: one service provider code, no SCT (certificates dossier 7).
+/// A SHAKEN end-entity certificate: one service provider code, no SCT.
 #[derive(Clone, Debug)]
 pub struct ShakenProfile {
     /// ISO 3166 alpha-2 code.

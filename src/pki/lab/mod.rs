@@ -32,7 +32,7 @@ const AUTHORITY_BACKDATE: i64 = DAY;
 const AUTHORITY_LIFETIME: i64 = 365 * DAY;
 /// Merge delay that the log list states, seconds.
 const MERGE_DELAY: u64 = DAY as u64;
-/// US SHAKEN certificate policy 1.4, 2.16.840.1.114569.1.1.4 (certificates dossier 0).
+/// US SHAKEN certificate policy 1.4, 2.16.840.1.114569.1.1.4.
 const POLICY: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x86, 0xff, 0x09, 0x01, 0x01, 0x04];
 /// The code of the lab's provider.
 pub const SERVICE_PROVIDER_CODE: &str = "709J";
