@@ -64,7 +64,7 @@ fn published_and_constructed_tokens_verify_over_the_received_octets() {
             checked += usize::from(expected);
         }
     }
-    assert_eq!(checked, 10, "all but RFC 8225 appendix A, whose signature verifies with neither key");
+    assert_eq!(checked, 12, "all but RFC 8225 appendix A, whose signature verifies with neither key");
 }
 
 #[test]
@@ -142,9 +142,9 @@ fn rfc_6979_signing_reproduces_the_constructed_tokens() {
     let pem = include_str!("vectors/passport/rfc8946.key.pem");
     let key = p256::SecretKey::from_sec1_pem(pem).expect("key file is PEM");
     let key = p256::ecdsa::SigningKey::from(key);
-    for name in ["CV1 baseline", "CV2 baseline+mky", "CV3 shaken", "CV4 div"] {
-        let vector = vector(name);
-        let jws = full(token(&vector));
+    for vector in vectors().iter().filter(|v| v["source"] == "constructed, RFC 6979") {
+        let name = vector["name"].as_str().expect("named");
+        let jws = full(token(vector));
         let signature: p256::ecdsa::Signature = key.sign(jws.signing_input);
         let mut text = Vec::new();
         jws::encode(&signature.to_bytes(), &mut text);
