@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,22 +36,12 @@ async fn receive(socket: &mut Socket, count: usize) -> Vec<(SocketAddr, Vec<u8>)
     all
 }
 
-/// Lets the runtime see that a socket is writable: until then it is taken for full.
-async fn settle(socket: &mut Socket) {
-    let (mut batch, mut failed) = (Batch::new(), Vec::new());
-    for _ in 0..3 {
-        tokio::task::yield_now().await;
-        poll_fn(|cx| Poll::Ready(socket.poll(cx, &mut batch, &mut failed).is_pending())).await;
-    }
-}
-
 #[tokio::test]
 async fn t6_datagrams_of_all_sizes_travel_in_batches_with_their_source() {
     for address in [LOOPBACK, "[::1]:0"] {
         let config = udp::Config::default();
         let (mut from, source) = udp_socket(address, &config);
         let (mut to, destination) = udp_socket(address, &config);
-        settle(&mut from).await;
         let mut outbox = Outbox::new();
         let sizes: Vec<usize> = (0..BATCH + 9).map(|i| if i == 7 { 65_507 } else { i * 13 }).collect();
         for (i, &size) in sizes.iter().enumerate() {
@@ -76,7 +65,6 @@ async fn a_datagram_the_kernel_refuses_fails_alone() {
     let config = udp::Config::default();
     let (mut from, _) = udp_socket(LOOPBACK, &config);
     let (mut to, destination) = udp_socket(LOOPBACK, &config);
-    settle(&mut from).await;
     let mut outbox = Outbox::new();
     for (tag, size) in [(1, 10), (2, 65_508), (0, 65_508), (4, 20)] {
         outbox.push(hop(Transport::Udp, destination), tag, &vec![b'x'; size]);
@@ -87,27 +75,6 @@ async fn a_datagram_the_kernel_refuses_fails_alone() {
     assert_eq!(sizes, [10, 20]);
     assert_eq!(failed, [2], "tag 0: nobody cares");
     assert_eq!(from.stats().refused, 2);
-}
-
-#[tokio::test]
-async fn what_finds_no_room_waits_in_order_up_to_the_limit() {
-    let config = udp::Config { backlog: 50, ..udp::Config::default() };
-    // Not settled: the runtime does not know yet that this socket is writable, as if its buffer were full.
-    let (mut from, _) = udp_socket(LOOPBACK, &config);
-    let (mut to, destination) = udp_socket(LOOPBACK, &config);
-    let mut outbox = Outbox::new();
-    for tag in 1..=6 {
-        outbox.push(hop(Transport::Udp, destination), tag, &[tag as u8; 12]);
-    }
-    let mut failed = Vec::new();
-    from.send(&outbox, &[0, 1, 2], &mut failed);
-    from.send(&outbox, &[3, 4, 5], &mut failed);
-    assert_eq!(failed, [5, 6], "48 of 50 bytes are taken");
-    assert_eq!((from.stats().sent, from.stats().dropped), (0, 2));
-    settle(&mut from).await;
-    let received: Vec<u8> = receive(&mut to, 4).await.iter().map(|(_, bytes)| bytes[0]).collect();
-    assert_eq!(received, [1, 2, 3, 4]);
-    assert_eq!(from.stats().sent, 4);
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ impl<'a, 'c> Network<'a, 'c> {
             proxy.trunks.push(read_trunk(section, name, usable.as_deref(), &listeners, &mut networks));
         }
         for section in root.sections("route") {
-            if let Some(route) = read_route(&section, &trunk_names) {
+            if let Some(route) = read_route(&section, &trunk_names, &trunks) {
                 proxy.routes.push(route);
             }
             section.finish();
@@ -248,14 +248,18 @@ fn next_hop(text: &str) -> Option<NextHop> {
     Some(NextHop { transport, remote })
 }
 
-fn read_route(section: &Section<'_, '_>, trunks: &Names) -> Option<Route> {
-    let from = refer(section, "from", "trunk", trunks).map(|at| TrunkId(at.value as u16));
+fn read_route(section: &Section<'_, '_>, names: &Names, trunks: &[Section<'_, '_>]) -> Option<Route> {
+    let from = refer(section, "from", "trunk", names).map(|at| TrunkId(at.value as u16));
     let expected = "leading digits of the called number, without +";
     let prefix = section.read("prefix", expected, |text| {
         (!text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.to_owned())
     });
     section.required("to", "the name of a [[trunk]]")?;
-    let to = refer(section, "to", "trunk", trunks)?;
+    let to = refer(section, "to", "trunk", names)?;
+    if trunks.get(to.value).is_some_and(|trunk| trunk.is_absent("next_hop")) {
+        let reason = "the trunk has no next_hop, so nothing can go to it";
+        section.wrong(to.offset, "to", Fault::Conflict { reason, remedy: "give it one, or name another trunk" });
+    }
     Some(Route { from, prefix: prefix.map(|at| at.value), to: TrunkId(to.value as u16) })
 }
 

@@ -155,7 +155,9 @@ impl Proxy {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
         let (Some(entry), Some(exit)) = (config.listener(source.local), config.listener(attempt.listener)) else {
-            return;
+            // Ids come from the same configuration; a call is answered all the same.
+            self.layer.release_client(client);
+            return self.respond_local(now, key, request, 500, "No Listener", &[], out);
         };
         let trunks = forward::is_record_routed(method).then_some((ingress, egress));
         let mut copy = forward::Copy {

@@ -1,4 +1,5 @@
-//! `recvmmsg` and `sendmmsg`: many datagrams in one system call. The only unsafe code of the project.
+//! `recvmmsg` and `sendmmsg`: many datagrams in one system call; and the registration with the runtime. The only unsafe code of the
+//! project.
 //!
 //! Why it is sound: every pointer handed to the kernel is taken, in the same function call, from memory that the caller's
 //! borrows keep alive and unmoved until the call returns (buffers and addresses are vectors that are not touched in between);
@@ -8,9 +9,12 @@
 
 use std::io;
 use std::mem;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 /// Datagrams per system call.
 pub const BATCH: usize = 32;
@@ -92,6 +96,12 @@ pub fn send(socket: BorrowedFd<'_>, datagrams: &[(SocketAddr, &[u8])]) -> io::Re
     // SAFETY: the first `count` headers point to iovecs, names and bytes that live past the call and are only read.
     let sent = unsafe { libc::sendmmsg(socket.as_raw_fd(), headers.as_mut_ptr(), count as u32, libc::MSG_DONTWAIT) };
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
+}
+
+/// Registers a socket with the runtime for one kind of event.
+pub fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
+    // SAFETY: a std socket owns its descriptor: it is open, and the same one, for as long as the `AsyncFd` owns the socket.
+    unsafe { AsyncFd::register_with_interest(socket, interest) }.map_err(Into::into)
 }
 
 fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {

@@ -4,13 +4,13 @@ mod mmsg;
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsFd;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use socket2::{Domain, Protocol, Type};
 use tokio::io::Interest;
-use tokio::net::UdpSocket;
+use tokio::io::unix::AsyncFd;
 
 use crate::sip::hop::{ListenerId, Outbox};
 
@@ -86,7 +86,10 @@ fn open(address: SocketAddr, config: &Config) -> io::Result<socket2::Socket> {
 
 /// A bound socket, registered with the runtime of its worker.
 pub struct Socket {
-    io: UdpSocket,
+    /// Watched for reading only: watched for writing too, every datagram that leaves the send buffer would wake the worker.
+    io: AsyncFd<UdpSocket>,
+    /// The same socket watched for writing, while something waits for room.
+    writable: Option<AsyncFd<UdpSocket>>,
     listener: ListenerId,
     /// The task that drives this socket.
     waker: Option<Waker>,
@@ -107,7 +110,8 @@ impl Socket {
     /// Registers a bound socket; call within the runtime.
     pub fn new(socket: std::net::UdpSocket, listener: ListenerId, config: &Config) -> io::Result<Self> {
         Ok(Self {
-            io: UdpSocket::from_std(socket)?,
+            io: mmsg::watch(socket, Interest::READABLE)?,
+            writable: None,
             listener,
             waker: None,
             backlog: VecDeque::new(),
@@ -133,27 +137,41 @@ impl Socket {
         if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
             self.waker = Some(cx.waker().clone());
         }
-        while !self.backlog.is_empty() && self.io.poll_send_ready(cx)?.is_ready() {
+        self.poll_flush(cx, failed)?;
+        loop {
+            let mut ready = ready!(self.io.poll_read_ready(cx))?;
+            let tried = batch.receive(ready.get_inner().as_fd());
+            match tried {
+                Ok(received) => {
+                    // A batch that is not full has emptied the socket: no need to ask the kernel once more.
+                    if received < BATCH {
+                        ready.clear_ready();
+                    }
+                    self.stats.received += received as u64;
+                    return Poll::Ready(Ok(received));
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+
+    /// Sends what waits for room, and watches the socket for writing as long as something does.
+    fn poll_flush(&mut self, cx: &mut Context<'_>, failed: &mut Vec<u64>) -> io::Result<()> {
+        while !self.backlog.is_empty() {
+            if self.writable.is_none() {
+                self.writable = Some(mmsg::watch(self.io.get_ref().try_clone()?, Interest::WRITABLE)?);
+            }
+            let Some(writable) = &self.writable else { break };
+            match writable.poll_write_ready(cx) {
+                Poll::Ready(ready) => ready?.clear_ready(),
+                Poll::Pending => return Ok(()),
+            }
             self.flush(failed);
         }
-        loop {
-            if self.io.poll_recv_ready(cx)?.is_pending() {
-                return Poll::Pending;
-            }
-            let mut received = 0;
-            let tried = self.io.try_io(Interest::READABLE, || {
-                received = batch.receive(self.io.as_fd())?;
-                // A batch that is not full has emptied the socket: `WouldBlock` tells the runtime so, without asking the kernel
-                // once more.
-                if received < BATCH { Err(ErrorKind::WouldBlock.into()) } else { Ok(()) }
-            });
-            self.stats.received += received as u64;
-            match tried {
-                _ if received > 0 => return Poll::Ready(Ok(received)),
-                Err(error) if error.kind() != ErrorKind::WouldBlock => return Poll::Ready(Err(error)),
-                _ => {}
-            }
-        }
+        self.writable = None;
+        Ok(())
     }
 
     /// Sends the named items of an outbox. Tags (other than 0) of datagrams that will not leave go to `failed`.
@@ -196,7 +214,7 @@ impl Socket {
     fn send_now(&mut self, datagrams: &[(SocketAddr, &[u8])], tags: &[u64], failed: &mut Vec<u64>) -> usize {
         let mut done = 0;
         while let (Some(rest @ [_, ..]), Some(&tag)) = (datagrams.get(done..), tags.get(done)) {
-            match self.io.try_io(Interest::WRITABLE, || mmsg::send(self.io.as_fd(), rest)) {
+            match mmsg::send(self.io.get_ref().as_fd(), rest) {
                 Ok(sent) => {
                     done += sent;
                     self.stats.sent += sent as u64;
@@ -225,5 +243,44 @@ impl Socket {
         if let Some(waker) = &self.waker {
             waker.wake_by_ref(); // its task waits for room from now on
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::hop::{Hop, Transport};
+    use std::future::poll_fn;
+
+    #[tokio::test]
+    async fn what_finds_no_room_waits_in_order_up_to_the_limit() {
+        let config = Config { backlog: 50, ..Config::default() };
+        let address = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut from = Socket::new(bind(address, &config).unwrap(), ListenerId(0), &config).unwrap();
+        let to = UdpSocket::bind(address).unwrap();
+        let destination = to.local_addr().unwrap();
+        // Loopback always has room, so the kernel's refusal is left out: the datagrams begin in the backlog.
+        let mut failed = Vec::new();
+        for tag in 1..=3 {
+            from.postpone(destination, &[tag as u8; 12], tag, &mut failed);
+        }
+        let mut outbox = Outbox::new();
+        let hop = Hop { transport: Transport::Udp, local: ListenerId(0), remote: destination, connection: None };
+        for tag in 4..=6 {
+            outbox.push(hop, tag, &[tag as u8; 12]);
+        }
+        from.send(&outbox, &[0, 1, 2], &mut failed);
+        assert_eq!(failed, [5, 6], "48 of 50 octets are taken, and nobody overtakes");
+        assert_eq!((from.stats().sent, from.stats().dropped), (0, 2));
+
+        let mut batch = Batch::new();
+        while from.stats().sent < 4 {
+            tokio::task::yield_now().await;
+            poll_fn(|cx| Poll::Ready(from.poll(cx, &mut batch, &mut failed).is_pending())).await;
+        }
+        let mut buffer = [0; 16];
+        let order: Vec<u8> = (0..4).map(|_| to.recv(&mut buffer).map(|_| buffer[0]).unwrap()).collect();
+        assert_eq!(order, [1, 2, 3, 4]);
+        assert!(from.writable.is_none(), "nothing waits, nothing is watched");
     }
 }
