@@ -261,7 +261,7 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
     let cases = [
         (
             format!("{LEAST}[[trunk]]\nname = \"in\"\npeers = \"192.0.2.99\"\n[[route]]\nto = \"in\"\n"),
-            "route.to: the trunk has no next_hop, so nothing can go to it; give it one, or name another trunk",
+            "13: route.to: the trunk has no next_hop, so nothing can go to it; give it one, or name another trunk",
         ),
         ("[node]\nworkers = 2x\n".to_owned(), "2: "),
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
