@@ -26,6 +26,8 @@ const CALL_BOUND: Duration = Duration::from_secs(3);
 const VERDICT_BOUND: Duration = Duration::from_millis(500);
 /// Events that wait to be read.
 const EVENTS: usize = 64;
+/// Attempts to set the stage when ports are taken in between.
+const STAGE_ATTEMPTS: usize = 3;
 /// Attempts to find a port that is free for UDP and TCP.
 const PORT_ATTEMPTS: usize = 32;
 
@@ -80,7 +82,20 @@ pub struct Stage {
 
 impl Stage {
     /// Makes a lab in `directory` and starts everything in it. Needs a `LocalSet`.
+    ///
+    /// Between the choice of a port and the edge that binds it, another process may take it: then all begins again.
     pub fn set(directory: &Path) -> Result<Self, StageError> {
+        let mut stage = Self::try_set(directory, false);
+        for _ in 1..STAGE_ATTEMPTS {
+            if !matches!(stage, Err(StageError::Start(_))) {
+                break;
+            }
+            stage = Self::try_set(directory, true);
+        }
+        stage
+    }
+
+    fn try_set(directory: &Path, overwrite: bool) -> Result<Self, StageError> {
         let (caller, provider) = (udp()?, udp()?);
         let callee = both()?;
         // The edges bind these themselves, at once.
@@ -92,7 +107,7 @@ impl Stage {
             provider: provider.local_addr()?,
             callee: callee.1.local_addr()?,
         };
-        let options = Options { addresses, ..Options::default() };
+        let options = Options { addresses, overwrite, ..Options::default() };
         let lab = lab::create(directory, clock::unix(), &options).map_err(StageError::Lab)?;
         drop((originating, terminating));
         let (observer, verdicts) = mpsc::channel(EVENTS);
