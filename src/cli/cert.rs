@@ -10,7 +10,7 @@ use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::cert::{
-    Certificate, ClaimConstraints, ConstraintKind, TnEntry, certificates_from_pem_or_der,
+    Certificate, ClaimConstraints, ConstraintKind, Sct, TnEntry, certificates_from_pem_or_der,
     lint::{Finding, Level, Profile, lint},
 };
 
@@ -151,9 +151,11 @@ struct Content {
     not_before: String,
     not_after: String,
     key: String,
-    tn_auth_list: Option<Vec<EntryReport>>,
+    /// Empty without the extension, or when it can not be read, which `error` says.
+    tn_auth_list: Vec<EntryReport>,
     dns_names: Vec<String>,
-    scts: Option<Vec<SctReport>>,
+    /// Likewise.
+    scts: Vec<SctReport>,
     claim_constraints: Option<ConstraintsReport>,
 }
 
@@ -265,14 +267,9 @@ impl Content {
             not_before: date(certificate.not_before()),
             not_after: date(certificate.not_after()),
             key: certificate.key_description(),
-            tn_auth_list: list.map(|list| list.entries().iter().map(EntryReport::from).collect()),
+            tn_auth_list: list.map(|list| list.entries().iter().map(EntryReport::from).collect()).unwrap_or_default(),
             dns_names: certificate.dns_names().to_vec(),
-            scts: scts.map(|list| {
-                list.scts
-                    .iter()
-                    .map(|sct| SctReport { log_id: crate::cert::hex(&sct.log_id), timestamp: sct.timestamp })
-                    .collect()
-            }),
+            scts: scts.map(|list| list.scts.iter().map(SctReport::from).collect()).unwrap_or_default(),
             claim_constraints: certificate.claim_constraints().and_then(Result::ok).map(ConstraintsReport::from),
         }
     }
@@ -284,7 +281,7 @@ impl Content {
         line("not before", &self.not_before);
         line("not after", &self.not_after);
         line("key", &self.key);
-        for entry in self.tn_auth_list.iter().flatten() {
+        for entry in &self.tn_auth_list {
             match entry {
                 EntryReport::Spc { spc } => line("SPC", spc),
                 EntryReport::Range { start, count } => line("numbers", &format!("{count} from {start}")),
@@ -294,7 +291,7 @@ impl Content {
         for name in &self.dns_names {
             line("dNSName", name);
         }
-        for sct in self.scts.iter().flatten() {
+        for sct in &self.scts {
             line("SCT", &format!("log {} at {} ms", sct.log_id, sct.timestamp));
         }
         if let Some(constraints) = &self.claim_constraints {
@@ -309,6 +306,12 @@ impl Content {
                 line("  must exclude", name);
             }
         }
+    }
+}
+
+impl From<&Sct> for SctReport {
+    fn from(sct: &Sct) -> Self {
+        Self { log_id: crate::cert::hex(&sct.log_id), timestamp: sct.timestamp }
     }
 }
 
@@ -413,7 +416,7 @@ mod tests {
                 "key": "P-256",
                 "tn_auth_list": [{"spc": "1234"}],
                 "dns_names": [],
-                "scts": null,
+                "scts": [],
                 "claim_constraints": {
                     "kind": "EnhancedJWTClaimConstraints",
                     "must_include": ["confidence"],
@@ -429,7 +432,7 @@ mod tests {
                 "timestamp": 1_365_181_456_275_u64,
             }])
         );
-        assert_eq!((&objects[1]["key"], &objects[1]["tn_auth_list"]), (&json!("RSA-1024"), &Value::Null));
+        assert_eq!((&objects[1]["key"], &objects[1]["tn_auth_list"]), (&json!("RSA-1024"), &json!([])));
     }
 
     #[test]

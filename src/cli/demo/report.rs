@@ -156,7 +156,7 @@ pub fn summary(records: &[Record], took: Duration) -> String {
         );
     }
     let good = records.iter().filter(|record| record.is_as_expected()).count();
-    let _ = write!(text, "\n{good} of {} calls went as they must, in {:.1} s.", records.len(), took.as_secs_f64());
+    let _ = write!(text, "\n{good} of {} calls went as they must, in {:.2} s.", records.len(), took.as_secs_f64());
     text
 }
 
