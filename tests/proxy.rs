@@ -491,3 +491,116 @@ fn c19_timer_c_cancels_a_call_that_rings_for_ever() {
     rig.pass(Duration::from_secs(60));
     assert_eq!(rig.proxy.live(), 0);
 }
+
+/// What a proxy does with a torture message of a trusted neighbour over UDP.
+#[derive(Debug, PartialEq)]
+enum Does {
+    Forwards,
+    Answers(u16),
+    Drops,
+}
+
+fn torture(file: &str) -> (Does, Vec<Sent>) {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/vectors").join(file).with_extension("dat");
+    let bytes = std::fs::read(path).unwrap();
+    let mut trusting = config();
+    trusting.trunks[0].trusted = true;
+    trusting.trunks[1].udp_oversize = UdpOversize::Udp;
+    let mut rig = Rig::new(trusting);
+    let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote: addr(CALLER), connection: None };
+    let mut out = Output::default();
+    if let Ok(message) = sip::parse(&bytes, &mut rig.index, Framing::Datagram, &Limits::default()) {
+        rig.proxy.handle_message(rig.now, source, message, &mut out);
+    }
+    let text = |t| String::from_utf8_lossy(out.outbox.bytes_of(t)).into_owned();
+    let sent = out.outbox.items().iter().map(|t| Sent { hop: t.hop, tag: t.tag, text: text(t) });
+    let sent: Vec<Sent> = sent.filter(|s| !s.first_line().starts_with("SIP/2.0 100 ")).collect();
+    let does = match &sent[..] {
+        [] => Does::Drops,
+        [one] if one.first_line().starts_with("SIP/2.0 ") => Does::Answers(one.first_line()[8..11].parse().unwrap()),
+        [_] => Does::Forwards,
+        more => panic!("{file}: {more:#?}"),
+    };
+    (does, sent)
+}
+
+#[test]
+fn c47_the_torture_messages_in_the_proxy_role() {
+    let forwarded = [
+        "wsinv",
+        "intmeth",
+        "esc01",
+        "escnull",
+        "esc02",
+        "lwsdisp",
+        "longreq",
+        "dblreq",
+        "semiuri",
+        "transports",
+        "mpart01",
+        "unksm2",
+        "invut",
+        "regaut01",
+        "cparam01",
+        "cparam02",
+        "regescrt",
+        "sdp01",
+        "inv2543",
+        "baddate",
+        "regbadct",
+    ];
+    let refused = [
+        "badinv01",
+        "clerr",
+        "ncl",
+        "scalar02",
+        "quotbal",
+        "ltgtruri",
+        "lwsruri",
+        "lwsstart",
+        "trws",
+        "escruri",
+        "badaspec",
+        "baddn",
+        "mismatch01",
+        "badbranch",
+        "insuf",
+        "multi01",
+        "mcl01",
+    ];
+    let others =
+        [("badvers", 505), ("mismatch02", 501), ("unkscm", 416), ("novelsc", 416), ("bext01", 420), ("zeromf", 483)];
+    // Responses to nothing we asked: dropped, whatever they hold.
+    let dropped = ["unreason", "noreason", "scalarlg", "bigcode", "bcast"];
+    let all = forwarded.iter().map(|n| (*n, Does::Forwards));
+    let all =
+        all.chain(refused.iter().map(|n| (*n, Does::Answers(400)))).chain(dropped.iter().map(|n| (*n, Does::Drops)));
+    let all: Vec<_> = all.chain(others.map(|(n, status)| (n, Does::Answers(status)))).collect();
+    assert_eq!(all.len(), 49);
+    for (name, expected) in all {
+        let (does, sent) = torture(&format!("rfc4475/{name}"));
+        assert_eq!(does, expected, "{name}: {sent:#?}");
+    }
+    assert_eq!(torture("rfc4475/bext01").1[0].line("Unsupported"), "noProxiesSupportThis, norDoAnyProxiesSupportThis");
+    assert_eq!(torture("rfc4475/inv2543").1[0].line("Max-Forwards"), "70");
+
+    let forwarded = [
+        "ipv6-good",
+        "port-ambiguous",
+        "port-unambiguous",
+        "via-received-param-with-delim",
+        "via-received-param-no-delim",
+        "ipv6-in-sdp",
+        "mult-ip-in-header",
+        "mult-ip-in-sdp",
+        "ipv4-mapped-ipv6",
+        "ipv6-bug-abnf-3-colons",
+        "ipv6-correct-abnf-2-colons",
+    ];
+    for name in forwarded {
+        let (does, sent) = torture(&format!("rfc5118/{name}"));
+        assert_eq!(does, Does::Forwards, "{name}: {sent:#?}");
+        assert!(!sent[0].first_line().contains(":::"), "{name}");
+    }
+    assert_eq!(torture("rfc5118/ipv6-bad").0, Does::Answers(400));
+}

@@ -19,20 +19,20 @@ const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
 /// # Errors
 /// The response that says why it goes nowhere.
 pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
-    let in_dialog = request.to_tag().is_some();
     if pre.was_ours {
         return in_route_set(config, request, ingress, pre);
     }
-    if in_dialog {
-        return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
-    }
+    let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
     if let Some(next) = &pre.next {
-        // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one.
-        if !config.trunk(ingress).is_some_and(|t| t.trusted) {
+        // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one. A host name in it is left to the next hop.
+        if !is_trusted {
             return Err(NOT_RELAYING);
         }
         let next = NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?;
-        return direct(config, next.uri, None).ok_or(UNRESOLVED);
+        return direct(config, next.uri, None).map_or_else(|| by_table(config, request, ingress), Ok);
+    }
+    if request.to_tag().is_some() && !is_trusted {
+        return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
     }
     by_table(config, request, ingress)
 }
