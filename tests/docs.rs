@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
+use vesperd::config::Config;
+use vesperd::node::clock;
+use vesperd::pki::lab::{self, Options};
+
 fn read(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
@@ -62,4 +66,32 @@ fn the_readme_names_every_command_and_opens_with_the_two() {
     }
     let (demo, tests) = (readme.find("cargo run --release -- demo").unwrap(), readme.find("./tests/run").unwrap());
     assert!(demo < tests && tests < 1200, "the two commands come first");
+}
+
+/// What the README shows is a configuration, with files of the names it uses.
+#[test]
+fn the_configurations_of_the_readme_load() {
+    let directory = tempfile::TempDir::new().unwrap();
+    let now = clock::unix();
+    lab::create(&directory.path().join("lab"), now, &Options::default()).unwrap();
+    fs::create_dir(directory.path().join("anchors")).unwrap();
+    let files = [
+        ("lab/provider/shaken.pem", "chain.pem"),
+        ("lab/provider/shaken.key", "key.pem"),
+        ("lab/sti/root.pem", "anchors/root.pem"),
+        ("lab/log/log-list.json", "log-list.json"),
+    ];
+    for (from, to) in files {
+        fs::copy(directory.path().join(from), directory.path().join(to)).unwrap();
+    }
+    let readme = read("README.md");
+    let shown: Vec<&str> = readme.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    // The second one leaves out what it shares with the first.
+    let listener = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"\n";
+    let [signing, verifying] = shown[..] else { panic!("two configurations are shown, not {}", shown.len()) };
+    for text in [signing.to_owned(), format!("{listener}{verifying}")] {
+        if let Err(mistakes) = Config::parse(&text, &directory.path().join("edge.toml"), now) {
+            panic!("{mistakes}");
+        }
+    }
 }

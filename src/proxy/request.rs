@@ -19,7 +19,6 @@ const OPTIONS_LINES: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTE
 
 impl Proxy {
     pub(super) fn handle_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
-        let is_ack = request.method() == Some(Method::Ack);
         if let Err(refusal) = request.check_request() {
             return self.refuse(source, request, refusal, &[], out);
         }
@@ -30,10 +29,7 @@ impl Proxy {
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
-            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => {
-                debug_assert!(is_ack);
-                self.forward_ack(source, request, out);
-            }
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_ack(source, request, out),
         }
     }
 
