@@ -61,7 +61,8 @@ impl Rig {
 
     /// What left last, as text.
     fn receive(&mut self, from: ([u8; 4], u16), text: &[u8]) -> Vec<u8> {
-        let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote: from.into(), connection: None };
+        let source =
+            Hop { transport: Transport::Udp, local: ListenerId(0), remote: from.into(), connection: None, peer: None };
         self.out.outbox.clear();
         let message = sip::parse(text, &mut self.index, Framing::Datagram, &self.limits).expect("well formed");
         self.proxy.handle_message(self.now, source, message, &mut self.out);

@@ -98,8 +98,13 @@ struct Rig {
 impl Rig {
     /// The messages that leave, each with its destination.
     fn receive(&mut self, from: &str, text: &str) -> Vec<(SocketAddr, String)> {
-        let source =
-            Hop { transport: Transport::Udp, local: ListenerId(0), remote: from.parse().unwrap(), connection: None };
+        let source = Hop {
+            transport: Transport::Udp,
+            local: ListenerId(0),
+            remote: from.parse().unwrap(),
+            connection: None,
+            peer: None,
+        };
         let message =
             sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &Limits::default()).expect("indexable");
         self.proxy.handle_message(self.now, source, message, &mut self.out);

@@ -507,7 +507,8 @@ fn torture(file: &str) -> (Does, Vec<Sent>) {
     trusting.trunks[0].trusted = true;
     trusting.trunks[1].udp_oversize = UdpOversize::Udp;
     let mut rig = Rig::new(trusting);
-    let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote: addr(CALLER), connection: None };
+    let source =
+        Hop { transport: Transport::Udp, local: ListenerId(0), remote: addr(CALLER), connection: None, peer: None };
     let mut out = Output::default();
     if let Ok(message) = sip::parse(&bytes, &mut rig.index, Framing::Datagram, &Limits::default()) {
         rig.proxy.handle_message(rig.now, source, message, &mut out);

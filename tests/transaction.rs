@@ -27,7 +27,7 @@ fn ms(n: u64) -> Duration {
 
 fn hop(transport: Transport) -> Hop {
     let connection = transport.is_reliable().then_some(ConnectionId(1));
-    Hop { transport, local: ListenerId(0), remote: SocketAddr::from(([192, 0, 2, 77], 5060)), connection }
+    Hop { transport, local: ListenerId(0), remote: SocketAddr::from(([192, 0, 2, 77], 5060)), connection, peer: None }
 }
 
 /// A layer, its clock, and what it said.

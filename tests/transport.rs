@@ -16,7 +16,7 @@ const LOCAL: ListenerId = ListenerId(3);
 const LOOPBACK: &str = "127.0.0.1:0";
 
 fn hop(transport: Transport, remote: SocketAddr) -> Hop {
-    Hop { transport, local: LOCAL, remote, connection: None }
+    Hop { transport, local: LOCAL, remote, connection: None, peer: None }
 }
 
 fn udp_socket(address: &str, config: &udp::Config) -> (Socket, SocketAddr) {

@@ -148,7 +148,9 @@ fn bind_all(config: &mut Config, workers: usize) -> Result<Vec<Bound>, StartErro
         let bound = match listener.transport {
             Transport::Udp => bind_udp(listener.bind, id, &config.node.udp, &mut all).map_err(failed)?,
             Transport::Tcp => bind_tcp(listener.bind, id, &mut all).map_err(failed)?,
-            Transport::Tls => return Err(StartError::Unsupported { listener: listener.name.clone() }),
+            Transport::Tls | Transport::Ws | Transport::Wss => {
+                return Err(StartError::Unsupported { listener: listener.name.clone() });
+            }
         };
         if listener.advertise_port == listener.bind.port() {
             listener.advertise_port = bound.port();

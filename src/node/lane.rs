@@ -134,7 +134,13 @@ mod tests {
     use std::task::Waker;
 
     fn hop(port: u16) -> Hop {
-        Hop { transport: Transport::Udp, local: ListenerId(0), remote: ([192, 0, 2, 1], port).into(), connection: None }
+        Hop {
+            transport: Transport::Udp,
+            local: ListenerId(0),
+            remote: ([192, 0, 2, 1], port).into(),
+            connection: None,
+            peer: None,
+        }
     }
 
     fn take(ins: &mut Ins) -> Option<Vec<(u16, u64, Vec<u8>)>> {

@@ -174,7 +174,7 @@ impl PacketLoop {
     fn on_datagrams(&mut self, now: Now, local: ListenerId) {
         let Self { batch, machine, .. } = self;
         for (remote, bytes) in batch.iter() {
-            let source = Hop { transport: Transport::Udp, local, remote, connection: None };
+            let source = Hop { transport: Transport::Udp, local, remote, connection: None, peer: None };
             if let Taken::LaneFull(_) = machine.receive(now, source, bytes, Framing::Datagram, false) {
                 machine.counters.lane_full += 1;
             }
@@ -331,7 +331,7 @@ impl PacketLoop {
                     self.queued.get_mut(socket).into_iter().for_each(|queue| queue.push(item))
                 }
                 (Transport::Tcp, _) => self.send_tcp(now, hop, transmit.tag, outbox.bytes_of(transmit)),
-                (Transport::Udp | Transport::Tls, _) => self.no_way(transmit.tag),
+                (Transport::Udp | Transport::Tls | Transport::Ws | Transport::Wss, _) => self.no_way(transmit.tag),
             }
         }
         for (socket, queue) in self.sockets.iter_mut().zip(&mut self.queued) {

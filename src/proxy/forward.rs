@@ -102,6 +102,7 @@ fn write_record_route(copy: &Copy<'_>, trunks: (TrunkId, Option<TrunkId>), buf: 
             Transport::Udp => buf.extend_from_slice(b";transport=udp"),
             Transport::Tcp => buf.extend_from_slice(b";transport=tcp"),
             Transport::Tls => buf.extend_from_slice(b";transport=tls"),
+            Transport::Ws | Transport::Wss => buf.extend_from_slice(b";transport=ws"), // RFC 7118 5.5
         }
         buf.extend_from_slice(b";lr");
         if let (ingress, Some(egress)) = trunks {

@@ -189,7 +189,13 @@ impl Proxy {
             let refusal = written.err().unwrap_or(Refusal::new(513, "Message Too Large"));
             self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out);
         } else {
-            let next = Hop { transport: hop.transport, local: attempt.listener, remote: hop.remote, connection: None };
+            let next = Hop {
+                transport: hop.transport,
+                local: attempt.listener,
+                remote: hop.remote,
+                connection: None,
+                peer: None,
+            };
             self.layer.send_request(now.instant, client, method, next, &buffer, &mut out.outbox);
             self.stats.forwarded += 1;
             let timer_c = (method == Method::Invite)
@@ -276,7 +282,7 @@ impl Proxy {
             route: &pre,
             lines: &[],
         };
-        let hop = Hop { transport, local: attempt.listener, remote, connection: None };
+        let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
             // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.

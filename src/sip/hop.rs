@@ -12,6 +12,10 @@ pub enum Transport {
     Tcp,
     /// A byte stream under TLS.
     Tls,
+    /// WebSocket (RFC 7118).
+    Ws,
+    /// WebSocket under TLS.
+    Wss,
 }
 
 impl Transport {
@@ -26,7 +30,14 @@ impl Transport {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
         }
+    }
+
+    /// Octets travel under TLS: what a `sips` URI demands (RFC 3261 26.2.2).
+    pub fn is_secure(self) -> bool {
+        matches!(self, Self::Tls | Self::Wss)
     }
 
     /// Port used where none is written (T-2).
@@ -34,12 +45,16 @@ impl Transport {
         match self {
             Self::Udp | Self::Tcp => 5060,
             Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
     }
 
     /// The transport a Via token or a `transport` URI parameter names, in any case.
     pub fn from_token(token: &[u8]) -> Option<Self> {
-        [Self::Udp, Self::Tcp, Self::Tls].into_iter().find(|t| t.via_token().as_bytes().eq_ignore_ascii_case(token))
+        [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss]
+            .into_iter()
+            .find(|t| t.via_token().as_bytes().eq_ignore_ascii_case(token))
     }
 }
 
@@ -50,6 +65,10 @@ pub struct ListenerId(pub u16);
 /// A stream connection; never reused within the life of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ConnectionId(pub u64);
+
+/// A neighbour as the transport knows it; equals the number of its trunk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PeerId(pub u16);
 
 /// One end of one transport leg.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +81,8 @@ pub struct Hop {
     pub remote: SocketAddr,
     /// The connection, on a reliable transport, once there is one.
     pub connection: Option<ConnectionId>,
+    /// Whom a new TLS connection is opened to: decides SNI, the names its certificate may bear, and our own certificate.
+    pub peer: Option<PeerId>,
 }
 
 /// One message in an [`Outbox`].
@@ -149,6 +170,7 @@ mod tests {
             local: ListenerId(0),
             remote: SocketAddr::from(([192, 0, 2, 1], port)),
             connection: None,
+            peer: None,
         };
         let mut out = Outbox::new();
         out.push(hop(1), 7, b"one");

@@ -233,6 +233,7 @@ impl Network {
                     local: ListenerId(local as u16),
                     remote: from,
                     connection: connection.map(ConnectionId),
+                    peer: None,
                 };
                 node.borrow_mut().receive(self.now, source, &bytes, &mut out);
             }

@@ -88,7 +88,7 @@ pub async fn call(
 ) -> Result<Answer, CallError> {
     let conversation = async {
         let mut wire = match leg.transport {
-            Transport::Tcp | Transport::Tls => {
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                 let stream = TcpStream::connect(edge).await?;
                 stream.set_nodelay(true)?;
                 Wire::Tcp { stream, framer: Box::default() }

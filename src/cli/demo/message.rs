@@ -118,11 +118,7 @@ impl Leg {
     }
 
     fn token(&self) -> &'static str {
-        match self.transport {
-            Transport::Udp => "UDP",
-            Transport::Tcp => "TCP",
-            Transport::Tls => "TLS",
-        }
+        self.transport.via_token()
     }
 }
 

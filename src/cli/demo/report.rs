@@ -8,7 +8,6 @@ use serde_json::{Map, Value, json};
 use super::caller::Answer;
 use super::cases::Case;
 use crate::pki::lab::Addresses;
-use crate::sip::Transport;
 use crate::stir::{Check, CheckResult, Verdict};
 
 /// What the verifying edge found about the first token of a call; empty when there was none.
@@ -94,7 +93,7 @@ impl Record {
         json!({
             "name": self.case.name,
             "requirement": Some(self.case.requirement).filter(|id| !id.is_empty()),
-            "transport": transport(self.case.transport).to_lowercase(),
+            "transport": self.case.transport.via_token().to_lowercase(),
             "expected": { "status": self.case.status, "failed": ids(&Vec::from_iter(self.case.failed)) },
             "got": got,
             "ok": self.is_as_expected(),
@@ -148,7 +147,7 @@ pub fn summary(records: &[Record], took: Duration) -> String {
         format!("\n{:<4} {:<name$}  {:<4} {:<8} {:<got$} {:>8}\n", "", "call", "over", "must be", "was", "ms");
     for record in records {
         let Case { name: what, requirement, status, .. } = record.case;
-        let over = transport(record.case.transport);
+        let over = record.case.transport.via_token();
         let (was, millis, verdict) = (record.got(), record.millis(), record.verdict());
         let _ = writeln!(
             text,
@@ -176,14 +175,6 @@ fn word(result: CheckResult) -> &'static str {
         CheckResult::NotApplicable => "not asked",
         CheckResult::NotDone => "not done",
         CheckResult::Unknown => "unknown",
-    }
-}
-
-fn transport(transport: Transport) -> &'static str {
-    match transport {
-        Transport::Udp => "UDP",
-        Transport::Tcp => "TCP",
-        Transport::Tls => "TLS",
     }
 }
 

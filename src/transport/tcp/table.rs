@@ -143,7 +143,7 @@ impl Table {
     /// The connection as the source of what it carries.
     pub fn hop(&self, id: ConnectionId) -> Option<Hop> {
         let Connection { listener, remote, .. } = *self.get(id)?;
-        Some(Hop { transport: Transport::Tcp, local: listener, remote, connection: Some(id) })
+        Some(Hop { transport: Transport::Tcp, local: listener, remote, connection: Some(id), peer: None })
     }
 
     /// Octets of a framed message.

@@ -265,7 +265,8 @@ mod tests {
             from.postpone(destination, &[tag as u8; 12], tag, &mut failed);
         }
         let mut outbox = Outbox::new();
-        let hop = Hop { transport: Transport::Udp, local: ListenerId(0), remote: destination, connection: None };
+        let hop =
+            Hop { transport: Transport::Udp, local: ListenerId(0), remote: destination, connection: None, peer: None };
         for tag in 4..=6 {
             outbox.push(hop, tag, &[tag as u8; 12]);
         }

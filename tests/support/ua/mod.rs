@@ -17,7 +17,7 @@ const T2: Duration = Duration::from_secs(4);
 
 /// The way to an address from the first listener.
 pub fn hop_to(transport: Transport, remote: SocketAddr) -> Hop {
-    Hop { transport, local: ListenerId(0), remote, connection: None }
+    Hop { transport, local: ListenerId(0), remote, connection: None, peer: None }
 }
 
 /// The address in a SIP URI, if it is one.
