@@ -108,6 +108,7 @@ impl Rig {
             local: ListenerId(listener),
             remote: addr(from),
             connection: transport.is_reliable().then_some(sip::ConnectionId(1)),
+            peer: None,
         };
         let mut out = Output::default();
         let message =
