@@ -74,6 +74,13 @@ cases! {
     c68_stale: "C-68",
     c69_reason_stir: "C-69",
     c70_several_identities: "C-70",
+    k01_kamailio_udp: "K-01-udp",
+    k01_kamailio_tcp: "K-01-tcp",
+    k02_kamailio_bye_by_callee_udp: "K-02-udp",
+    k02_kamailio_bye_by_callee_tcp: "K-02-tcp",
+    k03_kamailio_cancel_udp: "K-03-udp",
+    k03_kamailio_cancel_tcp: "K-03-tcp",
+    k10_baresip: "K-10",
 }
 
 /// Every case file is run, and every case has its file.
