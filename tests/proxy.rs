@@ -42,6 +42,7 @@ fn trunk(name: &str, transport: Transport, hops: &[&str], listener: u16) -> Trun
         sign: None,
         verify: None,
         udp_oversize: UdpOversize::Tcp,
+        ..Trunk::default()
     }
 }
 
@@ -108,6 +109,7 @@ impl Rig {
             local: ListenerId(listener),
             remote: addr(from),
             connection: transport.is_reliable().then_some(sip::ConnectionId(1)),
+            peer: None,
         };
         let mut out = Output::default();
         let message =
