@@ -35,6 +35,10 @@ pub struct Case {
     #[serde(default)]
     pub socket: Vec<Socket>,
     #[serde(default)]
+    pub kamailio: Vec<Kamailio>,
+    #[serde(default)]
+    pub baresip: Vec<Baresip>,
+    #[serde(default)]
     pub step: Vec<Step>,
     #[serde(default)]
     pub expect: Vec<Expect>,
@@ -69,6 +73,8 @@ pub struct Sipp {
     /// Calls that a caller makes.
     #[serde(default = "one")]
     pub calls: u32,
+    /// Where a caller sends to, `address:port`; without it the proxy.
+    pub target: Option<String>,
     /// Port of a caller; 0 is a free one.
     #[serde(default)]
     pub port: u16,
@@ -77,6 +83,31 @@ pub struct Sipp {
     /// Further arguments of SIPp.
     #[serde(default)]
     pub arguments: Vec<String>,
+}
+
+/// A real Kamailio that relays everything to one next hop and record-routes.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Kamailio {
+    pub name: String,
+    /// `udp:address:port`, and so on.
+    pub listen: Vec<String>,
+    /// SIP URI.
+    pub next_hop: String,
+}
+
+/// A real user agent. The callee answers by itself; the caller calls, waits until the call stands, and hangs up.
+#[derive(Deserialize, Debug)]
+#[serde(deny_unknown_fields)]
+pub struct Baresip {
+    pub name: String,
+    pub side: Side,
+    /// Its own `address:port`.
+    pub listen: String,
+    /// SIP URI of its account, in angle brackets, with parameters behind.
+    pub account: String,
+    /// SIP URI that a caller calls.
+    pub calls: Option<String>,
 }
 
 /// A socket of the raw helper.
@@ -241,7 +272,10 @@ impl Case {
         let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         let case: Case = toml::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
         assert_eq!(case.id, id, "{}: id and file name differ", path.display());
-        assert!(!case.purpose.is_empty() && !case.expect.is_empty() | !case.step.is_empty(), "{id} judges nothing");
+        assert!(
+            !case.purpose.is_empty() && !(case.expect.is_empty() && case.step.is_empty() && case.baresip.is_empty()),
+            "{id} judges nothing"
+        );
         case
     }
 }

@@ -1,8 +1,10 @@
 //! The runner of the SIPp scenarios: reads a case file, starts the proxy and the parties, judges both sides.
 
+mod baresip;
 mod case;
 mod certsrv;
 mod judge;
+mod kamailio;
 mod message;
 mod passport;
 mod place;

@@ -29,6 +29,10 @@ impl Place {
         place.set("b", free_port(place.proxy));
         place.set("caller_port", free_port(place.caller));
         place.set("callee_port", free_port(place.callee));
+        for (name, host) in [("front", 5), ("back", 6)] {
+            place.set(name, ip(host));
+            place.set(&format!("{name}_port"), free_port(ip(host)));
+        }
         place.set("dead_port", free_port(place.callee)); // nobody listens there
         place.set("number", format!("+1202555{:04}", random() % 10_000));
         place.set("case", format!("{:016x}", random()));

@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use vesperd::pki::lab::Lab;
 
+use super::baresip;
 use super::case::{Case, Side, Transport};
 use super::certsrv;
 use super::judge::{Traces, judge};
+use super::kamailio::Kamailio;
 use super::passport;
 use super::place::{Place, free_port};
 use super::process::poll;
@@ -72,6 +74,8 @@ pub fn run(id: &str) {
     let deadline = Instant::now() + Duration::from_secs(case.time_limit);
     let mut findings = Vec::new();
 
+    let kamailios: Vec<_> =
+        case.kamailio.iter().map(|spec| Kamailio::start(spec, &scene.place, scene.path())).collect();
     let mut sockets = Vec::new();
     for socket in &case.socket {
         sockets.push((socket.name.as_str(), Raw::open(socket, case.transport, &scene.place)));
@@ -86,8 +90,10 @@ pub fn run(id: &str) {
         }
     }
     findings.extend(callers.iter_mut().filter_map(|caller| caller.wait(deadline)));
+    findings.extend(baresip::call(&case.baresip, &scene.place, scene.path(), deadline));
     callees.iter_mut().for_each(Running::finish);
     findings.extend(callees.iter_mut().filter_map(|callee| callee.wait(deadline)));
+    findings.extend(kamailios.into_iter().filter_map(|kamailio| kamailio.stop(deadline)));
 
     let mut traces: Traces = callers.iter().chain(&callees).map(|s| (s.spec.name.clone(), s.trace())).collect();
     traces.extend(sockets.into_iter().map(|(name, raw)| (name.to_owned(), raw.trace)));

@@ -19,11 +19,11 @@ pub struct Running<'a> {
 }
 
 impl<'a> Running<'a> {
-    /// Starts a SIPp; a callee is listening when this returns. `target` is where a caller sends to, `limit` bounds its life.
+    /// Starts a SIPp; a callee is listening when this returns. `proxy` is where a caller sends to that names nobody else, `limit` bounds its life.
     pub fn start(
         spec: &'a Sipp,
         transport: Transport,
-        target: (IpAddr, u16),
+        proxy: (IpAddr, u16),
         place: &Place,
         directory: &Path,
         limit: Duration,
@@ -46,7 +46,8 @@ impl<'a> Running<'a> {
         command.args(["-timeout", &limit.as_secs().to_string(), "-timeout_error"]);
         if spec.side == Side::Caller {
             command.args(["-m", &spec.calls.to_string(), "-s", place.get("number")]);
-            command.arg(format!("{}:{}", target.0, target.1));
+            let target = spec.target.as_ref().map(|target| place.fill(target));
+            command.arg(target.unwrap_or_else(|| format!("{}:{}", proxy.0, proxy.1)));
         }
         command.args(spec.arguments.iter().map(|argument| place.fill(argument)));
         let process = Process::start(&format!("sipp {}", spec.name), &mut command).unwrap_or_else(|e| match e.kind() {
@@ -91,7 +92,7 @@ impl<'a> Running<'a> {
 }
 
 /// Whether somebody has bound this port, as the kernel tells it.
-fn is_bound(transport: Transport, ip: IpAddr, port: u16) -> bool {
+pub fn is_bound(transport: Transport, ip: IpAddr, port: u16) -> bool {
     let IpAddr::V4(v4) = ip else { return true };
     let entry = format!("{:08X}:{port:04X}", u32::from_ne_bytes(v4.octets()));
     let table = if transport == Transport::Udp { "/proc/net/udp" } else { "/proc/net/tcp" };

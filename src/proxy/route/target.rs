@@ -19,7 +19,8 @@ const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
 /// # Errors
 /// The response that says why it goes nowhere.
 pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
-    if pre.was_ours {
+    // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours.
+    if pre.was_ours && (pre.trunks.is_some() || request.to_tag().is_some()) {
         return in_route_set(config, request, ingress, pre);
     }
     let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
