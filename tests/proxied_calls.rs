@@ -45,6 +45,7 @@ impl ProxyNode {
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::Udp,
+            ..Trunk::default()
         };
         let config = Config {
             listeners: vec![Listener {

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::attempt::FAILOVER_BUDGET;
+use super::failover::{Forking, Relay503};
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, Transport};
@@ -52,6 +54,12 @@ pub struct Config {
     pub need_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
+    /// No further attempt at an INVITE is begun this long after it arrived (D-8).
+    pub failover_budget: Duration,
+    /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
+    pub max_breadth: u16,
+    /// A CANCEL that belongs to no transaction is forwarded without state (RFC 3261 16.10) instead of being answered 481 (K-4).
+    pub forward_unmatched_cancel: bool,
     /// Requests above this many octets leave over TCP (RFC 3261 18.1.1), when the trunk allows.
     pub udp_mtu: usize,
     /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
@@ -71,6 +79,9 @@ impl Default for Config {
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
+            failover_budget: FAILOVER_BUDGET,
+            max_breadth: 60,
+            forward_unmatched_cancel: false,
             udp_mtu: 1300,
             observe: false,
         }
@@ -111,6 +122,28 @@ pub struct Trunk {
     pub verify: Option<Policy>,
     /// What becomes of a request too large for one datagram.
     pub udp_oversize: UdpOversize,
+    /// How its addresses are tried.
+    pub forking: Forking,
+    /// What the caller is told when this trunk's 503 is the best there is.
+    pub relay_503: Relay503,
+}
+
+impl Default for Trunk {
+    /// A trunk without name and address.
+    fn default() -> Self {
+        Trunk {
+            name: String::new(),
+            peers: Vec::new(),
+            next_hops: Vec::new(),
+            listener: ListenerId(0),
+            trusted: false,
+            sign: None,
+            verify: None,
+            udp_oversize: UdpOversize::default(),
+            forking: Forking::default(),
+            relay_503: Relay503::default(),
+        }
+    }
 }
 
 /// One address of a trunk.
@@ -177,6 +210,16 @@ impl Config {
     /// An absent port is the default of the transport.
     pub fn own_listener(&self, host: &[u8], port: Option<u16>) -> Option<ListenerId> {
         self.listeners.iter().position(|l| l.is_known_as(host, port)).map(|i| ListenerId(i as u16))
+    }
+
+    /// The listener of this transport that is reached at `host` (its advertised name or the address it is bound to) and port.
+    pub fn listener_at(&self, host: &[u8], port: Option<u16>, transport: Transport) -> Option<ListenerId> {
+        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let fits = |l: &Listener| {
+            let bound = ip == Some(l.bind.ip()) && l.bind.port() == port.unwrap_or(transport.default_port());
+            l.transport == transport && (bound || l.is_known_as(host, port))
+        };
+        self.listeners.iter().position(fits).map(|i| ListenerId(i as u16))
     }
 
     /// The same for a URI: of several listeners at one address the one of this transport (UDP where none is named).
