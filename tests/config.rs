@@ -241,8 +241,8 @@ fields = 5
             "3: node.log: \"xml\" is none of \"text\", \"json\"",
             "7: listener \"udp\".bind: \"127.0.0.1\" can not be read; give \"ip:port\", such as \"192.0.2.1:5060\" or \
              \"[2001:db8::1]:5060\"",
-            "8: trunk \"carrier\": has neither peers nor next_hop, so nothing can come from it or go to it; add peers, next_hop \
-             or both",
+            "8: trunk \"carrier\": has neither peers nor next_hop nor tls, so nothing can come from it or go to it; add \
+             peers, next_hop or [trunk.tls]",
             "10: trunk \"carrier\".peer: unknown key; did you mean `peers`?",
             "11: trunk \"carrier\".trusted: is a string; give true or false",
             "12: route.to: missing; give the name of a [[trunk]]",
@@ -265,7 +265,7 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
         ),
         ("[node]\nworkers = 2x\n".to_owned(), "2: "),
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
-        (LEAST.replace("\"udp\"\nbind", "\"tls\"\nbind"), "3: listener \"udp\".transport: TLS is not supported yet"),
+        (LEAST.replace("\"udp\"\nbind", "\"tls\"\nbind"), "1: listener \"udp\".certificate: missing"),
         (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),
         (LEAST.replace("bind = \"127.0.0.1:0\"", ""), "1: listener \"udp\".bind: missing; give \"ip:port\""),
         (
@@ -285,7 +285,10 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             LEAST.replace("udp:192.0.2.1", "udp:[2001:db8::1]"),
             "8: trunk \"carrier\".next_hop: there is no listener of this transport",
         ),
-        (LEAST.replace("udp:192.0.2.1", "tls:192.0.2.1"), "8: trunk \"carrier\".next_hop: TLS is not supported yet"),
+        (
+            LEAST.replace("udp:192.0.2.1", "tls:192.0.2.1"),
+            "8: trunk \"carrier\".next_hop: there is no listener of this transport and address family to leave by",
+        ),
         (
             format!("{LEAST}listener = \"tcp\""),
             "9: trunk \"carrier\".listener: there is no listener \"tcp\"; there is \"udp\"",

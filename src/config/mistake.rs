@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cert::{AnchorError, LogListError, PemError};
 use crate::stir::authentication::{SignerError, SignerWarning};
+use crate::transport::tls::CredentialError;
 
 /// One mistake in a configuration file.
 #[derive(Debug)]
@@ -142,8 +143,8 @@ pub enum Fault {
         /// What to do.
         remedy: &'static str,
     },
-    /// TLS listeners and hops.
-    TlsNotYet,
+    /// Certificates and keys that TLS refuses.
+    Tls(CredentialError),
 }
 
 impl fmt::Display for Mistake {
@@ -200,7 +201,7 @@ impl fmt::Display for Fault {
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
             Self::Conflict { reason, remedy } => write!(f, "{reason}; {remedy}"),
-            Self::TlsNotYet => write!(f, "TLS is not supported yet; use \"udp\" or \"tcp\""),
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }

@@ -31,6 +31,8 @@ pub struct Counters {
     pub fetch_full: u64,
     /// Messages for a listener or transport that there is not.
     pub no_way: u64,
+    /// Accepted connections that brought no TLS session about.
+    pub failed_handshakes: u64,
 }
 
 impl Counters {
@@ -43,6 +45,7 @@ impl Counters {
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
         self.no_way += other.no_way;
+        self.failed_handshakes += other.failed_handshakes;
     }
 }
 
@@ -91,6 +94,8 @@ pub(super) struct Machine {
     /// Lanes to the owners of calls.
     pub lanes: Outs,
     pub counters: Counters,
+    /// The port of the last message's Via, if it offers its connection for requests the other way (RFC 5923).
+    pub alias: Option<u16>,
 }
 
 impl Machine {
@@ -104,6 +109,7 @@ impl Machine {
             output: Output::default(),
             lanes,
             counters: Counters::default(),
+            alias: None,
         }
     }
 
@@ -129,6 +135,10 @@ impl Machine {
                 return Taken::Unusable;
             }
         };
+        if source.transport.is_secure() && source.peer.is_some() && message.is_request() {
+            let via = message.top_via().ok().filter(|via| via.params().find("alias").is_some());
+            self.alias = via.map(|via| via.port().unwrap_or(source.transport.default_port()));
+        }
         if !is_here
             && self.owners.workers > 1
             && let Some(call_id) = message.call_id()

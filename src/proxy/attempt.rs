@@ -8,7 +8,7 @@ use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
 use super::route::preprocess::{self, Preprocessed};
 use super::{ContextKey, Held, Now, Output, Proxy, Timer, UdpOversize, forward};
-use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
 use crate::sip::{Message, Method};
 
 const TABLE_FULL: Local = Local::Refused { status: 503, reason: "Service Unavailable" };
@@ -148,6 +148,7 @@ impl Proxy {
             record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
             route: pre,
             max_breadth: Some(share),
+            alias: egress.is_some_and(|t| t.alias),
             lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
@@ -170,8 +171,8 @@ impl Proxy {
             self.layer.release_client(client);
             return Err(why);
         }
-        let next =
-            Hop { transport, local: candidate.listener, remote: candidate.hop.remote, connection: None, peer: None };
+        let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
+        let next = Hop { transport, local: candidate.listener, remote: candidate.hop.remote, connection: None, peer };
         self.layer.send_request(now.instant, client, method, next, buffer, &mut out.outbox);
         self.stats.forwarded += 1;
         let is_initial = self.context(key).is_some_and(|c| c.is_initial);

@@ -10,7 +10,7 @@ use super::attempt::FAILOVER_BUDGET;
 use super::failover::{Forking, Relay503};
 use crate::sip;
 use crate::sip::Uri;
-use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::hop::{Hop, ListenerId, Transport};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
@@ -122,6 +122,8 @@ pub struct Trunk {
     pub verify: Option<Policy>,
     /// What becomes of a request too large for one datagram.
     pub udp_oversize: UdpOversize,
+    /// We show it a certificate over TLS, so it may send requests of its own over our connections (RFC 5923, CN-4).
+    pub alias: bool,
     /// How its addresses are tried.
     pub forking: Forking,
     /// What the caller is told when this trunk's 503 is the best there is.
@@ -140,6 +142,7 @@ impl Default for Trunk {
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::default(),
+            alias: false,
             forking: Forking::default(),
             relay_503: Relay503::default(),
         }
@@ -194,6 +197,12 @@ impl Config {
         };
         let address = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote.ip() == source.ip()));
         exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
+    }
+
+    /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address.
+    pub fn ingress_of(&self, source: Hop) -> Option<TrunkId> {
+        let proven = source.peer.filter(|_| source.transport.is_secure()).map(|peer| TrunkId(peer.0));
+        proven.filter(|id| self.trunk(*id).is_some()).or_else(|| self.trunk_of(source.remote))
     }
 
     /// A trunk by its id. Ids come from this configuration only.

@@ -26,6 +26,8 @@ pub struct Copy<'a> {
     pub route: &'a Preprocessed,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
     pub max_breadth: Option<u16>,
+    /// The neighbour may use our TLS connection for requests of its own (RFC 5923).
+    pub alias: bool,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -95,6 +97,9 @@ fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
     buf.extend_from_slice(copy.branch);
     if copy.transport == Transport::Udp {
         buf.extend_from_slice(b";rport");
+    }
+    if copy.alias && copy.transport == Transport::Tls {
+        buf.extend_from_slice(b";alias");
     }
     buf.extend_from_slice(b"\r\n");
 }

@@ -11,7 +11,7 @@ use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
 use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
-use crate::sip::hop::{Hop, Transport};
+use crate::sip::hop::{Hop, PeerId, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
 
@@ -45,7 +45,7 @@ impl Proxy {
             Ok(breadth) => breadth,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
         };
-        let Some(ingress) = snapshot.config.trunk_of(source.remote) else {
+        let Some(ingress) = snapshot.config.ingress_of(source) else {
             return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
         };
         if valid == Valid::OptionsToSelf {
@@ -170,7 +170,7 @@ impl Proxy {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
         let planned =
-            config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
+            config.ingress_of(source).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
                 let pre = preprocess::preprocess(config, ack, source.local).ok().filter(|pre| pre.was_ours)?;
                 let plan = target::decide(config, ack, ingress, &pre).ok()?;
                 Some((pre, plan.first()?.clone()))
@@ -192,9 +192,11 @@ impl Proxy {
             record_route: None,
             route: &pre,
             max_breadth: None,
+            alias: false,
             lines: &[],
         };
-        let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };
+        let peer = attempt.egress.map(|trunk| PeerId(trunk.0));
+        let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
             // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.
