@@ -27,10 +27,13 @@ impl Proxy {
             RequestMatch::New => self.new_request(now, source, request, out),
             RequestMatch::Absorbed => {}
             RequestMatch::Cancel { user, .. } => self.cancel(now, source, ContextKey(user), request, out),
+            RequestMatch::UnmatchedCancel if self.snapshot.config.forward_unmatched_cancel => {
+                self.forward_stateless(source, request, out);
+            }
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
-            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_ack(source, request, out),
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_stateless(source, request, out),
         }
     }
 
@@ -165,16 +168,20 @@ impl Proxy {
         }
     }
 
-    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12). What can not be forwarded is dropped (P-2).
-    fn forward_ack(&mut self, source: Hop, ack: Message<'_>, out: &mut Output) {
+    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12); where it is wanted, a CANCEL that belongs to nothing here
+    /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set; a CANCEL, like the INVITE it follows, may
+    /// be routed by the table.
+    fn forward_stateless(&mut self, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
-        let planned =
-            config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
-                let pre = preprocess::preprocess(config, ack, source.local).ok().filter(|pre| pre.was_ours)?;
-                let plan = target::decide(config, ack, ingress, &pre).ok()?;
-                Some((pre, plan.first()?.clone()))
-            });
+        let is_ack = request.method() == Some(Method::Ack);
+        let may_go = request.max_forwards().ok() != Some(Some(0));
+        let planned = config.trunk_of(source.remote).filter(|_| may_go).and_then(|ingress| {
+            let pre = preprocess::preprocess(config, request, source.local).ok();
+            let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
+            let plan = target::decide(config, request, ingress, &pre).ok()?;
+            Some((pre, plan.first()?.clone()))
+        });
         let listeners =
             planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
         let (Some((pre, attempt)), Some((entry, exit))) = (planned, listeners) else {
@@ -182,7 +189,7 @@ impl Proxy {
             return;
         };
         let NextHop { transport, remote } = attempt.hop;
-        let branch = self.stateless_branch(ack);
+        let branch = self.stateless_branch(request);
         let copy = forward::Copy {
             source: source.remote,
             entry,
@@ -197,8 +204,8 @@ impl Proxy {
         let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
-            // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.
-            let _ = forward::write(ack, &copy, patch, buffer);
+            // Validated above and by the parser: there is nothing left to refuse, and there is no answer to give anyway.
+            let _ = forward::write(request, &copy, patch, buffer);
         });
         self.stats.forwarded += 1;
     }
