@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use crate::proxy::{self, Listener, NextHop, Route, Trunk, TrunkId, UdpOversize};
@@ -219,7 +220,8 @@ fn read_trunk(
         sign: None,
         verify: None,
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
-        ..Trunk::default()
+        forking: forking::read(section),
+        relay_503: forking::read_relay_503(section),
     }
 }
 
