@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vesperd::proxy::{
-    Codes, Config, Forking, Listener, NextHop, Now, Output, Proxy, Relay503, Route, Snapshot, Trunk, TrunkId,
+    Answer, Codes, Config, Forking, Listener, LocateFailure, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy,
+    Relay503, Route, Snapshot, TargetHost, Trunk, TrunkId,
 };
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
@@ -104,6 +105,11 @@ impl Rig {
     }
 
     fn receive(&mut self, from: &str, text: &str) -> Vec<Sent> {
+        self.receive_all(from, text).0
+    }
+
+    /// What is sent, and what is needed.
+    fn receive_all(&mut self, from: &str, text: &str) -> (Vec<Sent>, Vec<Need>) {
         let text = text.replace("\r\n", "\n").replace('\n', "\r\n");
         let source =
             Hop { transport: Transport::Udp, local: ListenerId(0), remote: addr(from), connection: None, peer: None };
@@ -111,6 +117,12 @@ impl Rig {
         let message =
             sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &Limits::default()).expect("indexable");
         self.proxy.handle_message(self.now, source, message, &mut out);
+        (sent(&out), out.needs)
+    }
+
+    fn provide(&mut self, need: NeedId, answer: Answer) -> Vec<Sent> {
+        let mut out = Output::default();
+        self.proxy.handle_answer(self.now, need, answer, &mut out);
         sent(&out)
     }
 
@@ -176,7 +188,7 @@ fn request(method: &str, to_tag: &str, extra: &str) -> String {
 fn answer(request: &Sent, status: u16, to_tag: &str, extra: &str) -> String {
     let copy = |name: &str| request.lines(name).iter().map(|v| format!("{name}: {v}\n")).collect::<String>();
     let to = request.line("To");
-    let tag = if status == 100 { String::new() } else { format!(";tag={to_tag}") };
+    let tag = if status == 100 || to.contains("tag=") { String::new() } else { format!(";tag={to_tag}") };
     format!(
         "SIP/2.0 {status} Said So\n{}{}{}To: {to}{tag}\n{}{}{extra}Content-Length: 0\n\n",
         copy("Via"),
@@ -795,6 +807,112 @@ fn an_maddr_in_a_dialog_says_where_to() {
     let out = rig.receive(CALLER, &bye);
     assert!(out[0].is_to("198.51.100.77:5060"), "{out:#?}");
     assert!(out[0].first_line().contains("maddr=198.51.100.77"), "a foreign maddr stays");
+}
+
+// ---- location
+
+/// A BYE of a call through us, to this URI.
+fn bye(uri: &str) -> String {
+    request("BYE", ";tag=b", "Route: <sip:192.0.2.1:5060;lr;vt=0.1>\n")
+        .replace("BYE sip:+12155551213@192.0.2.1 ", &format!("BYE {uri} "))
+}
+
+fn locating() -> Rig {
+    let mut config = config(1, Forking::default());
+    config.locate = true;
+    config.trunks[0].trusted = true;
+    Rig::new(config)
+}
+
+fn hops(addresses: &[&str]) -> Answer {
+    let hop = |a: &&str| NextHop { transport: Transport::Udp, remote: addr(a) };
+    Answer::Locate(Ok(addresses.iter().map(hop).collect()))
+}
+
+#[test]
+fn a_name_in_a_route_set_is_located() {
+    let mut rig = locating();
+    let (out, needs) = rig.receive_all(CALLER, &bye("sip:b@PBX.example;transport=udp"));
+    assert!(out.is_empty() && needs.len() == 1);
+    let NeedKind::Locate { target } = &needs[0].kind else { panic!("{needs:?}") };
+    assert_eq!(target.host, TargetHost::Name("pbx.example".into()));
+    let out = rig.provide(needs[0].id, hops(&["198.51.100.7:5062", "198.51.100.8:5062"]));
+    assert!(out.len() == 1 && out[0].is_to("198.51.100.7:5062"));
+    assert!(rig.provide(needs[0].id, hops(&["198.51.100.9:5060"])).is_empty(), "an answer counts once");
+    let second = rig.answer(&out[0], 503, "");
+    assert!(second.len() == 1 && second[0].is_to("198.51.100.8:5062"), "RFC 3263 4.3: {second:#?}");
+    assert_eq!((second[0].lines("Via").len(), second[0].line("Max-Forwards")), (2, "69"));
+    assert_eq!(upstream(&rig.answer(&second[0], 200, "")), [200]);
+    rig.settle();
+}
+
+#[test]
+fn an_ack_waits_for_its_address_too() {
+    let mut rig = locating();
+    let ack = bye("sip:b@pbx.example").replace("BYE", "ACK");
+    let (out, needs) = rig.receive_all(CALLER, &ack);
+    assert!(out.is_empty() && needs.len() == 1);
+    let out = rig.provide(needs[0].id, hops(&["198.51.100.7:5060", "198.51.100.8:5060"]));
+    assert!(
+        out.len() == 1
+            && out[0].is_to("198.51.100.7:5060")
+            && out[0].first_line().starts_with("ACK sip:b@pbx.example ")
+    );
+    let (_, needs) = rig.receive_all(CALLER, &ack);
+    assert!(rig.pass(seconds(3)).is_empty(), "nobody is told");
+    assert!(rig.provide(needs[0].id, hops(&["198.51.100.7:5060"])).is_empty(), "too late");
+    assert!(rig.proxy.poll_timeout().is_none());
+}
+
+#[test]
+fn a_wait_for_an_address_ends_once() {
+    let route = "Route: <sip:far.example;lr>\n";
+    // By its failure.
+    for failure in [LocateFailure::NoSuchName, LocateFailure::NoAnswer, LocateFailure::Unsupported, LocateFailure::Busy]
+    {
+        let mut rig = locating();
+        let (_, needs) = rig.receive_all(CALLER, &request("INVITE", "", route));
+        let out = rig.provide(needs[0].id, Answer::Locate(Err(failure)));
+        assert_eq!(out[0].first_line(), "SIP/2.0 500 Next Hop Unresolvable");
+        rig.settle();
+    }
+    // By its deadline.
+    let mut rig = locating();
+    let (_, needs) = rig.receive_all(CALLER, &request("INVITE", "", route));
+    assert_eq!(upstream(&rig.pass(Duration::from_millis(2_100)))[..1], [500]);
+    assert!(rig.provide(needs[0].id, hops(&["198.51.100.7:5060"])).is_empty());
+    rig.settle();
+    // By a CANCEL: K-5, no branch lives.
+    let mut rig = locating();
+    let (_, needs) = rig.receive_all(CALLER, &request("INVITE", "", route));
+    let (out, _) = rig.receive_all(CALLER, &request("CANCEL", "", ""));
+    assert_eq!(upstream(&out), [200, 487]);
+    assert!(rig.provide(needs[0].id, hops(&["198.51.100.7:5060"])).is_empty());
+    rig.settle();
+    // By nothing at all being usable.
+    let mut rig = locating();
+    let (_, needs) = rig.receive_all(CALLER, &request("INVITE", "", route));
+    assert_eq!(upstream(&rig.provide(needs[0].id, hops(&[]))), [500]);
+    rig.settle();
+}
+
+#[test]
+fn addresses_of_a_name_are_tried_in_order_and_a_phone_that_rang_ends_it() {
+    let mut rig = locating();
+    let (_, needs) = rig.receive_all(CALLER, &request("INVITE", "", "Route: <sip:far.example;lr>\n"));
+    let first = rig.provide(needs[0].id, hops(&[GATEWAYS[0], GATEWAYS[1], GATEWAYS[2]]))[0].clone();
+    let second = invite_to(&rig.fail(first.tag), GATEWAYS[1]);
+    rig.answer(&second, 180, "");
+    let out = rig.answer(&second, 503, "");
+    assert!(requests(&out, "INVITE").is_empty());
+    assert_eq!(upstream(&out), [500]);
+    rig.settle();
+}
+
+#[test]
+fn without_location_a_name_leads_to_the_other_side_of_the_call() {
+    let mut rig = Rig::new(config(1, Forking::default()));
+    assert!(rig.receive(CALLER, &bye("sip:b@pbx.example"))[0].is_to(GATEWAYS[0]));
 }
 
 // ---- snapshot
