@@ -3,22 +3,26 @@
 
 mod support;
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use support::network::{Link, Network, SimNode, shared};
+use support::rng::Rng;
+use support::ua::{Answer as UasAnswer, CallPlan, Ending, TakenState, Uac, Uas};
 use vesperd::proxy::{
     Answer, Codes, Config, Forking, Listener, LocateFailure, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy,
     Relay503, Route, Snapshot, TargetHost, Trunk, TrunkId,
 };
-use vesperd::sip::hop::{Hop, ListenerId, Transport};
+use vesperd::sip::hop::{Hop, ListenerId, Outbox, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::TrustStore;
 use vesperd::stir::replay::ReplayTable;
 
 const CALLER: &str = "192.0.2.10:5060";
 const US: &str = "192.0.2.1";
-const GATEWAYS: [&str; 3] = ["198.51.100.1:5060", "198.51.100.2:5060", "198.51.100.3:5060"];
+const GATEWAYS: [&str; 3] = ["198.51.100.1:5071", "198.51.100.2:5072", "198.51.100.3:5073"];
 
 fn addr(text: &str) -> SocketAddr {
     text.parse().unwrap()
@@ -230,7 +234,7 @@ fn c10_one_of_three_answers() {
         assert!(invite.is_to(gateway) && invite.lines("Via").len() == 2);
         assert_eq!(invite.line("Record-Route"), "<sip:192.0.2.1:5060;lr;vt=0.1>");
     }
-    let branches: std::collections::BTreeSet<_> = invites.iter().map(|i| i.lines("Via")[0].to_owned()).collect();
+    let branches: BTreeSet<_> = invites.iter().map(|i| i.lines("Via")[0].to_owned()).collect();
     assert_eq!(branches.len(), 3, "each its own branch");
     for invite in &invites {
         let up = rig.answer(invite, 180, "");
@@ -929,4 +933,132 @@ fn a_transaction_keeps_the_snapshot_it_began_with() {
     let new = request("INVITE", "", "").replace("c1@", "c2@").replace("z9hG4bK1", "z9hG4bK2");
     let out = rig.receive(CALLER, &new);
     assert!(out[1].is_to(GATEWAYS[2]), "a new request goes by the new one");
+}
+
+// ---- whole calls on a bad network
+
+/// The proxy as a node of the simulated network.
+struct ProxyNode {
+    proxy: Proxy,
+    index: Index,
+    output: Output,
+}
+
+impl ProxyNode {
+    fn give(&mut self, out: &mut Outbox) {
+        for item in self.output.outbox.items() {
+            out.push(item.hop, item.tag, self.output.outbox.bytes_of(item));
+        }
+        self.output.outbox.clear();
+    }
+
+    fn at(instant: Instant) -> Now {
+        Now { instant, unix: 1_795_219_200 }
+    }
+}
+
+impl SimNode for ProxyNode {
+    fn receive(&mut self, now: Instant, source: Hop, bytes: &[u8], out: &mut Outbox) {
+        let Ok(message) = sip::parse(bytes, &mut self.index, Framing::Datagram, &Limits::default()) else { return };
+        self.proxy.handle_message(Self::at(now), source, message, &mut self.output);
+        self.give(out);
+    }
+
+    fn transport_failed(&mut self, now: Instant, tag: u64, out: &mut Outbox) {
+        self.proxy.handle_transport_failure(Self::at(now), tag, &mut self.output);
+        self.give(out);
+    }
+
+    fn poll_timeout(&self) -> Option<Instant> {
+        self.proxy.poll_timeout()
+    }
+
+    fn handle_timeout(&mut self, now: Instant, out: &mut Outbox) {
+        self.proxy.handle_timeout(Self::at(now), &mut self.output);
+        self.give(out);
+    }
+}
+
+/// Calls through a forking proxy to gateways of every temper. Whatever happens: every call ends once, nothing is left anywhere, no
+/// gateway sees a call twice, and whoever answered a call that the caller got is acknowledged.
+fn storm(seed: u64, forking: Forking, loss: u32) -> Vec<Ending> {
+    let link = Link {
+        jitter: Duration::from_millis(20),
+        loss,
+        duplication: loss / 2,
+        reordering: loss / 2,
+        ..Link::default()
+    };
+    let mut network = Network::new(seed, link);
+    let mut rng = Rng::new(seed ^ 0x5eed);
+    let epoch = network.now();
+    let us = addr("192.0.2.1:5060");
+    let proxy = Proxy::new(Arc::new(snapshot(config(3, forking))), [seed as u8; 32], ProxyNode::at(epoch));
+    let proxy = shared(ProxyNode { proxy, index: Index::new(), output: Output::default() });
+    let uac = shared(Uac::new(addr(CALLER), us, Transport::Udp, epoch));
+    network.add(&[addr(CALLER)], &uac);
+    network.add(&[us], &proxy);
+    let gateways: Vec<_> = GATEWAYS.iter().map(|g| shared(Uas::new(addr(g), UasAnswer::default(), epoch))).collect();
+    for (gateway, address) in gateways.iter().zip(GATEWAYS) {
+        network.add(&[addr(address)], gateway);
+    }
+    for n in 0..8 {
+        for (gateway, address) in gateways.iter().zip(GATEWAYS) {
+            let status = [200, 200, 404, 486, 503, 603][rng.below(6) as usize];
+            let after = Duration::from_millis(300 * rng.below(30));
+            let rings = rng.chance(500).then_some((Duration::from_millis(200), 180)).into_iter().collect();
+            gateway.borrow_mut().answers.push_back(UasAnswer { provisional: rings, after, ..UasAnswer::with(status) });
+            // Now and then a gateway is deaf, or so slow that it is given up and answers late.
+            let delay = Duration::from_millis(if rng.chance(150) { 4_000 } else { 10 });
+            let loss = if rng.chance(150) { 1000 } else { loss };
+            network.link(us, addr(address), Link { delay, loss, ..Link::default() });
+        }
+        let cancel_after = (n % 4 == 3).then(|| Duration::from_millis(rng.below(6_000)));
+        network.act(addr(CALLER), |now, out| {
+            uac.borrow_mut().call(now, CallPlan { cancel_after, ..CallPlan::default() }, out)
+        });
+        network.run_for(seconds(15));
+        for address in GATEWAYS {
+            network.link(us, addr(address), link);
+        }
+        network.run_for(seconds(60));
+    }
+    assert!(network.run_until_idle(seconds(1_800)), "something runs for ever");
+    assert_eq!(proxy.borrow().proxy.live(), 0, "a context leaked");
+    assert_eq!(uac.borrow().layer().live(), (0, 0));
+    let uac = uac.borrow();
+    for gateway in &gateways {
+        let gateway = gateway.borrow();
+        assert_eq!(gateway.layer().live(), (0, 0));
+        let ids: Vec<_> = gateway.taken().iter().map(|t| t.call_id()).collect();
+        let distinct: BTreeSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len(), "a call came twice");
+        for taken in gateway.taken() {
+            let call = uac.calls().iter().find(|c| c.call_id() == taken.call_id()).unwrap();
+            let is_open = matches!(taken.state, TakenState::Ringing | TakenState::Answered);
+            assert!(!is_open, "a gateway was left alone: {:?}", taken.state);
+            if loss == 0 && taken.state == TakenState::Unacknowledged {
+                assert!(!matches!(call.ending, Some(Ending::HungUp(_))), "an answer was kept from its caller");
+            }
+        }
+    }
+    uac.calls().iter().map(|call| call.ending.expect("every call ends")).collect()
+}
+
+#[test]
+fn storms_of_forked_calls_leave_nothing_behind() {
+    let seeds = if std::env::var_os("VESPERD_LONG").is_some() { 400 } else { 25 };
+    let mut good = 0;
+    for loss in [0, 100] {
+        for seed in 0..seeds {
+            let patient = Forking { fr: Some(seconds(3)), fr_inv: Some(seconds(6)), ..Forking::default() };
+            for forking in [parallel(), patient.clone(), Forking { parallel: true, ..patient }] {
+                let endings = storm(seed, forking, loss);
+                good += endings.iter().filter(|e| **e == Ending::HungUp(200)).count();
+                let is_clean = |e: &Ending| matches!(e, Ending::HungUp(200) | Ending::Rejected(_));
+                assert!(loss > 0 || endings.iter().all(is_clean), "seed {seed}: {endings:?}");
+            }
+        }
+    }
+    assert!(good > seeds as usize * 10, "the storm was too bad to prove anything: {good}");
 }
