@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use vesperd::cert::{Log, LogList, LogState};
 use vesperd::config::{Config, ConfigError, LogFormat, Warning};
 use vesperd::node::{Edge, Observer, clock};
-use vesperd::proxy::{NextHop, TrunkId, UdpOversize};
+use vesperd::proxy::{Codes, Forking, NextHop, Relay503, TrunkId, UdpOversize};
 use vesperd::sip::hop::{ListenerId, Transport};
 use vesperd::stir::{Check, IdentitySource, Mode, OnFailure, Profile};
 
@@ -265,7 +265,6 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
         ),
         ("[node]\nworkers = 2x\n".to_owned(), "2: "),
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
-        (LEAST.replace("\"udp\"\nbind", "\"tls\"\nbind"), "1: listener \"udp\".certificate: missing"),
         (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),
         (LEAST.replace("bind = \"127.0.0.1:0\"", ""), "1: listener \"udp\".bind: missing; give \"ip:port\""),
         (
@@ -432,5 +431,39 @@ fn every_example_starts_and_stops() {
         assert_eq!(edge.addresses().len(), listeners);
         assert!(edge.addresses().iter().all(|(_, _, address)| address.port() != 0), "{name}: {:?}", edge.addresses());
         assert_eq!(edge.stop().restarts, 0);
+    }
+}
+
+#[test]
+fn forking_and_failover_of_a_trunk() {
+    let trunk = |lines: &str| format!("{LEAST}{lines}");
+    let config = Desk::new().good(&trunk(
+        "fork = \"parallel\"\nfr_ms = 4000\nfr_inv_ms = 90000\nfailover_on = [\"transport\", \"404\", \"5xx\"]\n\
+         failover_after_18x = true\nrelay_503 = \"480\"\n[timers]\nfailover_budget_seconds = 30\n\
+         [limits]\nmax_breadth = 10\nunmatched_cancel = \"forward\"\n",
+    ));
+    let forking = &config.proxy.trunks[0].forking;
+    assert!(forking.parallel && forking.failover.after_18x);
+    assert_eq!((forking.fr, forking.fr_inv), (Some(Duration::from_secs(4)), Some(Duration::from_secs(90))));
+    assert!(!forking.failover.on_timeout && forking.failover.on_transport);
+    assert_eq!(forking.failover.on, [Codes::Status(404), Codes::Class(5)]);
+    assert_eq!(config.proxy.trunks[0].relay_503, Relay503::Map(480));
+    assert_eq!((config.proxy.failover_budget, config.proxy.max_breadth), (Duration::from_secs(30), 10));
+    assert!(config.proxy.forward_unmatched_cancel);
+
+    let plain = Desk::new().good(LEAST);
+    assert_eq!(plain.proxy.trunks[0].forking, Forking::default());
+    assert!(!plain.proxy.forward_unmatched_cancel);
+    for (line, part) in [
+        ("failover_on = \"603\"", "callee's own word"),
+        ("failover_on = \"often\"", "failover_on"),
+        ("relay_503 = \"200\"", "relay_503"),
+        ("fork = \"both\"", "fork"),
+    ] {
+        let mistakes = Desk::new().mistakes(&trunk(line));
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with("9: ") && mistakes[0].contains(part),
+            "{line}: {mistakes:?}"
+        );
     }
 }

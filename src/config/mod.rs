@@ -6,6 +6,7 @@
 //! `limits` knows the rest; `files` reads certificates and keys.
 
 mod files;
+mod forking;
 mod identity;
 mod limits;
 mod mistake;

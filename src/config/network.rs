@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::files::Files;
+use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
@@ -235,8 +236,10 @@ fn read_trunk(
         trusted: section.bool("trusted", false),
         sign: None,
         verify: None,
+        alias: false,
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
-        ..Trunk::default()
+        forking: forking::read(section),
+        relay_503: forking::read_relay_503(section),
     }
 }
 

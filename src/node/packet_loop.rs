@@ -12,7 +12,7 @@ use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
-use crate::proxy::{Answer, NeedId, NeedKind, Now, Snapshot};
+use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::stir::verification::{FetchFailure, FetchedChain};
@@ -401,7 +401,15 @@ impl PacketLoop {
     /// Passes needs on to the side door.
     fn ask(&mut self, now: Now) {
         for need in std::mem::take(&mut self.machine.output.needs) {
-            let NeedKind::Certificate { x5u } = need.kind;
+            let x5u = match need.kind {
+                NeedKind::Certificate { x5u } => x5u,
+                // Not asked for without `Config::locate`.
+                NeedKind::Locate { .. } => {
+                    let answer = Answer::Locate(Err(LocateFailure::Unsupported));
+                    self.machine.proxy.handle_answer(now, need.id, answer, &mut self.machine.output);
+                    continue;
+                }
+            };
             let question = Question { id: need.id.0, x5u, answer_to: self.answers.clone() };
             if self.fetcher.ask(question).is_err() {
                 self.machine.counters.fetch_full += 1;

@@ -54,6 +54,9 @@ pub struct Config {
     pub need_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
+    /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
+    /// where its route set names a host.
+    pub locate: bool,
     /// No further attempt at an INVITE is begun this long after it arrived (D-8).
     pub failover_budget: Duration,
     /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
@@ -79,6 +82,7 @@ impl Default for Config {
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
+            locate: false,
             failover_budget: FAILOVER_BUDGET,
             max_breadth: 60,
             forward_unmatched_cancel: false,

@@ -7,6 +7,7 @@ mod event;
 mod failover;
 mod forward;
 mod identity;
+pub mod location;
 mod loop_check;
 mod patience;
 mod plan;
@@ -16,6 +17,7 @@ mod response;
 mod response_context;
 mod route;
 mod validate;
+mod waiting;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use slab::Slab;
 pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
+pub use location::{LocateFailure, Target, TargetHost};
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
@@ -35,6 +38,7 @@ use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use request_context::RequestContext;
 use response_context::Local;
+use waiting::ParkedAcks;
 
 /// The time, read once per batch of messages.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +72,11 @@ pub enum NeedKind {
         /// Its `x5u`, already judged fetchable.
         x5u: Box<str>,
     },
+    /// The addresses of a next hop (RFC 3263 4).
+    Locate {
+        /// Whom.
+        target: Target,
+    },
 }
 
 /// The answer to a [`Need`].
@@ -75,6 +84,8 @@ pub enum NeedKind {
 pub enum Answer {
     /// To [`NeedKind::Certificate`].
     Certificate(Result<FetchedChain, FetchFailure>),
+    /// To [`NeedKind::Locate`]: in the order of trial, addresses of one SRV target together (RFC 7984 4).
+    Locate(Result<Arc<[NextHop]>, LocateFailure>),
 }
 
 /// What comes out of the proxy; the caller empties it after each batch.
@@ -133,6 +144,7 @@ pub struct Proxy {
     /// Source of serial numbers for contexts and needs, and of `origid` values.
     serial: u64,
     parked: usize,
+    parked_acks: ParkedAcks,
     stats: Stats,
     // Scratch space, kept for its memory.
     patch: Patch,
@@ -153,6 +165,7 @@ impl Proxy {
             key,
             serial: 0,
             parked: 0,
+            parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
@@ -180,7 +193,6 @@ impl Proxy {
 
     /// Takes the answer to a need. Answers nobody waits for any more are dropped.
     pub fn handle_answer(&mut self, now: Now, need: NeedId, answer: Answer, out: &mut Output) {
-        let Answer::Certificate(answer) = answer;
         self.end_need(now, need, answer, out);
         self.handle_events(now, out);
     }
@@ -206,7 +218,7 @@ impl Proxy {
             match timer {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
                 Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
-                Timer::Need { need } => self.end_need(now, need, Err(FetchFailure::Timeout), out),
+                Timer::Need { need } => self.need_timed_out(now, need, out),
             }
         }
         self.handle_events(now, out);

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
-use super::plan::Plan;
+use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
+use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
 use crate::sip::hop::{Hop, PeerId, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
@@ -27,10 +27,15 @@ impl Proxy {
             RequestMatch::New => self.new_request(now, source, request, out),
             RequestMatch::Absorbed => {}
             RequestMatch::Cancel { user, .. } => self.cancel(now, source, ContextKey(user), request, out),
+            RequestMatch::UnmatchedCancel if self.snapshot.config.forward_unmatched_cancel => {
+                self.forward_stateless(now, source, request, out);
+            }
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
-            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_ack(source, request, out),
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => {
+                self.forward_stateless(now, source, request, out)
+            }
         }
     }
 
@@ -91,7 +96,7 @@ impl Proxy {
                 is_invite: request.method() == Some(Method::Invite),
                 is_initial: request.to_tag().is_none(),
                 loop_hash,
-                parked: None,
+                parked: Vec::new(),
                 plan: Plan::default(),
                 signed_by: None,
                 lines: Vec::new(),
@@ -165,24 +170,51 @@ impl Proxy {
         }
     }
 
-    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12). What can not be forwarded is dropped (P-2).
-    fn forward_ack(&mut self, source: Hop, ack: Message<'_>, out: &mut Output) {
+    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12); where it is wanted, a CANCEL that belongs to nothing here
+    /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set; a CANCEL, like the INVITE it follows, may
+    /// be routed by the table.
+    fn forward_stateless(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
-        let planned =
-            config.ingress_of(source).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
-                let pre = preprocess::preprocess(config, ack, source.local).ok().filter(|pre| pre.was_ours)?;
-                let plan = target::decide(config, ack, ingress, &pre).ok()?;
-                Some((pre, plan.first()?.clone()))
-            });
-        let listeners =
-            planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
-        let (Some((pre, attempt)), Some((entry, exit))) = (planned, listeners) else {
+        let is_ack = request.method() == Some(Method::Ack);
+        let may_go = request.max_forwards().ok() != Some(Some(0));
+        let planned = config.ingress_of(source).filter(|_| may_go).and_then(|ingress| {
+            let pre = preprocess::preprocess(config, request, source.local).ok();
+            let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
+            let plan = target::decide(config, request, ingress, &pre).ok()?;
+            Some(plan.first()?.clone())
+        });
+        let Some(candidate) = planned else {
             self.stats.dropped_requests += 1;
             return;
         };
-        let NextHop { transport, remote } = attempt.hop;
-        let branch = self.stateless_branch(ack);
+        match &candidate.place {
+            Place::At(_) => self.send_stateless(config, source, request, &candidate, out),
+            Place::Locate(target) => match target.direct() {
+                Some(hop) => self.send_stateless(config, source, request, &candidate.at(config, hop), out),
+                None => self.park_ack(now, source, request, candidate, out),
+            },
+        }
+    }
+
+    /// Sends one copy of a request without a transaction.
+    pub(super) fn send_stateless(
+        &mut self,
+        config: &Config,
+        source: Hop,
+        request: Message<'_>,
+        candidate: &Candidate,
+        out: &mut Output,
+    ) {
+        let pre = preprocess::preprocess(config, request, source.local);
+        let listeners = config.listener(source.local).zip(config.listener(candidate.listener));
+        let (Ok(pre), Some((entry, exit)), &Place::At(NextHop { transport, remote })) =
+            (pre, listeners, &candidate.place)
+        else {
+            self.stats.dropped_requests += 1;
+            return;
+        };
+        let branch = self.stateless_branch(request);
         let copy = forward::Copy {
             source: source.remote,
             entry,
@@ -195,12 +227,12 @@ impl Proxy {
             alias: false,
             lines: &[],
         };
-        let peer = attempt.egress.map(|trunk| PeerId(trunk.0));
-        let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer };
+        let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
+        let hop = Hop { transport, local: candidate.listener, remote, connection: None, peer };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
-            // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.
-            let _ = forward::write(ack, &copy, patch, buffer);
+            // Validated above and by the parser: there is nothing left to refuse, and there is no answer to give anyway.
+            let _ = forward::write(request, &copy, patch, buffer);
         });
         self.stats.forwarded += 1;
     }
