@@ -5,6 +5,7 @@
 //! `reader` takes tables apart; `network` knows listeners, trunks and routes, `identity` knows signers, verification and trust,
 //! `limits` knows the rest; `files` reads certificates and keys.
 
+mod dns;
 mod files;
 mod forking;
 mod identity;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{fetch, handshake};
+use crate::node::{fetch, handshake, resolve};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -51,6 +52,8 @@ pub struct Config {
     pub tls: Arc<Credentials>,
     /// Bounds on TLS handshakes.
     pub handshakes: handshake::Config,
+    /// Name resolution.
+    pub resolve: resolve::Config,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -102,6 +105,8 @@ impl Config {
         let (node, mut proxy) = limits::read(&root);
         let mut tls = tls::Tls::default();
         tls::read_bounds(&root, &mut tls.handshakes);
+        let mut resolve = resolve::Config::default();
+        proxy.locate = dns::read(&root, &mut resolve);
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
@@ -115,6 +120,7 @@ impl Config {
             fetch,
             tls: tls.credentials.into(),
             handshakes: tls.handshakes,
+            resolve,
             warnings,
         })
     }
