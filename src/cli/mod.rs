@@ -3,10 +3,12 @@
 pub mod cert;
 pub mod check_config;
 pub mod demo;
+mod difference;
 pub mod lab;
 mod log;
 pub mod passport;
 pub mod run;
+mod supervisor;
 
 use std::process::ExitCode;
 

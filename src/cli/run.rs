@@ -1,14 +1,17 @@
 //! `vesperd run`: the proxy.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::check_config::exit_code;
+use super::difference::difference;
 use super::log::Log;
+use super::supervisor;
 use crate::config::Config;
 use crate::node::{Edge, Observer, Summary, clock};
 
@@ -17,7 +20,9 @@ Examples:
   vesperd run --config /etc/vesperd/edge.toml
   vesperd run --config edge.toml 2> edge.log
 
-Stays in the foreground; logs to the standard error output. SIGTERM or SIGINT stops it.
+Stays in the foreground; logs to the standard error output. SIGHUP reads the configuration anew; one with mistakes, or with changes
+that need a restart, is logged and the old one kept. SIGTERM or SIGINT stops it once the requests under way have their answers (at most
+node.drain_timeout_seconds); meanwhile new calls get 503. A second signal stops it at once.
 
 Exit codes:
   0  stopped by a signal
@@ -54,7 +59,7 @@ impl RunCommand {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        match serve(config) {
+        match serve(config, &self.config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");
@@ -64,25 +69,110 @@ impl RunCommand {
     }
 }
 
-fn serve(config: Config) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is bound: a signal that comes early is not lost.
-    let stop = runtime.block_on(async { stop_signal() })?;
+    let (mut stops, mut hang_up) =
+        runtime.block_on(async { io::Result::Ok((Stops::new()?, signal(SignalKind::hangup())?)) })?;
+    let mut text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut drain_timeout = config.node.drain_timeout;
     let edge = Edge::start(config, &Observer::default())?;
     for (name, transport, address) in edge.addresses() {
         tracing::info!(listener = name, transport = transport.via_token(), %address, "listening");
     }
-    runtime.block_on(stop);
+    if let Some(address) = edge.http() {
+        tracing::info!(%address, "metrics");
+    }
+    supervisor::notify("READY=1");
+    runtime.block_on(async {
+        loop {
+            tokio::select! {
+                () = stops.next() => break,
+                _ = hang_up.recv() => {
+                    supervisor::notify("RELOADING=1");
+                    if let Some((new, timeout)) = reload(&edge, path, &text) {
+                        (text, drain_timeout) = (new, timeout);
+                    }
+                    supervisor::notify("READY=1");
+                }
+            }
+        }
+        supervisor::notify("STOPPING=1");
+        drain(&edge, drain_timeout, &mut stops).await;
+    });
     log_summary(&edge.stop());
     Ok(())
 }
 
-fn stop_signal() -> io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(async move {
-        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
-    })
+/// Reads the file anew and goes on with it. Its text and drain timeout, or nothing if the old one stays in force.
+fn reload(edge: &Edge, path: &Path, old: &str) -> Option<(String, Duration)> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| tracing::error!(%error, "reload: the old configuration stays"));
+    let loaded = text.ok().and_then(|text| match Config::parse(&text, path, clock::unix()) {
+        Ok(config) => Some((text, config)),
+        Err(mistakes) => {
+            mistakes.to_string().lines().for_each(|mistake| tracing::error!("{mistake}"));
+            tracing::error!("reload: the new configuration has mistakes; the old one stays");
+            None
+        }
+    });
+    let taken = loaded.and_then(|(text, config)| {
+        let (timeout, warnings) = (config.node.drain_timeout, config.warnings.clone());
+        match edge.reload(config) {
+            Ok(()) => {
+                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+                Some((text, timeout))
+            }
+            Err(error) => {
+                tracing::error!("reload: {error}; the old configuration stays");
+                None
+            }
+        }
+    });
+    edge.published().count_reload(taken.is_some());
+    let (text, _) = taken.as_ref()?;
+    let changes = difference(old, text);
+    changes.iter().for_each(|change| tracing::info!("reload: {change}"));
+    tracing::info!(changes = changes.len(), "reload: the new configuration is in force");
+    taken
+}
+
+/// Waits until all requests have their answers, the time is over, or a second signal comes.
+async fn drain(edge: &Edge, limit: Duration, stops: &mut Stops) {
+    edge.drain();
+    let published = edge.published();
+    tokio::time::sleep(LOOK).await; // the workers write down how they stand when they get the order
+    let quiet = async {
+        while published.summary().unanswered > 0 {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    let unanswered = published.summary().unanswered;
+    tracing::info!(unanswered, seconds = limit.as_secs(), "draining");
+    tokio::select! {
+        () = quiet => {}
+        () = tokio::time::sleep(limit) => tracing::warn!(unanswered = published.summary().unanswered, "drain timeout"),
+        () = stops.next() => tracing::warn!(unanswered = published.summary().unanswered, "stopped by a second signal"),
+    }
+}
+
+/// How often a draining edge looks whether it is done.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The signals that mean the end.
+struct Stops {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Stops {
+    fn new() -> io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! { _ = self.terminate.recv() => {}, _ = self.interrupt.recv() => {} }
+    }
 }
 
 fn log_summary(summary: &Summary) {

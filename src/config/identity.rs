@@ -45,6 +45,8 @@ pub(super) struct Identity {
     has_anchors: bool,
     has_logs: bool,
     pub replay: ReplayConfig,
+    /// Name and end of validity of each signer's certificate.
+    pub signers: Vec<(String, i64)>,
     pub fetch: fetch::Config,
 }
 
@@ -64,8 +66,11 @@ pub(super) fn read(
     }
     let mut names = HashMap::new();
     for (position, mut section) in root.sections("signer").into_iter().enumerate() {
-        read_name(&mut section, "signer", position, &mut names);
-        proxy.signers.extend(read_signer(&section, files, &dial_plan, warnings).map(Arc::new));
+        let name = read_name(&mut section, "signer", position, &mut names);
+        if let Some((signer, not_after)) = read_signer(&section, files, &dial_plan, warnings) {
+            proxy.signers.push(Arc::new(signer));
+            identity.signers.push((name, not_after));
+        }
         section.finish();
     }
     for (section, trunk) in network.trunks.into_iter().zip(&mut proxy.trunks) {
@@ -83,7 +88,7 @@ fn read_signer(
     files: &Files<'_>,
     dial_plan: &DialPlan,
     warnings: &mut Vec<Warning>,
-) -> Option<Signer> {
+) -> Option<(Signer, i64)> {
     let certificate = section.required("certificate", "a PEM file with the chain, leaf first");
     let key = section.required("key", "a PEM file with the private key of the leaf (PKCS#8 or SEC1, P-256)");
     let x5u = section.required("x5u", "the https URL where the chain is published");
@@ -104,6 +109,7 @@ fn read_signer(
         section.wrong(certificate.offset, "certificate", fault);
         return None;
     }
+    let not_after = chain.first().and_then(|leaf| Certificate::from_der(leaf).ok()).map_or(0, |leaf| leaf.not_after());
     let mut config = SignerConfig::new(profile, chain, key_file, x5u.value);
     config.attestation = attestation;
     config.identity_source = identity_source;
@@ -113,7 +119,7 @@ fn read_signer(
         Ok(signer) => {
             let remarks = signer.warnings().iter();
             warnings.extend(remarks.map(|&warning| Warning::Signer { certificate: certificate_path.clone(), warning }));
-            Some(signer)
+            Some((signer, not_after))
         }
         Err(SignerError::KeyMismatch) => {
             let fault = Fault::KeyMismatch { key: key_path, certificate: certificate_path };

@@ -30,6 +30,8 @@ pub(super) fn read(root: &Section<'_, '_>) -> (Node, proxy::Config) {
         lane_capacity: 128,
         udp: udp::Config::default(),
         tcp: tcp::Config::default(),
+        http: None,
+        drain_timeout: Duration::from_secs(60),
     };
     if let Some(section) = root.section("node") {
         proxy.observe = section.bool("log_verified_calls", false);
@@ -52,6 +54,11 @@ fn read_node(section: Section<'_, '_>, node: &mut Node) {
     if let Some(format) = section.choice("log", &[("text", LogFormat::Text), ("json", LogFormat::Json)]) {
         node.log = format;
     }
+    if let Some(number) = section.number("drain_timeout_seconds", (0, 86_400)) {
+        node.drain_timeout = Duration::from_secs(number);
+    }
+    let address = "\"ip:port\", such as \"127.0.0.1:9060\"";
+    node.http = section.read("http", address, |text| text.parse().ok()).map(|at| at.value);
     let expected =
         "a level (\"error\", \"warn\", \"info\", \"debug\", \"trace\") or directives (\"info,vesperd::node=debug\")";
     if let Some(level) = section.read("log_level", expected, |text| {

@@ -16,8 +16,10 @@ mod reader;
 mod tls;
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use toml::de::DeTable;
 
@@ -54,6 +56,8 @@ pub struct Config {
     pub handshakes: handshake::Config,
     /// Name resolution.
     pub resolve: resolve::Config,
+    /// Name of each signer, and when its certificate ends (Unix seconds).
+    pub signers: Vec<(String, i64)>,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -73,6 +77,10 @@ pub struct Node {
     pub udp: udp::Config,
     /// TCP connections.
     pub tcp: tcp::Config,
+    /// Where `/metrics`, `/healthz` and `/readyz` are served.
+    pub http: Option<SocketAddr>,
+    /// The longest that the end waits for requests under way.
+    pub drain_timeout: Duration,
 }
 
 impl Config {
@@ -111,7 +119,7 @@ impl Config {
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, fetch, .. } = identity;
+        let identity::Identity { trust, replay, fetch, signers, .. } = identity;
         Ok(Self {
             node,
             proxy,
@@ -121,6 +129,7 @@ impl Config {
             tls: tls.credentials.into(),
             handshakes: tls.handshakes,
             resolve,
+            signers,
             warnings,
         })
     }

@@ -6,21 +6,25 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
 use super::handshake::HandshakeThread;
+use super::http::HttpThread;
 use super::lane;
 use super::machine::Owners;
+use super::metrics::Published;
 use super::packet_loop::Summary;
 use super::random;
+use super::reload::{ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
-use super::worker::{Bound, Worker};
+use super::worker::{Bound, Orders, Worker};
 use crate::config::{Config, Node};
-use crate::proxy::Snapshot;
 use crate::proxy::location::order::Policy;
+use crate::proxy::{Listener, Snapshot};
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
@@ -67,6 +71,12 @@ pub struct Edge {
     _fetch: FetchThread,
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
+    http: Option<HttpThread>,
+    published: Arc<Published>,
+    orders: watch::Sender<Orders>,
+    /// Listeners as configured, and as bound.
+    listeners: [Vec<Listener>; 2],
+    configured_workers: usize,
 }
 
 impl Edge {
@@ -75,7 +85,12 @@ impl Edge {
     pub fn start(mut config: Config, observer: &Observer) -> Result<Self, StartError> {
         let cores = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let workers = if config.node.workers == 0 { cores() } else { config.node.workers };
+        let configured = config.proxy.listeners.clone();
+        let configured_workers = config.node.workers;
         let bound = bind_all(&mut config, workers)?;
+        let published = Arc::new(Published::new(workers));
+        published.set_loaded(clock::unix(), certificates_of(&config));
+        let http = config.node.http.map(|address| start_http(address, &published)).transpose()?;
         let listeners = config.proxy.listeners.iter();
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
         let Node { udp, tcp, lane_capacity, .. } = config.node;
@@ -85,19 +100,31 @@ impl Edge {
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
         let store = tls::Store::new(config.tls);
         let handshakes = HandshakeThread::start(config.handshakes, store).map_err(StartError::Thread)?;
-        let mut edge =
-            Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch, handshakes, resolve };
-
         let owners = Owners { key: random(), workers };
         let replay = ReplayTable::new(config.replay, random());
+        let listeners = [configured, config.proxy.listeners.clone()];
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        let mut edge = Self {
+            addresses,
+            stop: CancellationToken::new(),
+            workers: Vec::new(),
+            _fetch: fetch,
+            handshakes,
+            resolve,
+            http,
+            published,
+            orders: watch::Sender::new(Orders { snapshot, drain: false }),
+            listeners,
+            configured_workers,
+        };
         let queues = || lane::between(workers, lane_capacity).into_iter();
         let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
             let worker = Worker {
                 number,
                 owners,
-                snapshot: Arc::clone(&snapshot),
+                orders: edge.orders.subscribe(),
+                published: Arc::clone(&edge.published),
                 udp: udp.clone(),
                 tcp: tcp.clone(),
                 bound,
@@ -129,6 +156,48 @@ impl Edge {
         self.handshakes.handshaker().store().clone()
     }
 
+    /// Where `/metrics` is, if anywhere.
+    pub fn http(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(HttpThread::address)
+    }
+
+    /// What the workers have written down.
+    pub fn published(&self) -> &Arc<Published> {
+        &self.published
+    }
+
+    /// Goes on with another configuration: requests that come from now on are treated by it, what is under way is finished by the old one.
+    /// Connections, tokens seen and counters stay.
+    ///
+    /// # Errors
+    /// What can not change while it runs. Nothing has changed then.
+    pub fn reload(&self, mut config: Config) -> Result<(), ReloadError> {
+        let [configured, bound] = &self.listeners;
+        if let Some(listener) = changed_listener(configured, &config.proxy.listeners) {
+            return Err(ReloadError::Listeners { listener });
+        }
+        if config.node.workers != self.configured_workers {
+            return Err(ReloadError::Workers);
+        }
+        let old = Arc::clone(&self.orders.borrow().snapshot);
+        let credentials = keep_numbers(&old.config.trunks, &mut config.proxy, &config.tls)?;
+        let certificates = certificates_of(&config);
+        config.proxy.listeners.clone_from(bound);
+        config.proxy.locate &= self.resolve.is_some();
+        config.trust.epoch = old.trust.epoch + 1;
+        let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
+        self.tls().replace(credentials);
+        self.orders.send_modify(|orders| orders.snapshot = Arc::new(snapshot));
+        self.published.set_loaded(clock::unix(), certificates);
+        Ok(())
+    }
+
+    /// Takes no new calls from now on. [`Published::summary`] tells how many requests are still unanswered.
+    pub fn drain(&self) {
+        self.published.set_draining();
+        self.orders.send_modify(|orders| orders.drain = true);
+    }
+
     /// Stops the workers, waits for their end and says what they have seen.
     pub fn stop(mut self) -> Summary {
         self.end()
@@ -152,6 +221,15 @@ impl Drop for Edge {
     fn drop(&mut self) {
         self.end();
     }
+}
+
+fn start_http(address: SocketAddr, published: &Arc<Published>) -> Result<HttpThread, StartError> {
+    let failed = |error| StartError::Bind { listener: "node.http".to_owned(), address, error };
+    HttpThread::start(address, Arc::clone(published)).map_err(failed)
+}
+
+fn certificates_of(config: &Config) -> Vec<(String, i64)> {
+    config.signers.clone()
 }
 
 /// Name resolution for what the listeners can reach. A system that knows no name servers does without, unless a trunk has a name.

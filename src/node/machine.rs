@@ -113,6 +113,12 @@ impl Machine {
         }
     }
 
+    /// Goes on with another configuration.
+    pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.limits = snapshot.config.parser.clone();
+        self.proxy.set_snapshot(snapshot);
+    }
+
     /// Takes a message. `is_here`: it is for this worker, handed over by another or without a call that has an owner.
     pub fn receive(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         // A panic goes on to the worker, which ends by it; here the message that caused it is still known.

@@ -9,9 +9,12 @@ mod edge;
 mod events;
 pub mod fetch;
 pub mod handshake;
+mod http;
 mod lane;
 mod machine;
+pub mod metrics;
 mod packet_loop;
+mod reload;
 pub mod resolve;
 mod worker;
 
@@ -19,6 +22,7 @@ pub use edge::{Edge, StartError};
 pub use events::Observer;
 pub use machine::Counters;
 pub use packet_loop::Summary;
+pub use reload::ReloadError;
 
 /// Unpredictable octets from the system's generator.
 fn random<const N: usize>() -> [u8; N] {

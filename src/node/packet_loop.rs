@@ -67,6 +67,8 @@ pub(super) struct Parts {
 pub struct Summary {
     /// Calls that had not ended.
     pub live: usize,
+    /// Requests without a final response.
+    pub unanswered: usize,
     /// The proxy's counters.
     pub proxy: crate::proxy::Stats,
     /// The worker's own counters.
@@ -83,6 +85,7 @@ impl Summary {
     /// Adds the counts of another worker.
     pub fn add(&mut self, other: &Self) {
         self.live += other.live;
+        self.unanswered += other.unanswered;
         self.proxy.add(&other.proxy);
         self.worker.add(&other.worker);
         self.udp.add(&other.udp);
@@ -315,6 +318,16 @@ impl PacketLoop {
         self.settle(now);
     }
 
+    /// Goes on with another configuration.
+    pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.machine.set_snapshot(snapshot);
+    }
+
+    /// Takes no new calls from now on.
+    pub fn drain(&mut self) {
+        self.machine.proxy.drain();
+    }
+
     /// What the worker has seen.
     pub fn summary(&self) -> Summary {
         let mut udp = udp::Stats::default();
@@ -322,6 +335,7 @@ impl PacketLoop {
         let Machine { proxy, counters, .. } = &self.machine;
         Summary {
             live: proxy.live(),
+            unanswered: proxy.unanswered(),
             proxy: *proxy.stats(),
             worker: *counters,
             udp,

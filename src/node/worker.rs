@@ -15,7 +15,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
@@ -25,6 +25,7 @@ use super::fetch::{Answered, Fetcher};
 use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
+use super::metrics::Published;
 use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::{clock, random};
@@ -44,11 +45,26 @@ pub(super) struct Bound {
     pub tcp: Vec<(ListenerId, TcpListener)>,
 }
 
+/// What all workers are told.
+#[derive(Clone)]
+pub(super) struct Orders {
+    pub snapshot: Arc<Snapshot>,
+    /// Take no new calls.
+    pub drain: bool,
+}
+
+/// How often a worker writes its counters down.
+const PUBLISH: Duration = Duration::from_secs(1);
+
+/// Both ends of a queue: one is given to whoever answers, the other outlives a worker's panics.
+pub(super) type Mailbox<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
 /// What a worker is made of; outlives its panics.
 pub(super) struct Worker {
     pub number: usize,
     pub owners: Owners,
-    pub snapshot: Arc<Snapshot>,
+    pub orders: watch::Receiver<Orders>,
+    pub published: Arc<Published>,
     pub udp: udp::Config,
     pub tcp: tcp::Config,
     pub bound: Bound,
@@ -58,9 +74,9 @@ pub(super) struct Worker {
     pub transmit_ins: Ins,
     pub fetcher: Fetcher,
     pub handshaker: Handshaker,
-    pub answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    pub answers: Mailbox<Answered>,
     pub locator: Option<Locator>,
-    pub located: (mpsc::Sender<(u64, Located)>, mpsc::Receiver<(u64, Located)>),
+    pub located: Mailbox<(u64, Located)>,
     pub observer: Observer,
     pub stop: CancellationToken,
 }
@@ -102,7 +118,13 @@ impl Worker {
             spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
         }
         for (id, listener) in &self.bound.tcp {
-            let transport = self.snapshot.config.listener(*id).map_or(Transport::Tcp, |listener| listener.transport);
+            let transport = self
+                .orders
+                .borrow()
+                .snapshot
+                .config
+                .listener(*id)
+                .map_or(Transport::Tcp, |listener| listener.transport);
             spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id, transport));
         }
         Ok(self.serve(&shared).await)
@@ -114,7 +136,7 @@ impl Worker {
             restarts,
             owners: self.owners,
             seed: random::<32>(),
-            snapshot: Arc::clone(&self.snapshot),
+            snapshot: Arc::clone(&self.orders.borrow().snapshot),
             tcp: self.tcp.clone(),
             messages: self.message_outs.again(),
             transmits: self.transmit_outs.again(),
@@ -130,6 +152,11 @@ impl Worker {
     async fn serve(&mut self, shared: &Shared) -> End {
         let timer = sleep_until((clock::instant() + FAR).into());
         tokio::pin!(timer);
+        let mut publish = tokio::time::interval(PUBLISH);
+        publish.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        if self.orders.borrow_and_update().drain {
+            shared.enter(PacketLoop::drain);
+        }
         loop {
             let deadline = shared.arm().unwrap_or_else(|| clock::instant() + FAR);
             if timer.deadline() != deadline.into() {
@@ -144,6 +171,17 @@ impl Worker {
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Ok(()) = self.orders.changed() => {
+                    let Orders { snapshot, drain } = self.orders.borrow_and_update().clone();
+                    shared.enter(|packets| {
+                        packets.set_snapshot(snapshot);
+                        if drain {
+                            packets.drain();
+                        }
+                    });
+                    self.published.publish(self.number, shared.summary());
+                }
+                _ = publish.tick() => self.published.publish(self.number, shared.summary()),
                 () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
             }
         }
@@ -298,10 +336,12 @@ mod tests {
 
     fn worker(fetch: &FetchThread, handshakes: &HandshakeThread, stop: CancellationToken) -> Worker {
         let config = proxy::Config::default();
+        let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
         Worker {
             number: 0,
             owners: Owners { key: [0; 16], workers: 1 },
-            snapshot: Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() }),
+            orders: watch::channel(Orders { snapshot, drain: false }).1,
+            published: Arc::default(),
             udp: udp::Config::default(),
             tcp: tcp::Config::default(),
             bound: Bound { udp: Vec::new(), tcp: Vec::new() },

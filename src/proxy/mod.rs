@@ -146,6 +146,7 @@ pub struct Proxy {
     serial: u64,
     parked: usize,
     parked_acks: ParkedAcks,
+    is_draining: bool,
     stats: Stats,
     // Scratch space, kept for its memory.
     patch: Patch,
@@ -166,6 +167,7 @@ impl Proxy {
             key,
             serial: 0,
             parked: 0,
+            is_draining: false,
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
             patch: Patch::new(),
@@ -180,6 +182,17 @@ impl Proxy {
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.layer.set_config(snapshot.config.transaction.clone());
         self.snapshot = Rc::new(Held(snapshot));
+    }
+
+    /// From now on no new calls are taken: dialog-forming requests, and OPTIONS to this element, are answered 503; what belongs to a call
+    /// goes on.
+    pub fn drain(&mut self) {
+        self.is_draining = true;
+    }
+
+    /// Requests that have no final response yet.
+    pub fn unanswered(&self) -> usize {
+        self.contexts.iter().filter(|(_, (_, context))| context.final_status.is_none()).count()
     }
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.

@@ -53,6 +53,9 @@ impl Proxy {
         let Some(ingress) = snapshot.config.ingress_of(source) else {
             return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
         };
+        if self.is_draining && begins_something(request, &valid) {
+            return self.refuse(source, request, Refusal::new(503, "Going Down"), &[], out);
+        }
         if valid == Valid::OptionsToSelf {
             return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
         }
@@ -293,6 +296,12 @@ impl Proxy {
             if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
         })
     }
+}
+
+/// What a draining element takes no more of: requests outside a dialog that want one, and questions whether it is there.
+fn begins_something(request: Message<'_>, valid: &Valid) -> bool {
+    let may_begin = matches!(request.method(), Some(Method::Invite | Method::Subscribe | Method::Refer));
+    *valid == Valid::OptionsToSelf || may_begin && request.to_tag().is_none()
 }
 
 /// Where responses to a request go (T-4): its connection, or the packet's address with the port that was asked for.

@@ -4,7 +4,7 @@ use hashbrown::HashTable;
 use siphasher::sip::SipHasher13;
 use std::collections::VecDeque;
 use std::hash::Hasher as _;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bounds of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,9 +40,10 @@ pub enum Seen {
 /// can turn s into n-s without breaking a signature, so s stays out; nobody but the signer can make another r.
 /// With it two calls of one caller to one callee in the same second, whose baseline claims are equal, are two tokens and no replay.
 /// Scope is the Call-ID.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct ReplayTable {
-    shards: Box<[Mutex<Shard>]>,
+    /// Shared by all clones: a new configuration keeps what was seen under the old one.
+    shards: Arc<[Mutex<Shard>]>,
     per_shard: usize,
     key: [u8; 16],
 }

@@ -103,7 +103,7 @@ impl fmt::Display for CredentialError {
 impl std::error::Error for CredentialError {}
 
 /// Everything a handshake needs to know, made once per configuration.
-#[derive(Default, Debug)]
+#[derive(Clone, Default, Debug)]
 pub struct Credentials {
     servers: HashMap<ListenerId, Arc<ServerConfig>>,
     clients: HashMap<PeerId, (Arc<ClientConfig>, ServerName<'static>)>,
@@ -154,6 +154,14 @@ impl Credentials {
         self.clients.insert(peer, (Arc::new(config), name));
         self.names.push((peer, client.names, client.allow_wildcard));
         Ok(())
+    }
+
+    /// The same with other numbers for the neighbours.
+    pub fn renumbered(&self, number: impl Fn(PeerId) -> PeerId) -> Self {
+        let clients = self.clients.iter().map(|(peer, client)| (number(*peer), client.clone())).collect();
+        let names =
+            self.names.iter().map(|(peer, names, wildcard)| (number(*peer), names.clone(), *wildcard)).collect();
+        Self { servers: self.servers.clone(), clients, names }
     }
 
     /// For a handshake on a listener.

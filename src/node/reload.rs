@@ -1,0 +1,101 @@
+//! A new configuration for a running edge: what can be taken over, and what it takes for ids to keep their meaning.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::proxy::{self, Listener, Trunk, TrunkId};
+use crate::sip::hop::PeerId;
+use crate::transport::tls::Credentials;
+
+/// Why a configuration that is valid was not taken over. The old one stays in force.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReloadError {
+    /// Sockets are bound once: a listener was added, removed or changed.
+    Listeners {
+        /// Its name.
+        listener: String,
+    },
+    /// The number of workers is decided at the start.
+    Workers,
+    /// More trunks have come and gone than there are numbers for.
+    Trunks,
+}
+
+impl fmt::Display for ReloadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Listeners { listener } => {
+                write!(f, "listener \"{listener}\" was added, removed or changed; that needs a restart")
+            }
+            Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
+            Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
+        }
+    }
+}
+
+impl std::error::Error for ReloadError {}
+
+/// The first listener that is not the same in both, by the configuration as written.
+pub(super) fn changed_listener(old: &[Listener], new: &[Listener]) -> Option<String> {
+    let differs = old.iter().zip(new).find(|(old, new)| old != new).map(|(_, new)| new.name.clone());
+    let surplus = || old.get(new.len()).or(new.get(old.len())).map(|listener| listener.name.clone());
+    differs.or_else(surplus)
+}
+
+/// Gives trunks the numbers they had, for these stand in route sets of calls and on connections: a trunk that is no more leaves an empty
+/// place behind, new ones come after all others.
+pub(super) fn keep_numbers(
+    old: &[Trunk],
+    new: &mut proxy::Config,
+    credentials: &Credentials,
+) -> Result<Arc<Credentials>, ReloadError> {
+    let mut trunks: Vec<Trunk> = old.iter().map(|_| Trunk::default()).collect();
+    let mut numbers = Vec::with_capacity(new.trunks.len());
+    for trunk in std::mem::take(&mut new.trunks) {
+        let known = old.iter().position(|old| !old.name.is_empty() && old.name == trunk.name);
+        let number = known.unwrap_or(trunks.len());
+        match trunks.get_mut(number) {
+            Some(place) => *place = trunk,
+            None => trunks.push(trunk),
+        }
+        numbers.push(TrunkId(u16::try_from(number).map_err(|_| ReloadError::Trunks)?));
+    }
+    new.trunks = trunks;
+    let number_of = |id: TrunkId| numbers.get(usize::from(id.0)).copied().unwrap_or(id);
+    for route in &mut new.routes {
+        route.to = number_of(route.to);
+        route.from = route.from.map(number_of);
+    }
+    Ok(Arc::new(credentials.renumbered(|peer| PeerId(number_of(TrunkId(peer.0)).0))))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proxy::Route;
+
+    fn trunk(name: &str) -> Trunk {
+        Trunk { name: name.into(), ..Trunk::default() }
+    }
+
+    #[test]
+    fn kr12_a_trunk_keeps_its_number() {
+        let old = [trunk("a"), trunk("b"), trunk("c")];
+        let mut new = proxy::Config {
+            trunks: vec![trunk("new"), trunk("c"), trunk("a")],
+            routes: vec![Route { from: Some(TrunkId(1)), prefix: None, to: TrunkId(0) }],
+            ..proxy::Config::default()
+        };
+        keep_numbers(&old, &mut new, &Credentials::default()).unwrap();
+        let names: Vec<_> = new.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+        assert_eq!(names, ["a", "", "c", "new"], "b is gone and its number is not given to another");
+        assert_eq!((new.routes[0].from, new.routes[0].to), (Some(TrunkId(2)), TrunkId(3)));
+
+        // Once more: the empty place stays empty.
+        let second = new.trunks.clone();
+        let mut third = proxy::Config { trunks: vec![trunk("b"), trunk("a")], ..proxy::Config::default() };
+        keep_numbers(&second, &mut third, &Credentials::default()).unwrap();
+        let names: Vec<_> = third.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
+        assert_eq!(names, ["a", "", "", "", "b"]);
+    }
+}

@@ -1,0 +1,256 @@
+//! The program as an operator sees it: signals, the page, the log.
+#![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+/// Far longer than anything takes; a hang ends as a failure.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Program {
+    directory: TempDir,
+    child: Child,
+    sip: SocketAddr,
+    http: SocketAddr,
+}
+
+/// `{gateway}` in the text is where the trunk leads.
+fn configuration(gateway: SocketAddr, more: &str) -> String {
+    format!(
+        r#"
+[node]
+workers = 2
+http = "127.0.0.1:0"
+drain_timeout_seconds = 15
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "all"
+peers = "127.0.0.0/8"
+[[trunk]]
+name = "gateway"
+next_hop = "udp:{gateway}"
+[[route]]
+to = "gateway"
+{more}
+"#
+    )
+}
+
+impl Program {
+    fn start(gateway: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("edge.toml"), configuration(gateway, "")).unwrap();
+        let log = fs::File::create(directory.path().join("log")).unwrap();
+        let child = Command::new(env!("CARGO_BIN_EXE_vesperd"))
+            .args(["run", "--config", "edge.toml"])
+            .current_dir(directory.path())
+            .stdin(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut program = Self { directory, child, sip: nobody, http: nobody };
+        program.sip = program.address("listening");
+        program.http = program.address("metrics");
+        program
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.file("log")).unwrap()
+    }
+
+    /// The address in the line of the log with this word.
+    fn address(&self, word: &str) -> SocketAddr {
+        let line = self.expect(word);
+        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// Waits for a line of the log.
+    fn expect(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(line) = self.log().lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("the log has no {text:?}:\n{}", self.log());
+    }
+
+    fn signal(&self, name: &str) {
+        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child.id())).status().unwrap();
+        assert!(sent.success());
+    }
+
+    fn get(&self, path: &str) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: edge\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn end(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("it does not end:\n{}", self.log());
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn request(method: &str, from: &UdpSocket, call: &str) -> String {
+    let via = from.local_addr().unwrap();
+    format!(
+        "{method} sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK-{call}\r\n\
+         From: <sip:12155550112@192.0.2.8>;tag=a\r\nTo: <sip:12155550113@192.0.2.9>\r\nCall-ID: {call}@test\r\n\
+         CSeq: 1 {method}\r\nMax-Forwards: 70\r\nContact: <sip:{via}>\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
+    let mut buffer = [0; 4096];
+    let (count, from) = socket.recv_from(&mut buffer).expect("a message comes");
+    (String::from_utf8(buffer[..count].to_vec()).unwrap(), from)
+}
+
+/// The next message that is not a 100.
+fn receive_final(socket: &UdpSocket) -> String {
+    loop {
+        let (message, _) = receive(socket);
+        if !message.starts_with("SIP/2.0 100") {
+            return message;
+        }
+    }
+}
+
+fn answer(request: &str, status: &str) -> String {
+    let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:", "Record-Route:"];
+    let lines: Vec<_> = request.split("\r\n").filter(|line| copied.iter().any(|name| line.starts_with(name))).collect();
+    format!("SIP/2.0 {status}\r\n{}\r\nContent-Length: 0\r\n\r\n", lines.join("\r\n"))
+}
+
+#[test]
+fn a_reload_changes_the_way_of_new_requests_and_a_bad_file_changes_nothing() {
+    let (first, second, caller) = (socket(), socket(), socket());
+    let program = Program::start(first.local_addr().unwrap());
+    let file = program.file("edge.toml");
+    caller.send_to(request("OPTIONS", &caller, "one").as_bytes(), program.sip).unwrap();
+    assert!(receive(&first).0.contains("Call-ID: one@test"));
+
+    fs::write(&file, "[[listener]]\nnam = \"udp\"\n").unwrap();
+    program.signal("HUP");
+    program.expect("did you mean `name`?");
+    program.expect("the old one stays");
+    caller.send_to(request("OPTIONS", &caller, "two").as_bytes(), program.sip).unwrap();
+    let seen = std::iter::from_fn(|| Some(receive(&first).0)).find(|message| !message.contains("one@test"));
+    assert!(seen.unwrap().contains("Call-ID: two@test"));
+
+    fs::write(&file, configuration(second.local_addr().unwrap(), "[limits]\nudp_mtu = 1400\n")).unwrap();
+    program.signal("HUP");
+    program.expect("reload: trunk \"gateway\".next_hop changed");
+    program.expect("reload: limits added");
+    program.expect("the new configuration is in force");
+    caller.send_to(request("OPTIONS", &caller, "three").as_bytes(), program.sip).unwrap();
+    assert!(receive(&second).0.contains("Call-ID: three@test"));
+
+    fs::write(&file, configuration(second.local_addr().unwrap(), "").replace("name = \"udp\"", "name = \"other\""))
+        .unwrap();
+    program.signal("HUP");
+    program.expect("listener \"other\" was added, removed or changed; that needs a restart");
+    let page = program.get("/metrics");
+    assert!(page.contains("vesperd_reloads_total{result=\"taken\"} 1\n"), "{page}");
+    assert!(page.contains("vesperd_reloads_total{result=\"refused\"} 2\n"), "{page}");
+}
+
+#[test]
+fn sigterm_lets_a_ringing_call_be_answered_and_takes_no_other() {
+    let (gateway, caller) = (socket(), socket());
+    let mut program = Program::start(gateway.local_addr().unwrap());
+    assert!(program.get("/healthz").starts_with("HTTP/1.1 200"));
+    assert!(program.get("/readyz").starts_with("HTTP/1.1 200"));
+    caller.send_to(request("INVITE", &caller, "ringing").as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive(&gateway);
+    gateway.send_to(answer(&invite, "180 Ringing").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 180"));
+
+    program.signal("TERM");
+    program.expect("draining");
+    assert!(program.get("/readyz").starts_with("HTTP/1.1 503"));
+    let late = socket();
+    late.send_to(request("INVITE", &late, "late").as_bytes(), program.sip).unwrap();
+    assert!(receive_final(&late).starts_with("SIP/2.0 503"));
+    assert!(program.child.try_wait().unwrap().is_none(), "a call is ringing");
+
+    gateway.send_to(answer(&invite, "200 OK").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
+    assert!(program.end().success());
+    assert!(program.log().contains("unanswered=1") && !program.log().contains("drain timeout"), "{}", program.log());
+}
+
+#[test]
+fn a_second_signal_ends_it_at_once() {
+    let (gateway, caller) = (socket(), socket());
+    let mut program = Program::start(gateway.local_addr().unwrap());
+    caller.send_to(request("INVITE", &caller, "ringing").as_bytes(), program.sip).unwrap();
+    receive(&gateway);
+    program.signal("TERM");
+    program.expect("draining");
+    program.signal("INT");
+    assert!(program.end().success());
+    program.expect("stopped by a second signal");
+}
+
+#[test]
+fn the_page_counts_what_happened() {
+    let (gateway, caller) = (socket(), socket());
+    let program = Program::start(gateway.local_addr().unwrap());
+    caller.send_to(request("OPTIONS", &caller, "counted").as_bytes(), program.sip).unwrap();
+    let (options, edge) = receive(&gateway);
+    gateway.send_to(answer(&options, "200 OK").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let page = program.get("/metrics");
+        assert!(
+            page.contains("Content-Type: text/plain; version=0.0.4")
+                || page.contains("content-type: text/plain; version=0.0.4")
+        );
+        if page.contains("\nvesperd_requests_total 1\n") && page.contains("\nvesperd_responses_total 1\n") {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{page}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    assert!(program.get("/nothing").starts_with("HTTP/1.1 404"));
+}
