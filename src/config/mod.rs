@@ -2,10 +2,11 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `identity` knows signers, verification and trust,
+//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
 //! `limits` knows the rest; `files` reads certificates and keys.
 
 mod files;
+mod guard;
 mod identity;
 mod limits;
 mod mistake;
@@ -93,6 +94,7 @@ impl Config {
 
         let (node, mut proxy) = limits::read(&root);
         let network = network::Network::read(&root, &mut proxy, &mut warnings);
+        guard::read(&root, &network, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
         collector.borrow_mut().finish()?;

@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 use super::clock;
 use super::events;
 use super::lane::Outs;
+use crate::proxy::admission::Admission;
 use crate::proxy::{Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
 use crate::sip::{Framing, Index, Limits, Unusable, parse};
@@ -118,6 +119,11 @@ impl Machine {
     }
 
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
+        // Judged where it was received, not once more where its call lives.
+        let admission = if is_here { Admission::Known } else { self.proxy.admit(now, &source, &mut self.output) };
+        if !admission.is_heard() {
+            return Taken::Done;
+        }
         let message = match parse(bytes, &mut self.index, framing, &self.limits) {
             Ok(message) => message,
             Err(Unusable::Keepalive) => {
@@ -129,6 +135,9 @@ impl Machine {
                 return Taken::Unusable;
             }
         };
+        if admission == Admission::Stranger && self.proxy.screen(now, &source, message, &mut self.output) {
+            return Taken::Done;
+        }
         if !is_here
             && self.owners.workers > 1
             && let Some(call_id) = message.call_id()

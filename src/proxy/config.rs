@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::admission::Guard;
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, Transport};
@@ -56,6 +57,8 @@ pub struct Config {
     pub udp_mtu: usize,
     /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
     pub observe: bool,
+    /// The first line against floods.
+    pub guard: Guard,
 }
 
 impl Default for Config {
@@ -73,6 +76,7 @@ impl Default for Config {
             max_parked: 10_000,
             udp_mtu: 1300,
             observe: false,
+            guard: Guard::default(),
         }
     }
 }

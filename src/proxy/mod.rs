@@ -1,9 +1,11 @@
 //! The stateful proxy core (RFC 3261 section 16), sans-IO: messages, answers and time go in, messages to send, needs and events
 //! come out. One [`Proxy`] belongs to one worker; nothing in it is shared or locked but the [`Snapshot`].
 
+pub mod admission;
 mod config;
 mod event;
 mod forward;
+mod guard;
 mod identity;
 mod loop_check;
 mod request;
@@ -127,6 +129,7 @@ pub struct Proxy {
     serial: u64,
     parked: usize,
     stats: Stats,
+    watch: guard::Watch,
     // Scratch space, kept for its memory.
     patch: Patch,
     buffer: Vec<u8>,
@@ -147,6 +150,7 @@ impl Proxy {
             serial: 0,
             parked: 0,
             stats: Stats::default(),
+            watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
@@ -156,6 +160,7 @@ impl Proxy {
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
+        self.watch.now = now.instant;
         if message.is_request() {
             self.handle_request(now, source, message, out);
         } else {
@@ -245,6 +250,7 @@ impl Proxy {
 
     fn drop_if_over(&mut self, key: ContextKey) {
         if self.context(key).is_some_and(|c| c.is_over()) {
+            self.count_over(key);
             self.contexts.remove(key.slot());
         }
     }

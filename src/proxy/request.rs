@@ -29,12 +29,16 @@ impl Proxy {
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
+            RequestMatch::UnmatchedAck if self.is_ack_of_refusal(request) => {} // section 14
             RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_ack(source, request, out),
         }
     }
 
     fn new_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
+        if self.sheds(now, source, request) {
+            return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
+        }
         let hash = loop_check::loop_hash(&self.key, request);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
@@ -46,10 +50,15 @@ impl Proxy {
         if valid == Valid::OptionsToSelf {
             return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
         }
+        let admitted = match self.admit_call(now, ingress, request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse(source, request, refusal, &[], out),
+        };
         let Some(key) = self.open_context(now, source, ingress, hash, request) else {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
+        self.hold_call(now, key, request, admitted);
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
             self.respond_trying_to(now, key, source, request, out);
@@ -86,6 +95,7 @@ impl Proxy {
                 plan: Plan::default(),
                 branches: Vec::with_capacity(1),
                 responses: ResponseContext::default(),
+                held_call: None,
                 final_status: None,
                 cancelled: false,
                 reason_lines: Vec::new(),
@@ -104,6 +114,9 @@ impl Proxy {
             Ok(planned) => planned,
             Err(refusal) => return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out),
         };
+        if let Err(refusal) = plan.egress.map_or(Ok(()), |egress| self.admit_call_to(now, key, egress, request)) {
+            return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out);
+        }
         self.sign(now, request, &mut plan, out);
         if let Some(context) = self.context(key) {
             context.plan = plan;
@@ -197,6 +210,7 @@ impl Proxy {
                 peer: None,
             };
             self.layer.send_request(now.instant, client, method, next, &buffer, &mut out.outbox);
+            self.vouch_for(now, next.remote);
             self.stats.forwarded += 1;
             let timer_c = (method == Method::Invite)
                 .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client }));
@@ -302,6 +316,9 @@ impl Proxy {
         });
         if is_ack {
             self.stats.dropped_requests += 1;
+            return;
+        }
+        if !self.may_answer(source, out) {
             return;
         }
         self.stats.refused += 1;

@@ -31,6 +31,8 @@ pub struct RequestContext {
     pub branches: Vec<Branch>,
     /// Final responses of the branches.
     pub responses: ResponseContext,
+    /// The call it began, if that counts against the limits of a trunk.
+    pub held_call: Option<u64>,
     /// The final response that was sent upstream.
     pub final_status: Option<u16>,
     /// The caller sent CANCEL: no further attempt (K-5).

@@ -176,6 +176,7 @@ impl Proxy {
 
     /// Hands a response to the server transaction and remembers that it was final.
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
+        self.count_final(key, status);
         let Some(context) = self.context(key) else { return };
         if status >= 200 {
             context.final_status = Some(status);

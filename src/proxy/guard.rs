@@ -1,0 +1,225 @@
+//! Where the proxy asks its first line: before a message is read, before a dialog begins, before an error is answered.
+
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use siphasher::sip::SipHasher13;
+
+use super::admission::priority::Priority;
+use super::admission::{Admission, Ban, Banned, CallGuard, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits};
+use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
+use crate::sip::hop::Hop;
+use crate::sip::{Message, Method, Refusal};
+
+/// How long whom we sent a request to counts as a neighbour.
+const VOUCHED: Duration = Duration::from_secs(3600);
+
+/// What one worker knows of sources, load and counted calls.
+pub(super) struct Watch {
+    /// The time of the message in hand.
+    pub now: Instant,
+    gate: Gate,
+    shedder: Option<Shedder>,
+    held: HeldCalls,
+}
+
+impl Watch {
+    /// Knows nothing yet.
+    pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
+        let shedder = guard.shedding.clone().map(|config| Shedder::new(config, now));
+        Watch { now, gate: Gate::new(guard, key, now), shedder, held: HeldCalls::default() }
+    }
+}
+
+impl Proxy {
+    /// Judges a received message before it is read, by its source alone (KR-10). What is not heard is to be dropped without answer.
+    pub fn admit(&mut self, now: Now, source: &Hop, out: &mut Output) -> Admission {
+        let snapshot = self.snapshot.clone();
+        let (admission, banned) = self.watch.gate.admit(&snapshot.config.guard, now.instant, source);
+        self.note_ban(banned, out);
+        match admission {
+            Admission::Banned => self.stats.banned_messages += 1,
+            Admission::TooMany => self.stats.excess_messages += 1,
+            Admission::Known | Admission::Stranger => {}
+        }
+        admission
+    }
+
+    /// Looks at what a stranger sent; true if it is to be dropped without answer.
+    pub fn screen(&mut self, now: Now, source: &Hop, message: Message<'_>, out: &mut Output) -> bool {
+        let snapshot = self.snapshot.clone();
+        let banned = self.watch.gate.screen(&snapshot.config.guard, now.instant, source, message);
+        self.stats.banned_messages += u64::from(banned.is_some());
+        self.note_ban(banned, out);
+        banned.is_some()
+    }
+
+    /// Tells how late something was done: a timer after it was due, a message after it had arrived. Measures overload.
+    pub fn observe_delay(&mut self, now: Now, late: Duration) {
+        if let Some(shedder) = &mut self.watch.shedder {
+            shedder.observe(now.instant, late);
+        }
+    }
+
+    /// Who is banned at present, node-wide.
+    pub fn bans(&self, now: Now) -> Vec<Ban> {
+        self.snapshot.config.guard.bans.list(now.instant)
+    }
+
+    /// Lifts a ban. Whether there was one.
+    pub fn lift_ban(&self, now: Now, address: IpAddr) -> bool {
+        self.snapshot.config.guard.bans.lift(Source::of(address), now.instant)
+    }
+
+    /// We send requests there: what comes back is no stranger's.
+    pub(super) fn vouch_for(&mut self, now: Now, remote: SocketAddr) {
+        let snapshot = self.snapshot.clone();
+        self.watch.gate.vouch(&snapshot.config.guard, now.instant, remote.ip(), VOUCHED);
+    }
+
+    fn note_ban(&mut self, banned: Option<Banned>, out: &mut Output) {
+        if let Some(Banned { source, cause }) = banned {
+            self.stats.bans += 1;
+            out.events.push(Event::Banned { network: source.network(), cause });
+        }
+    }
+
+    /// Whether an error may be answered (E-1).
+    pub(super) fn may_answer(&mut self, source: Hop, out: &mut Output) -> bool {
+        let snapshot = self.snapshot.clone();
+        let now = self.watch.now;
+        let (may, banned) = self.watch.gate.may_answer(&snapshot.config.guard, now, &source);
+        self.note_ban(banned, out);
+        self.stats.withheld_answers += u64::from(!may);
+        may
+    }
+
+    /// Whether a new dialog is refused because this worker has too much to do (O-8). The same for all copies of a request.
+    pub(super) fn sheds(&mut self, now: Now, source: Hop, request: Message<'_>) -> bool {
+        let Some(shedder) = &mut self.watch.shedder else { return false };
+        let (servers, clients) = self.layer.live();
+        let bounds = &self.snapshot.config.transaction;
+        let fill = |entries: usize, of: usize| entries.saturating_mul(1000) / of.max(1);
+        shedder.observe_table(fill(servers, bounds.max_server).max(fill(clients, bounds.max_client)), 1000);
+        if shedder.level(now.instant) == 0 || !shedder.sheds(now.instant, hash_of(&self.key, request)) {
+            return false;
+        }
+        let config = &self.snapshot.config;
+        let is_trusted = config.trunk_of(source.remote).and_then(|t| config.trunk(t)).is_some_and(|t| t.trusted);
+        let sheds = Priority::of(request, &config.guard.emergency_numbers, is_trusted).may_be_shed();
+        self.stats.shed += u64::from(sheds);
+        sheds
+    }
+
+    /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).
+    pub(super) fn is_ack_of_refusal(&self, ack: Message<'_>) -> bool {
+        ack.to_tag().is_some_and(|tag| tag == self.tag_of(ack))
+    }
+
+    /// Counts a new call against the limits of the trunk it comes from. The guard is for [`Proxy::hold_call`].
+    pub(super) fn admit_call(
+        &mut self,
+        now: Now,
+        ingress: TrunkId,
+        request: Message<'_>,
+    ) -> Result<Option<CallGuard>, Refusal> {
+        let snapshot = self.snapshot.clone();
+        let Some(limits) = snapshot.config.guard.limits_of(ingress).filter(|limits| limits.from) else {
+            return Ok(None);
+        };
+        self.admit_one(now, limits, ingress, request)
+    }
+
+    fn admit_one(
+        &mut self,
+        now: Now,
+        limits: &std::sync::Arc<TrunkLimits>,
+        trunk: TrunkId,
+        request: Message<'_>,
+    ) -> Result<Option<CallGuard>, Refusal> {
+        if request.method() != Some(Method::Invite) || request.to_tag().is_some() {
+            return Ok(None);
+        }
+        self.watch.held.expire(now.instant);
+        let config = &self.snapshot.config;
+        let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
+        let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
+        match limits.admit(now.instant, is_emergency) {
+            Ok(guard) => Ok(limits.counts_calls().then_some(guard)),
+            Err(_) => {
+                self.stats.limited += 1;
+                Err(Refusal::new(limits.status, "Call Limit Reached"))
+            }
+        }
+    }
+
+    /// The same for the trunk that a call goes to; counted until the call ends.
+    pub(super) fn admit_call_to(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        egress: TrunkId,
+        request: Message<'_>,
+    ) -> Result<(), Refusal> {
+        let snapshot = self.snapshot.clone();
+        let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
+        let admitted = self.admit_one(now, limits, egress, request)?;
+        self.hold_call(now, key, request, admitted);
+        Ok(())
+    }
+
+    /// Keeps what a call counts by until it ends, and notes which request may end it.
+    pub(super) fn hold_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, guard: Option<CallGuard>) {
+        if guard.is_none() && self.watch.held.is_empty() {
+            return;
+        }
+        let longest = self.snapshot.config.guard.longest_call;
+        let call = call_of(&self.key, request);
+        let is_bye = request.method() == Some(Method::Bye);
+        let is_held = self.watch.held.contains(call);
+        match guard {
+            Some(guard) => self.watch.held.hold(now.instant, call, guard, longest),
+            None if is_bye => {}
+            None => return self.watch.held.touch(now.instant, call, longest),
+        }
+        // Of several INVITEs of one call the first decides when it ends.
+        if let Some(context) = self.context(key).filter(|_| !is_held || is_bye) {
+            context.held_call = Some(call);
+        }
+    }
+
+    /// A final response goes upstream: it ends a counted call if it refuses the INVITE or answers the BYE.
+    pub(super) fn count_final(&mut self, key: ContextKey, status: u16) {
+        let Some(context) = self.context(key).filter(|_| status >= 200) else { return };
+        let ends = if context.is_invite { status >= 300 } else { !matches!(status, 401 | 407) };
+        if let Some(call) = context.held_call.take_if(|_| ends) {
+            self.watch.held.release(call);
+        }
+    }
+
+    /// A request is over: a BYE that nobody answered has ended its call all the same.
+    pub(super) fn count_over(&mut self, key: ContextKey) {
+        let call =
+            self.context(key).filter(|c| !c.is_invite && c.final_status.is_none()).and_then(|c| c.held_call.take());
+        if let Some(call) = call {
+            self.watch.held.release(call);
+        }
+    }
+}
+
+/// Even over requests, equal for the copies of one.
+fn hash_of(key: &[u8; 16], request: Message<'_>) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write(request.reply_via().branch().unwrap_or_default());
+    hasher.write(request.call_id().unwrap_or_default());
+    hasher.finish()
+}
+
+/// Names a call in the table of counted ones.
+fn call_of(key: &[u8; 16], request: Message<'_>) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write_u8(1); // another hash than the one above
+    hasher.write(request.call_id().unwrap_or_default());
+    hasher.finish()
+}
