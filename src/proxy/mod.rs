@@ -8,6 +8,7 @@ mod forward;
 mod guard;
 mod identity;
 mod loop_check;
+pub mod overload;
 mod request;
 mod request_context;
 mod response;

@@ -1,3 +1,4 @@
+// Compiled under #[cfg(test)] only.
 use std::net::SocketAddr;
 
 use super::*;
