@@ -26,6 +26,7 @@ fn config() -> Config {
         sign: None,
         verify: None,
         udp_oversize: UdpOversize::Udp,
+        ..Trunk::default()
     };
     Config {
         listeners: vec![Listener {

@@ -61,6 +61,7 @@ impl World {
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::Udp,
+            ..Trunk::default()
         };
         let mut config = Config {
             listeners: vec![Listener {

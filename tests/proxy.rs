@@ -42,6 +42,7 @@ fn trunk(name: &str, transport: Transport, hops: &[&str], listener: u16) -> Trun
         sign: None,
         verify: None,
         udp_oversize: UdpOversize::Tcp,
+        ..Trunk::default()
     }
 }
 

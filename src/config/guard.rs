@@ -31,7 +31,7 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, proxy: &mu
         }
     }
     for section in &network.trunks {
-        guard.limits.push(section.section("limits").map(|limits| Arc::new(read_limits(limits))));
+        guard.limits.push(section.section("limits").map(read_limits));
     }
     proxy.guard = guard;
 }

@@ -219,6 +219,7 @@ fn read_trunk(
         sign: None,
         verify: None,
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
+        ..Trunk::default()
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::admission::Guard;
+use super::attempt::FAILOVER_BUDGET;
+use super::failover::{Forking, Relay503};
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, Transport};
@@ -53,6 +55,12 @@ pub struct Config {
     pub need_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
+    /// No further attempt at an INVITE is begun this long after it arrived (D-8).
+    pub failover_budget: Duration,
+    /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
+    pub max_breadth: u16,
+    /// A CANCEL that belongs to no transaction is forwarded without state (RFC 3261 16.10) instead of being answered 481 (K-4).
+    pub forward_unmatched_cancel: bool,
     /// Requests above this many octets leave over TCP (RFC 3261 18.1.1), when the trunk allows.
     pub udp_mtu: usize,
     /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
@@ -74,6 +82,9 @@ impl Default for Config {
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
+            failover_budget: FAILOVER_BUDGET,
+            max_breadth: 60,
+            forward_unmatched_cancel: false,
             udp_mtu: 1300,
             observe: false,
             guard: Guard::default(),
@@ -115,6 +126,28 @@ pub struct Trunk {
     pub verify: Option<Policy>,
     /// What becomes of a request too large for one datagram.
     pub udp_oversize: UdpOversize,
+    /// How its addresses are tried.
+    pub forking: Forking,
+    /// What the caller is told when this trunk's 503 is the best there is.
+    pub relay_503: Relay503,
+}
+
+impl Default for Trunk {
+    /// A trunk without name and address.
+    fn default() -> Self {
+        Trunk {
+            name: String::new(),
+            peers: Vec::new(),
+            next_hops: Vec::new(),
+            listener: ListenerId(0),
+            trusted: false,
+            sign: None,
+            verify: None,
+            udp_oversize: UdpOversize::default(),
+            forking: Forking::default(),
+            relay_503: Relay503::default(),
+        }
+    }
 }
 
 /// One address of a trunk.
@@ -167,6 +200,20 @@ impl Config {
         exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
     }
 
+    /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
+    pub fn continue_from(&mut self, old: &Config) {
+        if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
+            self.guard.bans = Arc::clone(&old.guard.bans);
+        }
+        for (trunk, limits) in self.trunks.iter().zip(&mut self.guard.limits) {
+            let before = old.trunks.iter().position(|t| t.name == trunk.name);
+            let before = before.and_then(|id| old.guard.limits.get(id)).and_then(Option::as_ref);
+            if let (Some(limits), Some(before)) = (limits, before) {
+                limits.continue_from(before);
+            }
+        }
+    }
+
     /// A trunk by its id. Ids come from this configuration only.
     pub fn trunk(&self, id: TrunkId) -> Option<&Trunk> {
         self.trunks.get(usize::from(id.0))
@@ -181,6 +228,16 @@ impl Config {
     /// An absent port is the default of the transport.
     pub fn own_listener(&self, host: &[u8], port: Option<u16>) -> Option<ListenerId> {
         self.listeners.iter().position(|l| l.is_known_as(host, port)).map(|i| ListenerId(i as u16))
+    }
+
+    /// The listener of this transport that is reached at `host` (its advertised name or the address it is bound to) and port.
+    pub fn listener_at(&self, host: &[u8], port: Option<u16>, transport: Transport) -> Option<ListenerId> {
+        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let fits = |l: &Listener| {
+            let bound = ip == Some(l.bind.ip()) && l.bind.port() == port.unwrap_or(transport.default_port());
+            l.transport == transport && (bound || l.is_known_as(host, port))
+        };
+        self.listeners.iter().position(fits).map(|i| ListenerId(i as u16))
     }
 
     /// The same for a URI: of several listeners at one address the one of this transport (UDP where none is named).

@@ -6,7 +6,7 @@ use super::route::preprocess::{Preprocessed, TRUNKS_PARAMETER};
 use super::{Listener, TrunkId};
 use crate::sip::hop::Transport;
 use crate::sip::text::push_decimal;
-use crate::sip::{Message, Method, Name, Patch, Refusal};
+use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
 
 /// What distinguishes this copy from the received request.
 pub struct Copy<'a> {
@@ -24,6 +24,8 @@ pub struct Copy<'a> {
     pub record_route: Option<(TrunkId, Option<TrunkId>)>,
     /// What the route set said.
     pub route: &'a Preprocessed,
+    /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
+    pub max_breadth: Option<u16>,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -50,8 +52,11 @@ pub fn is_record_routed(method: Method<'_>) -> bool {
 /// 400 when a part that has to be rewritten can not be read; validation has seen to that before.
 pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut Vec<u8>) -> Result<(), Refusal> {
     patch.clear();
-    let moved = copy.route.request_uri.as_ref();
-    request.repair(moved.and_then(|m| request.bytes().get(m.uri.clone())), patch); // RT-1
+    let uri = request_uri(request, copy.route);
+    match copy.route.strict.as_ref().and_then(|range| request.bytes().get(range.clone())) {
+        Some(next) => request.repair(Some(&request_uri_repaired(next)), patch), // F-6
+        None => request.repair(uri, patch),
+    }
     let top = request.headers_start();
     patch.insert_with(top, |buf| {
         write_via(copy, buf);
@@ -61,7 +66,10 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     });
     request.top_via()?.stamp(copy.source, patch);
     decrement_max_forwards(request, top, patch)?;
-    remove_routes(request, copy.route, patch);
+    remove_routes(request, copy.route, uri, patch);
+    if let Some(share) = copy.max_breadth {
+        set_max_breadth(request, top, share, patch);
+    }
     patch.insert(request.headers_end(), copy.lines);
     if request.field(Name::ContentLength).is_none() {
         patch.insert_with(request.headers_end(), |buf| {
@@ -137,17 +145,50 @@ fn push_address(buf: &mut Vec<u8>, listener: &Listener) {
     push_decimal(buf, listener.advertise_port.into());
 }
 
-/// Removes our own values from the top of Route, and the one that moved into the Request-URI from its end.
-fn remove_routes(request: Message<'_>, route: &Preprocessed, patch: &mut Patch) {
-    let taken = route.pop + usize::from(route.request_uri.is_some());
-    if taken > 0 && route.next.is_none() {
+/// The Request-URI of the copy before F-6: the one a strict router hid in Route (RT-1), one stripped of our own `maddr` (RT-2), or
+/// `None` for the received one.
+fn request_uri<'a>(request: Message<'a>, route: &'a Preprocessed) -> Option<&'a [u8]> {
+    match (&route.request_uri, &route.without_maddr) {
+        (Some(moved), _) => request.bytes().get(moved.uri.clone()),
+        (None, stripped) => stripped.as_deref(),
+    }
+}
+
+/// L-5: exactly one Max-Breadth, with this value.
+fn set_max_breadth(request: Message<'_>, top: usize, share: u16, patch: &mut Patch) {
+    let mut fields = request.fields_of(Name::MaxBreadth);
+    match fields.next() {
+        Some(field) => patch.replace_with(field.value_range, |buf| push_decimal(buf, share.into())),
+        None => patch.insert_with(top, |buf| {
+            buf.extend_from_slice(b"Max-Breadth: ");
+            push_decimal(buf, share.into());
+            buf.extend_from_slice(b"\r\n");
+        }),
+    }
+    fields.for_each(|field| patch.remove(field.line));
+}
+
+/// Removes our own values from the top of Route, and the one that moved into the Request-URI from its end. A strict router next in line
+/// loses its value too, and finds the Request-URI at the end (F-6).
+fn remove_routes(request: Message<'_>, route: &Preprocessed, uri: Option<&[u8]>, patch: &mut Patch) {
+    let end = request.fields_of(Name::Route).last().map(|field| field.line.end);
+    if let (Some(_), Some(end)) = (&route.strict, end) {
+        patch.insert_with(end, |buf| {
+            buf.extend_from_slice(b"Route: <");
+            buf.extend_from_slice(uri.unwrap_or(&request_uri_repaired(request.request_uri())));
+            buf.extend_from_slice(b">\r\n");
+        });
+    }
+    let pop = route.pop + usize::from(route.strict.is_some());
+    let taken = pop + usize::from(route.request_uri.is_some());
+    if taken >= route.total && taken > 0 {
         // Nothing stays: whole lines go, so that no empty Route is left behind.
         for field in request.fields_of(Name::Route) {
             patch.remove(field.line);
         }
         return;
     }
-    request.pop_values(Name::Route, route.pop, patch);
+    request.pop_values(Name::Route, pop, patch);
     if let Some(moved) = &route.request_uri {
         patch.remove(moved.cut.clone());
     }

@@ -8,9 +8,12 @@ use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
 use super::admission::{Admission, Ban, Banned, CallGuard, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits};
+use super::request_context::BranchState;
+use super::response_context::Local;
 use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Method, Refusal};
+use crate::transaction::ClientId;
 
 /// How long whom we sent a request to counts as a neighbour.
 const VOUCHED: Duration = Duration::from_secs(3600);
@@ -29,6 +32,14 @@ impl Watch {
     pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
         let shedder = guard.shedding.clone().map(|config| Shedder::new(config, now));
         Watch { now, gate: Gate::new(guard, key, now), shedder, held: HeldCalls::default() }
+    }
+}
+
+impl Watch {
+    /// Goes on under another configuration. Sources seen stay known if there is still room for as many.
+    pub fn configure(&mut self, guard: &Guard, key: [u8; 16]) {
+        self.gate.configure(guard, key, self.now);
+        self.shedder = guard.shedding.clone().map(|config| Shedder::new(config, self.now));
     }
 }
 
@@ -134,7 +145,7 @@ impl Proxy {
     fn admit_one(
         &mut self,
         now: Now,
-        limits: &std::sync::Arc<TrunkLimits>,
+        limits: &TrunkLimits,
         trunk: TrunkId,
         request: Message<'_>,
     ) -> Result<Option<CallGuard>, Refusal> {
@@ -154,19 +165,43 @@ impl Proxy {
         }
     }
 
-    /// The same for the trunk that a call goes to; counted until the call ends.
+    /// The same for the trunk of a candidate; counted until the call ends there. A call is counted once for each trunk.
     pub(super) fn admit_call_to(
         &mut self,
         now: Now,
         key: ContextKey,
-        egress: TrunkId,
+        egress: Option<TrunkId>,
         request: Message<'_>,
-    ) -> Result<(), Refusal> {
-        let snapshot = self.snapshot.clone();
+    ) -> Result<(), Local> {
+        let Some(egress) = egress else { return Ok(()) };
+        let snapshot = self.snapshot_of(key);
         let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
-        let admitted = self.admit_one(now, limits, egress, request)?;
+        if self.watch.held.counts(call_of(&self.key, request), limits) {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
+        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
         self.hold_call(now, key, request, admitted);
         Ok(())
+    }
+
+    /// A branch has failed: the call does not count any more for its trunk, unless another branch goes there, or it came from there.
+    pub(super) fn count_branch_end(&mut self, key: ContextKey, client: ClientId) {
+        if self.watch.held.is_empty() {
+            return;
+        }
+        let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
+        let (call, ingress) = (context.held_call, context.ingress);
+        let Some(egress) = context.branch_mut(client).and_then(|branch| branch.egress) else { return };
+        let others = context.branches.iter().filter(|b| b.id != client && b.egress == Some(egress));
+        let goes_on = others.into_iter().any(|b| !matches!(b.state, BranchState::Ended(_)));
+        let snapshot = self.snapshot_of(key);
+        if let (Some(call), Some(limits)) = (call, snapshot.config.guard.limits_of(egress))
+            && !goes_on
+            && !(ingress == egress && limits.from)
+        {
+            self.watch.held.release_one(call, limits);
+        }
     }
 
     /// Keeps what a call counts by until it ends, and notes which request may end it.

@@ -1,15 +1,15 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
-use super::request_context::{Parked, Plan};
-use super::{ContextKey, Event, Need, NeedId, NeedKind, Now, Output, Proxy, Timer};
-use crate::sip::{Message, Method, Name};
+use super::request_context::Parked;
+use super::{ContextKey, Event, Need, NeedId, NeedKind, Now, Output, Proxy, Timer, TrunkId};
+use crate::sip::{Message, Name};
 use crate::stir::reason;
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
 
 impl Proxy {
     /// Verifies the Identity fields of an INVITE as its trunk wants it. False if the call does not go on now: parked or rejected.
     pub(super) fn verify(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) -> bool {
-        let snapshot = self.snapshot.clone();
+        let snapshot = self.snapshot_of(key);
         let Some(ingress) = self.context(key).map(|c| c.ingress) else { return false };
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
         if request.to_tag().is_some() {
@@ -38,7 +38,7 @@ impl Proxy {
         request: Message<'_>,
         out: &mut Output,
     ) -> bool {
-        let snapshot = self.snapshot.clone();
+        let snapshot = self.snapshot_of(key);
         let Some(ingress) = self.context(key).map(|c| c.ingress) else { return false };
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
         let verdict = self.verifier.verify_without(
@@ -67,7 +67,7 @@ impl Proxy {
         reason::write_lines(&verdict, &mut lines);
         let Some(context) = self.context(key) else { return false };
         let trunk = context.ingress;
-        if self.snapshot.config.observe || !verdict.is_valid() {
+        if self.snapshot_of(key).config.observe || !verdict.is_valid() {
             let call_id = request.call_id().unwrap_or_default().into();
             out.events.push(Event::Verified { call_id, trunk, verdict: Box::new(verdict) });
         }
@@ -87,7 +87,7 @@ impl Proxy {
 
     fn park(&mut self, now: Now, key: ContextKey, x5u: Box<str>, out: &mut Output) {
         let need = NeedId(self.next_serial() << 32 | key.slot() as u64);
-        let deadline = now.instant + self.snapshot.config.need_timeout;
+        let deadline = now.instant + self.snapshot_of(key).config.need_timeout;
         let timer = self.timers.insert(deadline, Timer::Need { need });
         if let Some(context) = self.context(key) {
             context.parked = Some(Parked { need, x5u: x5u.clone(), timer });
@@ -132,29 +132,40 @@ impl Proxy {
         });
     }
 
-    /// Signs a dialog-forming INVITE for its trunk. One that can not be signed goes unsigned (I-3): the call is worth more.
-    pub(super) fn sign(&mut self, now: Now, request: Message<'_>, plan: &mut Plan, out: &mut Output) {
-        let snapshot = self.snapshot.clone();
-        let signer = plan.egress.and_then(|t| snapshot.config.trunk(t)).and_then(|t| t.sign);
-        let Some(signer) = signer.and_then(|i| snapshot.config.signers.get(i)) else { return };
-        let initial = request.method() == Some(Method::Invite) && request.to_tag().is_none();
-        if !initial || request.field(Name::Identity).is_some() {
-            return; // a call that carries an identity keeps it
+    /// Signs a dialog-forming INVITE for the trunk of a candidate; once, unless another one wants another signer. One that can not be
+    /// signed goes unsigned (I-3): the call is worth more.
+    pub(super) fn sign(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        egress: Option<TrunkId>,
+        out: &mut Output,
+    ) {
+        let snapshot = self.snapshot_of(key);
+        let Some((trunk, wanted)) = egress.and_then(|id| Some((id, snapshot.config.trunk(id)?.sign?))) else { return };
+        let Some(signer) = snapshot.config.signers.get(wanted) else { return };
+        let Some(context) = self.context(key) else { return };
+        // A call that carries an identity keeps it.
+        let initial = context.is_invite && context.is_initial && request.field(Name::Identity).is_none();
+        if !initial || context.signed_by == Some(wanted) {
+            return;
         }
+        context.signed_by = Some(wanted);
+        let mut lines = std::mem::take(&mut context.lines);
+        lines.clear();
         let origid = self.unpredictable();
-        match signer.sign(now.unix, request, origid, &mut plan.lines) {
+        match signer.sign(now.unix, request, origid, &mut lines) {
             Ok(()) => self.stats.signed += 1,
             Err(error) => {
-                plan.lines.clear();
+                lines.clear();
                 self.stats.unsigned += 1;
-                if let Some(trunk) = plan.egress {
-                    out.events.push(Event::Unsigned {
-                        call_id: request.call_id().unwrap_or_default().into(),
-                        trunk,
-                        error,
-                    });
-                }
+                let call_id = request.call_id().unwrap_or_default().into();
+                out.events.push(Event::Unsigned { call_id, trunk, error });
             }
+        }
+        if let Some(context) = self.context(key) {
+            context.lines = lines;
         }
     }
 }

@@ -2,13 +2,17 @@
 //! come out. One [`Proxy`] belongs to one worker; nothing in it is shared or locked but the [`Snapshot`].
 
 pub mod admission;
+mod attempt;
 mod config;
 mod event;
+mod failover;
 mod forward;
 mod guard;
 mod identity;
 mod loop_check;
 pub mod overload;
+mod patience;
+mod plan;
 mod request;
 mod request_context;
 mod response;
@@ -25,13 +29,14 @@ use slab::Slab;
 
 pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use event::{Event, Stats};
+pub use failover::{Codes, Failover, Forking, Relay503};
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
 use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
-use request_context::{BranchState, RequestContext};
+use request_context::RequestContext;
 use response_context::Local;
 
 /// The time, read once per batch of messages.
@@ -91,6 +96,8 @@ pub struct Output {
 enum Timer {
     /// Timer C of a branch (RFC 3261 16.6 item 11).
     C { context: ContextKey, client: ClientId },
+    /// A branch was silent for longer than its trunk's patience (section 3: `fr`, `fr_inv`).
+    Patience { context: ContextKey, client: ClientId },
     /// A parked call waited long enough.
     Need { need: NeedId },
 }
@@ -159,6 +166,14 @@ impl Proxy {
         }
     }
 
+    /// Goes on with another configuration: requests that come from now on are treated by it, those under way are finished by the one
+    /// they began with. Timers and table sizes of the transaction layer change at once; ids of listeners must keep their meaning.
+    pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        self.layer.set_config(snapshot.config.transaction.clone());
+        self.watch.configure(&snapshot.config.guard, self.key);
+        self.snapshot = Rc::new(Held(snapshot));
+    }
+
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
         self.watch.now = now.instant;
@@ -197,6 +212,7 @@ impl Proxy {
         while let Some(timer) = self.timers.pop_expired(now.instant) {
             match timer {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
+                Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
                 Timer::Need { need } => self.end_need(now, need, Err(FetchFailure::Timeout), out),
             }
         }
@@ -249,6 +265,12 @@ impl Proxy {
         self.contexts.get_mut(key.slot()).filter(|(k, _)| *k == key).map(|(_, context)| context)
     }
 
+    /// The snapshot a request began with.
+    fn snapshot_of(&self, key: ContextKey) -> Rc<Held> {
+        let context = self.contexts.get(key.slot()).filter(|(k, _)| *k == key);
+        Rc::clone(context.map_or(&self.snapshot, |(_, context)| &context.snapshot))
+    }
+
     fn drop_if_over(&mut self, key: ContextKey) {
         if self.context(key).is_some_and(|c| c.is_over()) {
             self.count_over(key);
@@ -279,7 +301,7 @@ impl Proxy {
     fn with_request<R>(&mut self, key: ContextKey, f: impl FnOnce(&mut Self, Message<'_>) -> R) -> Option<R> {
         let bytes = std::mem::take(&mut self.context(key)?.request);
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = self.snapshot.config.parser.clone();
+        let limits = self.snapshot_of(key).config.parser.clone();
         let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
             .ok()
             .map(|message| f(self, message));
@@ -289,9 +311,4 @@ impl Proxy {
         }
         result
     }
-}
-
-/// A branch without a final response that nothing more is expected of.
-fn has_ended(state: BranchState) -> bool {
-    matches!(state, BranchState::Final | BranchState::Ended(_))
 }

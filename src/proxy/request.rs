@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
-use super::request_context::{Attempt, Branch, BranchState, Plan, RequestContext};
+use super::plan::Plan;
+use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{ContextKey, Event, NextHop, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward, loop_check};
+use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
 use crate::sip::hop::{Hop, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
@@ -44,6 +45,10 @@ impl Proxy {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
         };
+        let breadth = match validate::max_breadth(&snapshot.config, request) {
+            Ok(breadth) => breadth,
+            Err(refusal) => return self.refuse(source, request, refusal, &[], out),
+        };
         let Some(ingress) = snapshot.config.trunk_of(source.remote) else {
             return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
         };
@@ -54,7 +59,7 @@ impl Proxy {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
         };
-        let Some(key) = self.open_context(now, source, ingress, hash, request) else {
+        let Some(key) = self.open_context(now, source, ingress, hash, breadth, request) else {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
@@ -76,6 +81,7 @@ impl Proxy {
         source: Hop,
         ingress: TrunkId,
         loop_hash: u64,
+        breadth: u16,
         request: Message<'_>,
     ) -> Option<ContextKey> {
         let upstream = upstream_of(source, request.reply_via());
@@ -86,144 +92,46 @@ impl Proxy {
             key,
             RequestContext {
                 server: Some(server),
+                snapshot: self.snapshot.clone(),
                 request: request.bytes().to_vec(),
+                arrived: now.instant,
                 source,
                 ingress,
                 is_invite: request.method() == Some(Method::Invite),
+                is_initial: request.to_tag().is_none(),
                 loop_hash,
                 parked: None,
                 plan: Plan::default(),
+                signed_by: None,
+                lines: Vec::new(),
+                breadth,
                 branches: Vec::with_capacity(1),
                 responses: ResponseContext::default(),
                 held_call: None,
+                refused: None,
                 final_status: None,
                 cancelled: false,
+                settled: false,
                 reason_lines: Vec::new(),
             },
         ));
         Some(key)
     }
 
-    /// Decides where the request goes, signs it if that trunk wants it signed, and makes the first attempt.
+    /// Decides where the request goes and makes the first attempt.
     pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
-        let snapshot = self.snapshot.clone();
-        let Some(ingress) = self.context(key).map(|c| c.ingress) else { return };
-        let planned = preprocess::preprocess(&snapshot.config, request)
+        let snapshot = self.snapshot_of(key);
+        let Some((ingress, entry)) = self.context(key).map(|c| (c.ingress, c.source.local)) else { return };
+        let planned = preprocess::preprocess(&snapshot.config, request, entry)
             .and_then(|pre| target::decide(&snapshot.config, request, ingress, &pre).map(|plan| (pre, plan)));
-        let (pre, mut plan) = match planned {
+        let (pre, plan) = match planned {
             Ok(planned) => planned,
             Err(refusal) => return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out),
         };
-        if let Err(refusal) = plan.egress.map_or(Ok(()), |egress| self.admit_call_to(now, key, egress, request)) {
-            return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out);
-        }
-        self.sign(now, request, &mut plan, out);
         if let Some(context) = self.context(key) {
             context.plan = plan;
         }
-        self.attempt(now, key, request, &pre, out);
-    }
-
-    /// Makes further attempts from the stored request (RR-8: never from the previous attempt's copy).
-    /// Returns whether one is under way.
-    pub(super) fn attempt_again(&mut self, now: Now, key: ContextKey, out: &mut Output) -> bool {
-        if self.context(key).is_none_or(|c| c.plan.attempts.is_empty()) {
-            return false;
-        }
-        self.with_request(key, |proxy, request| {
-            let config = proxy.snapshot.clone();
-            if let Ok(pre) = preprocess::preprocess(&config.config, request) {
-                proxy.attempt(now, key, request, &pre, out);
-            }
-        });
-        self.context(key).is_some_and(|c| c.is_pending())
-    }
-
-    /// Sends the request to the next address of its plan; with none left, the best response goes upstream.
-    fn attempt(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        pre: &preprocess::Preprocessed,
-        out: &mut Output,
-    ) {
-        let Some(context) = self.context(key) else { return };
-        if context.plan.attempts.is_empty() {
-            return self.respond_local(now, key, request, 500, "No Next Hop", &[], out);
-        }
-        let attempt = context.plan.attempts.remove(0);
-        let (loop_hash, source, ingress, egress) =
-            (context.loop_hash, context.source, context.ingress, context.plan.egress);
-        let lines = std::mem::take(&mut context.plan.lines);
-        let Ok((client, branch)) = self.layer.reserve_client(key.0, loop_hash) else {
-            self.stats.table_full += 1;
-            return self.respond_local(now, key, request, 503, "Service Unavailable", &[], out);
-        };
-        let method = request.method().unwrap_or(Method::Other(b""));
-        let snapshot = self.snapshot.clone();
-        let config = &snapshot.config;
-        let (Some(entry), Some(exit)) = (config.listener(source.local), config.listener(attempt.listener)) else {
-            // Ids come from the same configuration; a call is answered all the same.
-            self.layer.release_client(client);
-            return self.respond_local(now, key, request, 500, "No Listener", &[], out);
-        };
-        let trunks = forward::is_record_routed(method).then_some((ingress, egress));
-        let mut copy = forward::Copy {
-            source: source.remote,
-            entry,
-            exit,
-            transport: attempt.hop.transport,
-            branch: &branch,
-            record_route: trunks,
-            route: pre,
-            lines: &lines,
-        };
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        let mut written = forward::write(request, &copy, &mut self.patch, &mut buffer);
-        let mut hop = attempt.hop;
-        let oversize = hop.transport == Transport::Udp && !attempt.keep_udp && buffer.len() > config.udp_mtu;
-        let policy = egress.and_then(|t| config.trunk(t)).map_or(UdpOversize::Udp, |t| t.udp_oversize);
-        if oversize && policy == UdpOversize::Tcp {
-            hop.transport = Transport::Tcp; // T-5, RFC 3261 18.1.1
-            copy.transport = Transport::Tcp;
-            buffer.clear();
-            written = forward::write(request, &copy, &mut self.patch, &mut buffer);
-        }
-        if let Some(context) = self.context(key) {
-            context.plan.lines = lines;
-            if hop.transport != attempt.hop.transport {
-                context.plan.attempts.insert(0, Attempt { keep_udp: true, ..attempt });
-            }
-        }
-        if oversize && policy == UdpOversize::Reject || written.is_err() {
-            self.layer.release_client(client);
-            let refusal = written.err().unwrap_or(Refusal::new(513, "Message Too Large"));
-            self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out);
-        } else {
-            let next = Hop {
-                transport: hop.transport,
-                local: attempt.listener,
-                remote: hop.remote,
-                connection: None,
-                peer: None,
-            };
-            self.layer.send_request(now.instant, client, method, next, &buffer, &mut out.outbox);
-            self.vouch_for(now, next.remote);
-            self.stats.forwarded += 1;
-            let timer_c = (method == Method::Invite)
-                .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client }));
-            if let Some(context) = self.context(key) {
-                context.branches.push(Branch {
-                    client: Some(client),
-                    id: client,
-                    state: BranchState::Calling,
-                    timer_c,
-                });
-            }
-        }
-        self.buffer = buffer;
+        self.advance(now, key, request, &pre, out);
     }
 
     /// CANCEL for a transaction of ours: answered at once, then every pending branch is cancelled (K-1).
@@ -243,13 +151,12 @@ impl Proxy {
             return;
         }
         context.cancelled = true;
-        if !context.is_pending() {
+        self.unpark(key);
+        if self.context(key).is_some_and(|c| !c.is_pending()) {
             // Parked or between attempts: nobody else will answer (K-5).
-            self.unpark(key);
             self.with_request(key, |proxy, request| {
                 proxy.respond_local(now, key, request, 487, "Request Terminated", &[], out);
             });
-            return;
         }
         let mut reasons = Vec::new();
         for field in cancel.fields_of(crate::sip::Name::Reason) {
@@ -262,7 +169,7 @@ impl Proxy {
     pub(super) fn cancel_branches(&mut self, now: Now, key: ContextKey, lines: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let pending: Vec<_> =
-            context.branches.iter().filter(|b| !super::has_ended(b.state)).filter_map(|b| b.client).collect();
+            context.branches.iter().filter(|b| !b.state.has_ended()).filter_map(|b| b.client).collect();
         for client in pending {
             self.layer.cancel(now.instant, client, lines, &mut out.outbox);
         }
@@ -274,9 +181,9 @@ impl Proxy {
         let config = &snapshot.config;
         let planned =
             config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
-                let pre = preprocess::preprocess(config, ack).ok().filter(|pre| pre.was_ours)?;
+                let pre = preprocess::preprocess(config, ack, source.local).ok().filter(|pre| pre.was_ours)?;
                 let plan = target::decide(config, ack, ingress, &pre).ok()?;
-                Some((pre, *plan.attempts.first()?))
+                Some((pre, plan.first()?.clone()))
             });
         let listeners =
             planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
@@ -294,6 +201,7 @@ impl Proxy {
             branch: &branch,
             record_route: None,
             route: &pre,
+            max_breadth: None,
             lines: &[],
         };
         let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };

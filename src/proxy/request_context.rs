@@ -1,42 +1,60 @@
 //! One request's journey through the proxy: the received request, its branches, and what was sent upstream.
 
+use std::rc::Rc;
+use std::time::Instant;
+
+use super::failover::Outcome;
+use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
-use super::{NeedId, NextHop, TrunkId};
-use crate::sip::hop::{Hop, ListenerId};
+use super::{Held, NeedId, TrunkId};
+use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
-/// At most this many addresses are tried for one request (one trunk's next hops, UDP and TCP counted apart).
-pub const MAX_ATTEMPTS: usize = 8;
-
 /// State of one request from its arrival until its last transaction has ended.
 pub struct RequestContext {
+    /// The configuration it began with and is finished by.
+    pub snapshot: Rc<Held>,
     /// The server transaction; `None` once it has terminated.
     pub server: Option<ServerId>,
     /// The request as received, for further attempts and for responses of our own; emptied when neither can happen any more.
     pub request: Vec<u8>,
+    /// When it arrived.
+    pub arrived: Instant,
     /// Where it came from.
     pub source: Hop,
     /// The trunk it came from.
     pub ingress: TrunkId,
     /// INVITE, or another method.
     pub is_invite: bool,
+    /// Outside a dialog: it has no To tag.
+    pub is_initial: bool,
     /// Loop hash of the request as received (RFC 5393 4.2).
     pub loop_hash: u64,
     /// Waiting for something slow.
     pub parked: Option<Parked>,
-    /// Where it goes, as decided once.
+    /// Candidates not yet tried.
     pub plan: Plan,
+    /// The signer whose header lines are in `lines`.
+    pub signed_by: Option<usize>,
+    /// Header lines to add: Identity, Date.
+    pub lines: Vec<u8>,
+    /// Branches that may be alive at one time (RFC 5393 5.3).
+    pub breadth: u16,
     /// Client transactions, in the order of their start; all but the last have usually ended.
     pub branches: Vec<Branch>,
     /// Final responses of the branches.
     pub responses: ResponseContext,
     /// The call it began, if that counts against the limits of a trunk.
     pub held_call: Option<u64>,
+    /// Why the latest candidate could not even be tried.
+    pub refused: Option<Local>,
     /// The final response that was sent upstream.
     pub final_status: Option<u16>,
     /// The caller sent CANCEL: no further attempt (K-5).
     pub cancelled: bool,
+    /// Some branch ended in a way that forbids further candidates (KR-9).
+    pub settled: bool,
     /// `Reason: STIR` lines for the responses of this call (RFC 9410), complete with line ends.
     pub reason_lines: Vec<u8>,
 }
@@ -51,28 +69,6 @@ pub struct Parked {
     pub timer: TimerHandle,
 }
 
-/// Where a request goes and what is added to it.
-#[derive(Default)]
-pub struct Plan {
-    /// The trunk it goes to, when it was routed by one.
-    pub egress: Option<TrunkId>,
-    /// Addresses still to be tried; the first is next.
-    pub attempts: Vec<Attempt>,
-    /// Header lines to add: Identity, Date.
-    pub lines: Vec<u8>,
-}
-
-/// One address to try.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempt {
-    /// The address.
-    pub hop: NextHop,
-    /// The listener to leave by.
-    pub listener: ListenerId,
-    /// This is the UDP retry of an oversize request whose TCP attempt failed (RFC 3261 18.1.1): do not switch again.
-    pub keep_udp: bool,
-}
-
 /// One client transaction of a request.
 pub struct Branch {
     /// The transaction; `None` once it has terminated.
@@ -81,8 +77,20 @@ pub struct Branch {
     pub id: ClientId,
     /// Its state as far as the proxy core cares.
     pub state: BranchState,
+    /// The trunk it goes to.
+    pub egress: Option<TrunkId>,
+    /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).
+    pub share: u16,
+    /// A 101 to 199 came.
+    pub rang: bool,
+    /// Its time was over (fr_inv) and it was cancelled: a 487 stands for a timeout.
+    pub overdue: bool,
     /// Timer C, for INVITE.
     pub timer_c: Option<TimerHandle>,
+    /// The trunk's shorter patience: before the first response, then before the final one.
+    pub patience: Option<TimerHandle>,
+    /// What replaces it if the transport fails: the same place over UDP (T-5).
+    pub fallback: Option<Box<Candidate>>,
 }
 
 /// What is known of a branch.
@@ -92,10 +100,19 @@ pub enum BranchState {
     Calling,
     /// A provisional response came.
     Proceeding,
+    /// Given up for the next candidate, but alive: counts as ended by a 408, is cancelled by its late 1xx, and a late 2xx is forwarded.
+    Abandoned,
     /// A final response was received and stored or forwarded.
     Final,
     /// It ended without a final response of its own.
     Ended(Local),
+}
+
+impl BranchState {
+    /// Nothing is waited for any more.
+    pub fn has_ended(self) -> bool {
+        !matches!(self, BranchState::Calling | BranchState::Proceeding)
+    }
 }
 
 impl RequestContext {
@@ -104,15 +121,53 @@ impl RequestContext {
         self.branches.iter_mut().find(|b| b.id == client)
     }
 
-    /// Some branch may still give a final response.
+    /// Some branch may still give a final response, or is being located.
     pub fn is_pending(&self) -> bool {
-        self.branches.iter().any(|b| matches!(b.state, BranchState::Calling | BranchState::Proceeding))
+        self.parked.is_some() || self.branches.iter().any(|b| !b.state.has_ended())
+    }
+
+    /// No branch may be started any more (R-6, R-12, K-5).
+    pub fn is_closed(&self) -> bool {
+        self.cancelled || self.final_status.is_some() || self.responses.is_global_failure()
+    }
+
+    /// What is left of Max-Breadth: a branch holds its share until its final response (RFC 5393 5.3.3). It is counted anew each
+    /// time, so that several 2xx of one branch give nothing back twice.
+    pub fn breadth_left(&self) -> u16 {
+        let holds = |b: &&Branch| !matches!(b.state, BranchState::Final | BranchState::Ended(_));
+        let held = self.branches.iter().filter(holds).fold(0u16, |sum, b| sum.saturating_add(b.share));
+        self.breadth.saturating_sub(held)
     }
 
     /// What the branches without a response of their own amount to: the mildest of them.
     pub fn local_outcome(&self) -> Option<Local> {
-        let has = |local| self.branches.iter().any(|b| b.state == BranchState::Ended(local));
-        [Local::Cancelled, Local::Timeout, Local::Unavailable].into_iter().find(|local| has(*local))
+        let locals = || {
+            self.branches.iter().filter_map(|b| match b.state {
+                BranchState::Ended(local) => Some(local),
+                BranchState::Abandoned => Some(Local::Timeout),
+                _ => None,
+            })
+        };
+        let has = |local| locals().any(|l| l == local);
+        if has(Local::Cancelled) {
+            return Some(Local::Cancelled);
+        }
+        if has(Local::Timeout) {
+            return Some(Local::Timeout);
+        }
+        self.refused.or_else(|| has(Local::Unavailable).then_some(Local::Unavailable))
+    }
+
+    /// Notes how a branch ended: whether further candidates may be tried at all.
+    pub fn note(&mut self, client: ClientId, outcome: Outcome) {
+        let snapshot = Rc::clone(&self.snapshot);
+        let Some(branch) = self.branch_mut(client) else { return };
+        let trunk = branch.egress.and_then(|id| snapshot.config.trunk(id));
+        let allowed = match trunk {
+            Some(trunk) => trunk.forking.failover.allows(outcome, branch.rang),
+            None => super::failover::Failover::default().allows(outcome, branch.rang),
+        };
+        self.settled |= !allowed;
     }
 
     /// Every transaction of this request has ended: the context can go.

@@ -1,8 +1,9 @@
 //! Responses: from the branches to the caller (RFC 3261 16.7; sip-proxy ), Timer C (16.8), failed attempts (16.9).
 
+use super::failover::{Outcome, Relay503};
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
-use super::{ContextKey, Event, Now, Output, Proxy, Timer, has_ended};
+use super::{ContextKey, Event, Now, Output, Proxy};
 use crate::sip::{Framing, Message, Name, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
@@ -31,10 +32,14 @@ impl Proxy {
         let is_invite = context.is_invite;
         let answered = context.final_status.is_some();
         let Some(branch) = context.branch_mut(client) else { return };
+        let earlier = branch.state;
         match status {
+            100..=199 if earlier == BranchState::Abandoned => {} // the layer sends the CANCEL that waits for it
             100..=199 => {
-                if branch.state == BranchState::Calling {
+                branch.rang |= status > 100;
+                if earlier == BranchState::Calling {
                     branch.state = BranchState::Proceeding;
+                    self.await_final(now, key, client);
                 }
                 if status > 100 {
                     self.restart_timer_c(now, key, client);
@@ -45,105 +50,187 @@ impl Proxy {
             }
             200..=299 => {
                 branch.state = BranchState::Final;
-                self.stop_timer_c(key, client);
+                self.stop_timers(key, client);
+                self.give_up_plan(key);
                 if is_invite || !answered {
                     self.forward_response(now, key, status, response, out);
                     self.cancel_branches(now, key, COMPLETED_ELSEWHERE, out);
                 }
             }
             _ => {
+                let timed_out = match earlier {
+                    BranchState::Abandoned => status == 487,
+                    _ => branch.overdue && status == 487 || !is_invite && status == 408, // N-2: no 408 is relayed
+                };
+                if timed_out {
+                    branch.state = BranchState::Proceeding; // ends below, whatever it was
+                    return self.branch_ended(now, key, client, Local::Timeout, out);
+                }
                 branch.state = BranchState::Final;
-                self.stop_timer_c(key, client);
-                self.store(now, key, status, response, out);
+                self.stop_timers(key, client);
+                self.store(now, key, client, status, response, out);
             }
         }
     }
 
-    /// Keeps a final response other than 2xx, and moves on: to the next address after a 503, else towards the caller.
-    fn store(&mut self, now: Now, key: ContextKey, status: u16, response: Message<'_>, out: &mut Output) {
+    /// Keeps a final response other than 2xx, and moves on: to the next candidate if it allows one, else towards the caller.
+    fn store(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        client: ClientId,
+        status: u16,
+        response: Message<'_>,
+        out: &mut Output,
+    ) {
+        let mut challenges = Vec::new();
+        if matches!(status, 401 | 407) {
+            let is_challenge = |name| matches!(name, Name::WwwAuthenticate | Name::ProxyAuthenticate);
+            for field in response.fields().filter(|field| is_challenge(field.name)) {
+                challenges.extend_from_slice(response.bytes().get(field.line).unwrap_or_default());
+            }
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.write_upstream(response, &[], &mut buffer);
-        let sole = self.context(key).is_some_and(|context| {
-            context.responses.store(status, &buffer);
-            context.final_status.is_none() && !context.is_pending()
-        });
+        if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
+            let egress = context.branch_mut(client).and_then(|b| b.egress);
+            let trunk = egress.and_then(|id| context.snapshot.config.trunk(id));
+            let relay_503 = trunk.map(|t| t.relay_503).unwrap_or_default();
+            context.responses.store(status, &buffer, challenges, relay_503);
+        }
         self.buffer = buffer;
         if status == 503 {
             self.stats.failed_attempts += 1;
         }
-        if sole {
-            self.conclude(now, key, status == 503, out);
+        if status >= 600 {
+            self.give_up_plan(key);
+            self.cancel_branches(now, key, &[], out);
         }
+        self.after_branch(now, key, client, Outcome::Answered(status), out);
     }
 
     /// A branch ended without a final response of its own.
     pub(super) fn branch_ended(&mut self, now: Now, key: ContextKey, client: ClientId, how: Local, out: &mut Output) {
-        self.stop_timer_c(key, client);
-        let Some(context) = self.context(key) else { return };
-        let Some(branch) = context.branch_mut(client).filter(|b| !has_ended(b.state)) else { return };
-        branch.state = BranchState::Ended(how);
-        let sole = context.final_status.is_none() && !context.is_pending();
+        self.stop_timers(key, client);
+        let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
+        let how = if branch.overdue && how == Local::Cancelled { Local::Timeout } else { how };
+        match branch.state {
+            BranchState::Final | BranchState::Ended(_) => return,
+            BranchState::Abandoned => {
+                branch.state = BranchState::Ended(Local::Timeout); // as which it counted before
+                return;
+            }
+            BranchState::Calling | BranchState::Proceeding => branch.state = BranchState::Ended(how),
+        }
         if how != Local::Cancelled {
             self.stats.failed_attempts += 1;
         }
-        if sole {
-            self.conclude(now, key, true, out);
+        self.after_branch(now, key, client, Outcome::Local(how), out);
+    }
+
+    /// What follows the end of a branch: the other way to the same place, the next candidates, or the answer upstream.
+    pub(super) fn after_branch(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        client: ClientId,
+        outcome: Outcome,
+        out: &mut Output,
+    ) {
+        let Some(context) = self.context(key) else { return };
+        let closed = context.is_closed();
+        let fallback = context.branch_mut(client).and_then(|b| b.fallback.take());
+        if let Some(candidate) = fallback
+            && outcome == Outcome::Local(Local::Unavailable)
+            && !closed
+            && self.replace(now, key, &candidate, out)
+        {
+            return; // T-5
+        }
+        let Some(context) = self.context(key) else { return };
+        context.note(client, outcome);
+        self.count_branch_end(key, client);
+        let Some(context) = self.context(key) else { return };
+        if context.final_status.is_none() && !context.is_pending() {
+            self.conclude(now, key, out);
         }
     }
 
-    /// All branches have ended: the next address if the failure allows one (K-5, R-6), else the best response.
-    fn conclude(&mut self, now: Now, key: ContextKey, may_retry: bool, out: &mut Output) {
-        let Some(context) = self.context(key) else { return };
-        let retry = may_retry && !context.cancelled && !context.responses.is_global_failure();
-        if retry && self.attempt_again(now, key, out) {
-            return;
+    /// No candidate is tried or located any more.
+    fn give_up_plan(&mut self, key: ContextKey) {
+        self.unpark(key);
+        if let Some(context) = self.context(key) {
+            context.plan.clear();
         }
+    }
+
+    /// The best response goes upstream. `request` is the request if it is at hand.
+    pub(super) fn finish(&mut self, now: Now, key: ContextKey, request: Option<Message<'_>>, out: &mut Output) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
         let (is_invite, local) = (context.is_invite, context.local_outcome());
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let Some(context) = self.context(key) else { return };
         let choice = match context.responses.choose(local) {
-            Choice::Received { status, bytes } => {
+            Choice::Received { status, bytes, challenges, relay_503 } => {
                 buffer.extend_from_slice(bytes);
-                Ok(status)
+                Ok((status, challenges.to_vec(), relay_503))
             }
             Choice::Local(local) => Err(local),
         };
         match choice {
-            Ok(status) => self.send_stored(now, key, status, &buffer, out),
+            Ok((status, challenges, relay_503)) => {
+                let sent = if status == 503 { relayed(relay_503) } else { status };
+                self.send_stored(now, key, (status, sent), &challenges, &buffer, out);
+            }
             Err(Local::Timeout) if !is_invite => {} // N-2: silence, RFC 4320 4.2
             Err(local) => {
                 let (status, reason) = match local {
                     Local::Timeout => (408, "Request Timeout"),
                     Local::Unavailable => (500, "Server Internal Error"),
                     Local::Cancelled => (487, "Request Terminated"),
+                    Local::Refused { status, reason } => (status, reason),
                 };
-                self.with_request(key, |proxy, request| {
-                    proxy.respond_local(now, key, request, status, reason, &[], out)
-                });
+                match request {
+                    Some(request) => self.respond_local(now, key, request, status, reason, &[], out),
+                    None => {
+                        self.with_request(key, |proxy, request| {
+                            proxy.respond_local(now, key, request, status, reason, &[], out);
+                        });
+                    }
+                }
             }
         }
         self.buffer = buffer;
     }
 
-    /// Sends a stored final response; a 503 becomes a 500 without Retry-After.
-    fn send_stored(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
+    /// Sends a stored final response with the challenges of other branches, under another status if that is wanted: then
+    /// without Retry-After.
+    fn send_stored(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        (status, sent): (u16, u16),
+        challenges: &[u8],
+        bytes: &[u8],
+        out: &mut Output,
+    ) {
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = self.snapshot.config.parser.clone();
+        let limits = self.snapshot_of(key).config.parser.clone();
         if let Ok(response) = crate::sip::parse(bytes, &mut index, Framing::Datagram, &limits) {
-            let sent = if status == 503 { 500 } else { status };
             self.patch.clear();
             if sent != status {
-                self.patch.replace(0..response.headers_start(), b"SIP/2.0 500 Server Internal Error\r\n");
+                let line = format!("SIP/2.0 {sent} {}\r\n", reason_phrase(sent));
+                self.patch.replace(0..response.headers_start(), line.as_bytes());
                 for field in response.fields_of(Name::RetryAfter) {
                     self.patch.remove(field.line);
                 }
             }
             let reasons = self.context(key).map(|c| std::mem::take(&mut c.reason_lines)).unwrap_or_default();
+            self.patch.insert(response.headers_end(), challenges);
             self.patch.insert(response.headers_end(), &reasons);
-            let mut ready = Vec::with_capacity(bytes.len() + reasons.len());
+            let mut ready = Vec::with_capacity(bytes.len() + reasons.len() + challenges.len());
             self.patch.write(bytes, &mut ready);
             self.send_final(now, key, sent, &ready, out);
         }
@@ -236,37 +323,26 @@ impl Proxy {
         let Some(source) = self.context(key).map(|c| c.source) else { return };
         self.with_request(key, |proxy, request| proxy.respond_trying_to(now, key, source, request, out));
     }
+}
 
-    /// 16.8: a provisional response was seen: CANCEL, and the branch ends by its answer or by K-3; none was seen: as if 408.
-    pub(super) fn timer_c(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
-        let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
-        branch.timer_c = None;
-        match branch.state {
-            BranchState::Proceeding => {
-                self.layer.cancel(now.instant, client, &[], &mut out.outbox);
-            }
-            BranchState::Calling => self.branch_ended(now, key, client, Local::Timeout, out),
-            BranchState::Final | BranchState::Ended(_) => {}
-        }
+/// The status that goes upstream for a 503.
+fn relayed(policy: Relay503) -> u16 {
+    match policy {
+        Relay503::Rewrite500 => 500,
+        Relay503::Pass => 503,
+        Relay503::Map(status) => status,
     }
+}
 
-    /// 101 to 199 restart Timer C, 100 does not.
-    fn restart_timer_c(&mut self, now: Now, key: ContextKey, client: ClientId) {
-        let after = self.snapshot.config.timer_c;
-        let Some(old) = self.context(key).and_then(|c| c.branch_mut(client)).and_then(|b| b.timer_c.take()) else {
-            return;
-        };
-        self.timers.cancel(old);
-        let timer = self.timers.insert(now.instant + after, Timer::C { context: key, client });
-        if let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) {
-            branch.timer_c = Some(timer);
-        }
-    }
-
-    fn stop_timer_c(&mut self, key: ContextKey, client: ClientId) {
-        let timer = self.context(key).and_then(|c| c.branch_mut(client)).and_then(|b| b.timer_c.take());
-        if let Some(timer) = timer {
-            self.timers.cancel(timer);
-        }
+/// Phrases of the statuses a 503 is likely turned into (RFC 3261 21).
+fn reason_phrase(status: u16) -> &'static str {
+    match status {
+        404 => "Not Found",
+        480 => "Temporarily Unavailable",
+        500 => "Server Internal Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Server Time-out",
+        _ => "Not Served",
     }
 }

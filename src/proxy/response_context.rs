@@ -1,15 +1,25 @@
 //! Choosing among the final responses of the branches (RFC 3261 16.7, sip-proxy ).
 
-/// The best final response seen so far, ready to be sent: its top Via is already ours no more.
+use super::failover::Relay503;
+use crate::sip::Refusal;
+
+/// The final responses of the branches: the best one so far, ready to be sent (its top Via is already ours no more), and every
+/// challenge.
 #[derive(Default)]
 pub struct ResponseContext {
     best: Option<Best>,
+    /// WWW-Authenticate and Proxy-Authenticate lines of the 401 and 407 that are not the best, in order received.
+    challenges: Vec<u8>,
 }
 
 struct Best {
     rank: u8,
     status: u16,
     bytes: Box<[u8]>,
+    /// Its challenge lines, if it is a 401 or 407.
+    challenges: Vec<u8>,
+    /// What becomes of it if it is a 503.
+    relay_503: Relay503,
 }
 
 /// A final response that the proxy itself stands for: no branch gave it.
@@ -21,28 +31,51 @@ pub enum Local {
     Unavailable,
     /// The branch was cancelled and never answered (RFC 3261 9.1).
     Cancelled,
+    /// It could not be tried at all.
+    Refused {
+        /// Status.
+        status: u16,
+        /// Reason phrase.
+        reason: &'static str,
+    },
+}
+
+impl From<Refusal> for Local {
+    fn from(refusal: Refusal) -> Self {
+        Local::Refused { status: refusal.status, reason: refusal.reason }
+    }
 }
 
 /// What goes upstream when all branches have ended.
 pub enum Choice<'a> {
-    /// This received response. A sole 503 must be rewritten to 500.
+    /// This received response.
     Received {
         /// Its status as received.
         status: u16,
         /// The message without our Via.
         bytes: &'a [u8],
+        /// Challenges of other branches, to be appended.
+        challenges: &'a [u8],
+        /// What becomes of a 503.
+        relay_503: Relay503,
     },
     /// One of our own.
     Local(Local),
 }
 
 impl ResponseContext {
-    /// Keeps a final response (300 to 699) of a branch if it is the best so far; in one rank the latest wins.
-    pub fn store(&mut self, status: u16, bytes: &[u8]) {
+    /// Keeps a final response (300 to 699) of a branch if it is the best so far; in one rank the latest wins. `challenges` are its
+    /// WWW-Authenticate and Proxy-Authenticate lines.
+    pub fn store(&mut self, status: u16, bytes: &[u8], challenges: Vec<u8>, relay_503: Relay503) {
         let rank = rank(status);
-        if self.best.as_ref().is_none_or(|best| rank <= best.rank) {
-            self.best = Some(Best { rank, status, bytes: bytes.into() });
+        if self.best.as_ref().is_some_and(|best| rank > best.rank) {
+            self.challenges.extend_from_slice(&challenges);
+            return;
         }
+        if let Some(worse) = self.best.take() {
+            self.challenges.extend_from_slice(&worse.challenges);
+        }
+        self.best = Some(Best { rank, status, bytes: bytes.into(), challenges, relay_503 });
     }
 
     /// A 6xx was received: no further attempt is made.
@@ -57,11 +90,17 @@ impl ResponseContext {
             Some(Local::Cancelled) => rank(487),
             Some(Local::Timeout) => rank(408) + 1,
             Some(Local::Unavailable) => rank(503),
+            Some(Local::Refused { status, .. }) => rank(status),
             None => u8::MAX,
         };
         match (&self.best, local) {
             (Some(best), Some(local)) if local_rank < best.rank => Choice::Local(local),
-            (Some(best), _) => Choice::Received { status: best.status, bytes: &best.bytes },
+            (Some(Best { status, bytes, relay_503, .. }), _) => Choice::Received {
+                status: *status,
+                bytes,
+                challenges: if matches!(status, 401 | 407) { &self.challenges } else { &[] },
+                relay_503: *relay_503,
+            },
             (None, local) => Choice::Local(local.unwrap_or(Local::Unavailable)),
         }
     }
@@ -88,16 +127,17 @@ mod tests {
     fn best_of(statuses: &[u16], local: Option<Local>) -> u16 {
         let mut context = ResponseContext::default();
         for status in statuses {
-            context.store(*status, status.to_string().as_bytes());
+            context.store(*status, status.to_string().as_bytes(), Vec::new(), Relay503::default());
         }
         match context.choose(local) {
-            Choice::Received { status, bytes } => {
+            Choice::Received { status, bytes, .. } => {
                 assert_eq!(bytes, status.to_string().as_bytes());
                 status
             }
             Choice::Local(Local::Timeout) => 408,
             Choice::Local(Local::Unavailable) => 500,
             Choice::Local(Local::Cancelled) => 487,
+            Choice::Local(Local::Refused { status, .. }) => status,
         }
     }
 
@@ -122,5 +162,20 @@ mod tests {
         assert_eq!(best_of(&[500], Some(Local::Unavailable)), 500);
         assert_eq!(best_of(&[], Some(Local::Unavailable)), 500);
         assert_eq!(best_of(&[503], Some(Local::Cancelled)), 487);
+    }
+
+    #[test]
+    fn r8_every_challenge_but_the_answers_own_is_appended_in_order() {
+        let mut context = ResponseContext::default();
+        let challenges = |context: &ResponseContext| match context.choose(None) {
+            Choice::Received { challenges, .. } => String::from_utf8(challenges.to_vec()).unwrap(),
+            Choice::Local(_) => panic!("nothing received"),
+        };
+        for (status, line) in [(401, "a"), (486, ""), (407, "b"), (407, "c"), (404, "")] {
+            context.store(status, b"", line.as_bytes().to_vec(), Relay503::default());
+        }
+        assert_eq!(challenges(&context), "ab", "the last one carries its own c");
+        context.store(302, b"", Vec::new(), Relay503::default());
+        assert_eq!(challenges(&context), "", "nothing is appended to another answer");
     }
 }

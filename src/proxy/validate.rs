@@ -48,6 +48,23 @@ pub fn validate(config: &Config, request: Message<'_>, hash: u64) -> Result<Vali
     Ok(Valid::Proxy)
 }
 
+/// The breadth of this request (L-5, RFC 5393 5.3.3): its Max-Breadth, at most our own limit, which is also the default.
+///
+/// # Errors
+/// 400 if it is no number.
+pub fn max_breadth(config: &Config, request: Message<'_>) -> Result<u16, Refusal> {
+    let mut breadth = config.max_breadth;
+    for field in request.fields_of(Name::MaxBreadth) {
+        let value = field.value();
+        if value.is_empty() || !value.iter().all(u8::is_ascii_digit) {
+            return Err(Refusal::new(400, "Bad Max-Breadth"));
+        }
+        let number = value.iter().fold(0u32, |n, b| n.saturating_mul(10).saturating_add(u32::from(b - b'0')));
+        breadth = breadth.min(u16::try_from(number).unwrap_or(u16::MAX));
+    }
+    Ok(breadth)
+}
+
 /// V-8: no option tag is understood here, so each one in Proxy-Require is listed as unsupported. CANCEL is exempt (V-10).
 fn proxy_require(request: Message<'_>) -> Result<(), Invalid> {
     if request.method() == Some(Method::Cancel) {

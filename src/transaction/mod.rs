@@ -345,6 +345,11 @@ impl Layer {
         }
     }
 
+    /// Takes other timers and table sizes; timers that run keep their end.
+    pub fn set_config(&mut self, config: Config) {
+        self.shared.config = Config { t1: config.t1.max(timer::TICK), ..config };
+    }
+
     /// Matches a request (RFC 3261 17.2.3), answers retransmissions and absorbs the ACK to a 300-699 by itself.
     pub fn receive_request(&mut self, now: Instant, request: Message<'_>, out: &mut Outbox) -> RequestMatch {
         self.servers.receive(&mut self.shared, now, request, out)

@@ -99,7 +99,7 @@ impl Raw {
         Ok(Some(text.replace("\r\n", "\n").replace('\n', "\r\n").into_bytes()))
     }
 
-    /// `{id}`, `{port}`, `{transport}`, `{sent.Name}`, `{last.Name}`, `{request.Name}` (the last request received), with `.parameter`, `.uri` or (Record-Route) `.routes` behind it.
+    /// `{id}`, `{port}`, `{transport}`, `{sent.Name}`, `{last.Name}`, `{request.Name}` (the last request received), `{invite.Name}` (the last INVITE received), with `.parameter`, `.uri` or (Record-Route) `.routes` (for the caller) or `.routes_back` (for the callee) behind it.
     fn word(&self, word: &str, id: &str, place: &Place) -> Option<String> {
         match word {
             "id" => return Some(id.to_owned()),
@@ -113,6 +113,7 @@ impl Raw {
             "sent" => |m| m.sent,
             "last" => |m| !m.sent,
             "request" => |m| !m.sent && m.status().is_none(),
+            "invite" => |m| !m.sent && m.start_line().starts_with("INVITE "),
             _ => return Some(place.fill(&format!("{{{word}}}"))).filter(|filled| !filled.starts_with('{')),
         };
         let (name, part) = (parts.next()?, parts.next());
@@ -123,6 +124,9 @@ impl Raw {
             Some("uri") => Some(value.split_once('<')?.1.split_once('>')?.0.to_owned()),
             Some("routes") => {
                 Some(message.elements(name).iter().rev().map(|route| format!("Route: {route}\n")).collect())
+            }
+            Some("routes_back") => {
+                Some(message.elements(name).iter().map(|route| format!("Route: {route}\n")).collect())
             }
             Some(parameter) => {
                 let (_, rest) = value.split_once(&format!(";{parameter}="))?;
@@ -147,7 +151,7 @@ impl Raw {
             }
         }
         fields.push(("Contact".into(), "<sip:callee@{callee}:{port};transport={transport}>".into()));
-        fields.push(("Content-Length".into(), body_of(step).len().to_string()));
+        fields.push(("Content-Length".into(), body_of(step).replace("\n", "\r\n").len().to_string()));
         Ok(compose(format!("SIP/2.0 {status}"), fields, step))
     }
 
@@ -312,9 +316,9 @@ fn compose(start_line: String, mut fields: Vec<(String, String)>, step: &Step) -
     let mut text = start_line + "\n";
     text.extend(fields.iter().map(|(name, value)| format!("{name}: {value}\n")));
     // A word may stand for lines that end themselves.
-    text.extend(
-        step.add.iter().map(|line| if line.ends_with(".routes}") { line.clone() } else { format!("{line}\n") }),
-    );
+    text.extend(step.add.iter().map(|line| {
+        if line.ends_with(".routes}") || line.ends_with(".routes_back}") { line.clone() } else { format!("{line}\n") }
+    }));
     text + "\n" + &body_of(step)
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use super::limits::CallGuard;
+use super::limits::{CallGuard, TrunkLimits};
 
 /// Guards by call. Only calls of trunks with a limit are in here, so its size is bounded by those limits.
 #[derive(Default)]
@@ -35,6 +35,21 @@ impl HeldCalls {
     /// Whether the call is held: its further INVITEs do not count again.
     pub fn contains(&self, call: u64) -> bool {
         self.calls.contains_key(&call)
+    }
+
+    /// Whether the call counts for a trunk already.
+    pub fn counts(&self, call: u64, limits: &TrunkLimits) -> bool {
+        self.calls.get(&call).is_some_and(|held| held.guards.iter().any(|guard| guard.is_of(limits)))
+    }
+
+    /// The call counts no more for one trunk.
+    pub fn release_one(&mut self, call: u64, limits: &TrunkLimits) {
+        if let Some(held) = self.calls.get_mut(&call) {
+            held.guards.retain(|guard| !guard.is_of(limits));
+            if held.guards.is_empty() {
+                self.calls.remove(&call);
+            }
+        }
     }
 
     /// A sign of life of the call.
@@ -78,14 +93,11 @@ impl HeldCalls {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::proxy::admission::TrunkLimits;
 
     #[test]
     fn kr6_calls_are_let_go_by_their_end_or_their_length() {
-        let limits = Arc::new(TrunkLimits::new(None, Some(10), 503));
+        let limits = TrunkLimits::new(None, Some(10), 503);
         let (start, hour) = (Instant::now(), Duration::from_secs(3600));
         let mut held = HeldCalls::default();
         for call in 0..3 {
@@ -104,7 +116,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_leaves_nothing_behind() {
-        let limits = Arc::new(TrunkLimits::new(None, None, 503));
+        let limits = TrunkLimits::new(None, None, 503);
         let (start, hour) = (Instant::now(), Duration::from_secs(3600));
         let mut held = HeldCalls::default();
         for call in 0..100_000 {

@@ -7,7 +7,8 @@ use std::time::Instant;
 
 use super::rate::Rate;
 
-/// Limits of one trunk and how much of them is taken.
+/// Limits of one trunk and how much of them is taken. A clone counts together with the original.
+#[derive(Clone)]
 pub struct TrunkLimits {
     /// Calls per second, if limited.
     rate: Option<Rate>,
@@ -19,6 +20,12 @@ pub struct TrunkLimits {
     pub to: bool,
     /// The answer to a call above a limit.
     pub status: u16,
+    usage: Arc<Usage>,
+}
+
+/// What is taken.
+#[derive(Default)]
+struct Usage {
     epoch: OnceLock<Instant>,
     bucket: AtomicU64,
     calls: AtomicU32,
@@ -34,7 +41,7 @@ pub enum Refused {
 }
 
 /// One call of a trunk, counted until this is dropped.
-pub struct CallGuard(Arc<TrunkLimits>);
+pub struct CallGuard(Arc<Usage>);
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
@@ -48,31 +55,34 @@ impl fmt::Debug for CallGuard {
     }
 }
 
+impl CallGuard {
+    /// It counts against these limits.
+    pub fn is_of(&self, limits: &TrunkLimits) -> bool {
+        Arc::ptr_eq(&self.0, &limits.usage)
+    }
+}
+
 impl TrunkLimits {
     /// Limits with nothing taken.
     pub fn new(rate: Option<Rate>, max_calls: Option<u32>, status: u16) -> Self {
-        TrunkLimits {
-            rate,
-            max_calls,
-            from: true,
-            to: true,
-            status,
-            epoch: OnceLock::new(),
-            bucket: AtomicU64::new(0),
-            calls: AtomicU32::new(0),
-        }
+        TrunkLimits { rate, max_calls, from: true, to: true, status, usage: Arc::default() }
     }
 
     /// Admits a call or says why not. An emergency call is always admitted, and counted (E-12).
-    pub fn admit(self: &Arc<Self>, now: Instant, is_emergency: bool) -> Result<CallGuard, Refused> {
+    pub fn admit(&self, now: Instant, is_emergency: bool) -> Result<CallGuard, Refused> {
         let limit = self.max_calls.filter(|_| !is_emergency).unwrap_or(u32::MAX);
         let take = |calls: u32| (calls < limit).then(|| calls.saturating_add(1));
-        self.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
-        let guard = CallGuard(Arc::clone(self));
-        let elapsed = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
+        self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
+        let guard = CallGuard(Arc::clone(&self.usage));
+        let elapsed = now.saturating_duration_since(*self.usage.epoch.get_or_init(|| now));
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
-        let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.bucket, nanos));
+        let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.usage.bucket, nanos));
         if in_time || is_emergency { Ok(guard) } else { Err(Refused::Rate) }
+    }
+
+    /// Goes on counting where the limits of an older configuration stopped.
+    pub fn continue_from(&mut self, old: &TrunkLimits) {
+        self.usage = Arc::clone(&old.usage);
     }
 
     /// Calls at a time are limited: guards are to be kept.
@@ -82,7 +92,7 @@ impl TrunkLimits {
 
     /// Calls that count at present.
     pub fn calls(&self) -> u32 {
-        self.calls.load(Ordering::Relaxed)
+        self.usage.calls.load(Ordering::Relaxed)
     }
 }
 
@@ -104,7 +114,7 @@ mod tests {
 
     #[test]
     fn calls_at_a_time_are_counted_until_they_end() {
-        let limits = Arc::new(TrunkLimits::new(None, Some(2), 503));
+        let limits = TrunkLimits::new(None, Some(2), 503);
         let now = Instant::now();
         let first = limits.admit(now, false).unwrap();
         let second = limits.admit(now, false).unwrap();
@@ -120,7 +130,7 @@ mod tests {
 
     #[test]
     fn calls_per_second_have_a_burst_and_a_refused_call_is_not_counted() {
-        let limits = Arc::new(TrunkLimits::new(Some(Rate::new(10, 3)), None, 503));
+        let limits = TrunkLimits::new(Some(Rate::new(10, 3)), None, 503);
         let start = Instant::now();
         let admitted = |at: Instant| (0..10).filter(|_| limits.admit(at, false).is_ok()).count();
         assert_eq!(admitted(start), 3);
@@ -132,7 +142,7 @@ mod tests {
 
     #[test]
     fn threads_never_exceed_the_count_together() {
-        let limits = Arc::new(TrunkLimits::new(None, Some(100), 503));
+        let limits = TrunkLimits::new(None, Some(100), 503);
         let now = Instant::now();
         let held: usize = std::thread::scope(|scope| {
             let run = || (0..100).filter_map(|_| limits.admit(now, false).ok()).collect::<Vec<_>>();

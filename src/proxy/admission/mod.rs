@@ -95,7 +95,7 @@ pub struct Guard {
     /// Called numbers, digits as dialled, that are never throttled.
     pub emergency_numbers: Vec<String>,
     /// Limits of the trunks by their number.
-    pub limits: Vec<Option<Arc<TrunkLimits>>>,
+    pub limits: Vec<Option<TrunkLimits>>,
     /// A call whose end was not seen counts for so long after its last request.
     pub longest_call: Duration,
 }
@@ -116,7 +116,7 @@ impl Default for Guard {
 
 impl Guard {
     /// The limits of a trunk, if it has any.
-    pub fn limits_of(&self, trunk: TrunkId) -> Option<&Arc<TrunkLimits>> {
+    pub fn limits_of(&self, trunk: TrunkId) -> Option<&TrunkLimits> {
         self.limits.get(usize::from(trunk.0)).and_then(Option::as_ref)
     }
 }
@@ -164,6 +164,15 @@ impl Gate {
         guard.bans.start(now, key);
         let capacity = guard.strangers.as_ref().map_or(0, |strangers| strangers.sources);
         Gate { epoch: now, sources: Sources::new(capacity, key), all_messages: 0, all_answers: 0 }
+    }
+
+    /// Goes on under another configuration.
+    pub fn configure(&mut self, guard: &Guard, key: [u8; 16], now: Instant) {
+        guard.bans.start(now, key);
+        let capacity = guard.strangers.as_ref().map_or(0, |strangers| strangers.sources);
+        if !self.sources.has_room_for(capacity) {
+            self.sources = Sources::new(capacity, key);
+        }
     }
 
     /// Never 0, so that what was never set lies in the past.

@@ -69,6 +69,11 @@ impl Sources {
         record
     }
 
+    /// Its size is the one for this capacity.
+    pub fn has_room_for(&self, capacity: usize) -> bool {
+        self.records.len() == capacity.div_ceil(WAYS).next_power_of_two() * WAYS
+    }
+
     #[cfg(test)]
     pub fn capacity(&self) -> usize {
         self.records.len()

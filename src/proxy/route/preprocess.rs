@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::proxy::{Config, TrunkId};
-use crate::sip::hop::ListenerId;
+use crate::sip::hop::{ListenerId, Transport};
 use crate::sip::{Message, Name, NameAddr, Refusal, Uri};
 
 /// Name of the Record-Route URI parameter that carries the two trunks of a call, `in.out` as numbers.
@@ -24,6 +24,12 @@ pub struct Preprocessed {
     pub trunks: Option<(TrunkId, TrunkId)>,
     /// The first Route value that stays, as a range of the message.
     pub next: Option<Range<usize>>,
+    /// Where the URI of that value stands if it is a strict router's: it has no `lr` (RT-5, F-6).
+    pub strict: Option<Range<usize>>,
+    /// Route values received.
+    pub total: usize,
+    /// The Request-URI without an `maddr` that named us (RT-2).
+    pub without_maddr: Option<Vec<u8>>,
 }
 
 /// A Route value whose URI replaces the Request-URI.
@@ -35,15 +41,17 @@ pub struct MovedUri {
     pub cut: Range<usize>,
 }
 
-/// Reads the route set of a request.
+/// Reads the route set of a request that came in by `entry`.
 ///
 /// # Errors
-/// 400 `Bad Route` when a value that must be read is malformed.
-pub fn preprocess(config: &Config, request: Message<'_>) -> Result<Preprocessed, Refusal> {
-    let mut out = Preprocessed::default();
+/// 400 `Bad Route` when a value that must be read is malformed; 403 when `maddr` names another listener of ours.
+pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> Result<Preprocessed, Refusal> {
+    let mut out =
+        Preprocessed { without_maddr: own_maddr(config, request.request_uri(), entry)?, ..Default::default() };
     let Some(last) = request.values(Name::Route).last() else { return Ok(out) };
     // RT-1: a strict router put our Record-Route URI into the Request-URI and the target at the end of Route.
     let mut left = request.values(Name::Route).count();
+    out.total = left;
     if let Some(own) = own_route(config, request.request_uri()) {
         let address = NameAddr::parse(last.value).map_err(|_| BAD_ROUTE)?;
         let start = last.range.start + offset_in(last.value, address.uri);
@@ -60,12 +68,53 @@ pub fn preprocess(config: &Config, request: Message<'_>) -> Result<Preprocessed,
                 out.note(own);
             }
             _ => {
+                if !Uri::parse(address.uri).is_ok_and(|uri| uri.is_loose()) {
+                    let start = value.range.start + offset_in(value.value, address.uri);
+                    out.strict = Some(start..start + address.uri.len());
+                }
                 out.next = Some(value.range);
                 break;
             }
         }
     }
     Ok(out)
+}
+
+/// RT-2: an `maddr` that names the listener the request came in by is stripped, together with port and transport. One that names
+/// another listener of ours would send the request out and in again.
+fn own_maddr(config: &Config, uri: &[u8], entry: ListenerId) -> Result<Option<Vec<u8>>, Refusal> {
+    if memchr::memmem::find(uri, b"maddr").is_none() && memchr::memmem::find(uri, b"MADDR").is_none() {
+        return Ok(None); // nearly always; mixed case is read as a foreign maddr
+    }
+    let Ok(parsed) = Uri::parse(uri) else { return Ok(None) };
+    let Some(maddr) = parsed.param("maddr").flatten() else { return Ok(None) };
+    let named = parsed.param("transport").flatten().and_then(Transport::from_token).unwrap_or(Transport::Udp);
+    let Some(own) = config.listener_at(maddr, parsed.port, named) else { return Ok(None) };
+    if own != entry {
+        return Err(Refusal::new(403, "Hairpin"));
+    }
+    let mut out = uri.get(..uri.len() - parsed.opaque.len()).unwrap_or_default().to_vec();
+    if let Some(user) = parsed.user {
+        out.extend_from_slice(user);
+        if let Some(password) = parsed.password {
+            out.push(b':');
+            out.extend_from_slice(password);
+        }
+        out.push(b'@');
+    }
+    out.extend_from_slice(parsed.host_bytes);
+    for (name, value) in parsed.params() {
+        if [&b"maddr"[..], b"transport"].iter().any(|n| name.eq_ignore_ascii_case(n)) {
+            continue;
+        }
+        out.push(b';');
+        out.extend_from_slice(name);
+        if let Some(value) = value {
+            out.push(b'=');
+            out.extend_from_slice(value);
+        }
+    }
+    Ok(Some(out))
 }
 
 const BAD_ROUTE: Refusal = Refusal::new(400, "Bad Route");

@@ -4,10 +4,10 @@ use std::net::SocketAddr;
 
 use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
-use crate::proxy::request_context::{Attempt, MAX_ATTEMPTS, Plan};
+use crate::proxy::plan::{Candidate, Plan};
 use crate::proxy::{Config, Listener, NextHop, TrunkId};
 use crate::sip::hop::{ListenerId, Transport, is_sendable};
-use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
+use crate::sip::{Host, Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
 const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
 const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
@@ -30,7 +30,7 @@ pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Pre
             return Err(NOT_RELAYING);
         }
         let next = NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?;
-        return direct(config, next.uri, None).map_or_else(|| by_table(config, request, ingress), Ok);
+        return direct(config, next.uri, None, None).map_or_else(|| by_table(config, request, ingress), Ok);
     }
     if request.to_tag().is_some() && !is_trusted {
         return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
@@ -47,8 +47,7 @@ fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &P
         (None, None) => request.request_uri(),
     };
     let other = pre.trunks.map(|(a, b)| if a == ingress { b } else { a }).filter(|t| config.trunk(*t).is_some());
-    if let Some(mut plan) = direct(config, uri, pre.exit) {
-        plan.egress = other;
+    if let Some(plan) = direct(config, uri, pre.exit, other) {
         return Ok(plan);
     }
     let egress = other.ok_or(UNRESOLVED)?;
@@ -78,32 +77,43 @@ fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
 }
 
 fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
-    let Some(trunk) = config.trunk(egress) else { return Plan::default() };
-    let attempts = trunk
-        .next_hops
-        .iter()
-        .take(MAX_ATTEMPTS)
-        .map(|hop| Attempt {
+    let mut plan = Plan::default();
+    if let Some(trunk) = config.trunk(egress) {
+        let candidate = |hop: &NextHop| Candidate {
+            egress: Some(egress),
             hop: *hop,
             listener: leave_by(config, hop.transport, Some(trunk.listener)),
             keep_udp: false,
-        })
-        .collect();
-    Plan { egress: Some(egress), attempts, lines: Vec::new() }
+            joins: false,
+        };
+        plan.push(trunk.next_hops.iter().map(candidate), trunk.forking.parallel);
+    }
+    plan
 }
 
-/// The address a URI names in figures: its host, port and transport parameter; `None` for a host name (RFC 3263 4).
-fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>) -> Option<Plan> {
+/// The address a URI names in figures, in its `maddr` or else its host (RFC 3263 4): with its port and transport parameter; `None` for
+/// a host name. A `sips` URI is reached over TLS only (F-7).
+fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<TrunkId>) -> Option<Plan> {
     let uri = Uri::parse(uri).ok()?;
-    let ip = uri.host.ip().filter(|ip| is_sendable(*ip))?;
-    let transport = match uri.param("transport").flatten() {
-        Some(token) => Transport::from_token(token)?,
-        None => Transport::Udp,
+    let maddr = uri.param("maddr").flatten().and_then(|host| Host::leading(host).ok());
+    let ip = maddr.map_or(uri.host, |(host, _)| host).ip().filter(|ip| is_sendable(*ip))?;
+    let named = match uri.param("transport").flatten() {
+        Some(token) => Some(Transport::from_token(token)?),
+        None => None,
+    };
+    let transport = match (uri.scheme, named) {
+        (Scheme::Sips, Some(Transport::Ws | Transport::Wss)) => Transport::Wss,
+        (Scheme::Sips, _) => Transport::Tls,
+        (_, named) => named.unwrap_or(Transport::Udp),
     };
     let remote = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
-    let hop = NextHop { transport, remote };
-    let attempts = vec![Attempt { hop, listener: leave_by(config, transport, exit), keep_udp: false }];
-    Some(Plan { egress: config.trunk_of(remote), attempts, lines: Vec::new() })
+    Some(Plan::one(Candidate {
+        egress: egress.or_else(|| config.trunk_of(remote)),
+        hop: NextHop { transport, remote },
+        listener: leave_by(config, transport, exit),
+        keep_udp: false,
+        joins: false,
+    }))
 }
 
 /// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call

@@ -1,0 +1,241 @@
+//! Attempts: the candidates of a plan become client transactions, a group at a time (RFC 3261 16.6, RFC 5393 5.3; R-6, D-8, N-3).
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use super::plan::Candidate;
+use super::request_context::{Branch, BranchState, RequestContext};
+use super::response_context::Local;
+use super::route::preprocess::{self, Preprocessed};
+use super::{ContextKey, Held, Now, Output, Proxy, Timer, UdpOversize, forward};
+use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::{Message, Method};
+
+const TABLE_FULL: Local = Local::Refused { status: 503, reason: "Service Unavailable" };
+const NO_NEXT_HOP: Local = Local::Refused { status: 500, reason: "No Next Hop" };
+const NO_LISTENER: Local = Local::Refused { status: 500, reason: "No Listener" };
+const TOO_LARGE: Local = Local::Refused { status: 513, reason: "Message Too Large" };
+const BREADTH_EXCEEDED: Local = Local::Refused { status: 440, reason: "Max-Breadth Exceeded" }; // RFC 5393 5.3.3
+
+impl Proxy {
+    /// Starts the next group; where none of its candidates can be tried the one after it, and so on; with none left the best response
+    /// goes upstream. Each copy is made of the request as received (RR-8).
+    pub(super) fn advance(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        out: &mut Output,
+    ) {
+        while self.context(key).is_some_and(|context| context.may_try_next(now)) {
+            let Some((group, share)) = self.context(key).and_then(next_group) else { break };
+            let mut is_started = false;
+            for _ in 0..group {
+                let Some(candidate) = self.context(key).and_then(|c| c.plan.pop()) else { break };
+                match self.attempt(now, key, request, pre, &candidate, share, out) {
+                    Ok(()) => is_started = true,
+                    Err(why) => self.refuse_candidate(key, why),
+                }
+            }
+            if is_started {
+                return;
+            }
+        }
+        if let Some(context) = self.context(key)
+            && context.branches.is_empty()
+            && context.refused.is_none()
+        {
+            context.refused = Some(NO_NEXT_HOP);
+        }
+        self.finish(now, key, Some(request), out);
+    }
+
+    /// The snapshot of a request and the listener it came in by.
+    fn entry_of(&mut self, key: ContextKey) -> (Rc<Held>, ListenerId) {
+        (self.snapshot_of(key), self.context(key).map_or(ListenerId(0), |c| c.source.local))
+    }
+
+    fn refuse_candidate(&mut self, key: ContextKey, why: Local) {
+        if why == TABLE_FULL {
+            self.stats.table_full += 1;
+        }
+        if let Some(context) = self.context(key) {
+            context.refused = Some(why);
+        }
+    }
+
+    /// All branches have ended: the next group if their ends allow one (KR-9, K-5, R-6), else the best response.
+    pub(super) fn conclude(&mut self, now: Now, key: ContextKey, out: &mut Output) {
+        let Some(context) = self.context(key) else { return };
+        if context.final_status.is_some() || context.is_pending() {
+            return;
+        }
+        if !context.may_try_next(now) {
+            return self.finish(now, key, None, out);
+        }
+        self.with_request(key, |proxy, request| {
+            let (snapshot, entry) = proxy.entry_of(key);
+            if let Ok(pre) = preprocess::preprocess(&snapshot.config, request, entry) {
+                proxy.advance(now, key, request, &pre, out);
+            }
+        });
+    }
+
+    /// Tries one more candidate in the place of a branch that has ended. False if it could not be tried.
+    pub(super) fn replace(&mut self, now: Now, key: ContextKey, candidate: &Candidate, out: &mut Output) -> bool {
+        let tried = self.with_request(key, |proxy, request| {
+            let (snapshot, entry) = proxy.entry_of(key);
+            let share = proxy.context(key).map_or(0, |c| c.breadth_left());
+            let pre = preprocess::preprocess(&snapshot.config, request, entry).ok().filter(|_| share > 0);
+            pre.is_some_and(|pre| proxy.attempt(now, key, request, &pre, candidate, share, out).is_ok())
+        });
+        tried == Some(true)
+    }
+
+    /// Sends the request to one candidate.
+    ///
+    /// # Errors
+    /// Why that is not possible. Nothing was sent then.
+    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
+    fn attempt(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        candidate: &Candidate,
+        share: u16,
+        out: &mut Output,
+    ) -> Result<(), Local> {
+        self.admit_call_to(now, key, candidate.egress, request)?;
+        self.sign(now, key, request, candidate.egress, out);
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        let sent = self.attempt_with(now, key, request, pre, candidate, share, &mut buffer, out);
+        self.buffer = buffer;
+        sent
+    }
+
+    #[allow(clippy::too_many_arguments)] // and the memory lent to it
+    fn attempt_with(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        candidate: &Candidate,
+        share: u16,
+        buffer: &mut Vec<u8>,
+        out: &mut Output,
+    ) -> Result<(), Local> {
+        let snapshot = self.snapshot_of(key);
+        let config = &snapshot.config;
+        let Some(context) = self.context(key) else { return Err(NO_NEXT_HOP) };
+        let (loop_hash, source, ingress) = (context.loop_hash, context.source, context.ingress);
+        // Ids come from one configuration; a call is answered all the same.
+        let entry = config.listener(source.local).ok_or(NO_LISTENER)?;
+        let exit = config.listener(candidate.listener).ok_or(NO_LISTENER)?;
+        let (client, branch) = self.layer.reserve_client(key.0, loop_hash).map_err(|_| TABLE_FULL)?;
+        let method = request.method().unwrap_or(Method::Other(b""));
+        let egress = candidate.egress.and_then(|id| config.trunk(id));
+        let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
+        let mut copy = forward::Copy {
+            source: source.remote,
+            entry,
+            exit,
+            transport: candidate.hop.transport,
+            branch: &branch,
+            record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
+            route: pre,
+            max_breadth: Some(share),
+            lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
+        };
+        let mut written = forward::write(request, &copy, &mut self.patch, buffer);
+        let oversize =
+            candidate.hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
+        let policy = egress.map_or(UdpOversize::Udp, |t| t.udp_oversize);
+        let moves = oversize && policy == UdpOversize::Tcp; // T-5, RFC 3261 18.1.1
+        if moves {
+            copy.transport = Transport::Tcp;
+            buffer.clear();
+            written = forward::write(request, &copy, &mut self.patch, buffer);
+        }
+        let transport = copy.transport;
+        if let Some(context) = self.context(key) {
+            context.lines = lines;
+        }
+        let refused =
+            written.err().map(Local::from).or((oversize && policy == UdpOversize::Reject).then_some(TOO_LARGE));
+        if let Some(why) = refused {
+            self.layer.release_client(client);
+            return Err(why);
+        }
+        let next =
+            Hop { transport, local: candidate.listener, remote: candidate.hop.remote, connection: None, peer: None };
+        self.layer.send_request(now.instant, client, method, next, buffer, &mut out.outbox);
+        self.vouch_for(now, next.remote);
+        self.stats.forwarded += 1;
+        let is_initial = self.context(key).is_some_and(|c| c.is_initial);
+        let patience = egress.filter(|_| is_initial).and_then(|t| t.forking.fr);
+        let branch = Branch {
+            client: Some(client),
+            id: client,
+            state: BranchState::Calling,
+            egress: candidate.egress,
+            share,
+            rang: false,
+            overdue: false,
+            timer_c: (method == Method::Invite)
+                .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client })),
+            patience: patience
+                .map(|after| self.timers.insert(now.instant + after, Timer::Patience { context: key, client })),
+            fallback: moves.then(|| Box::new(Candidate { keep_udp: true, ..candidate.clone() })),
+        };
+        if let Some(context) = self.context(key) {
+            context.branches.push(branch);
+        }
+        Ok(())
+    }
+}
+
+impl RequestContext {
+    /// Whether another group may be started: something is left, no branch's end forbids it, and there is time (D-8; N-3: the client of
+    /// a non-INVITE gives up 64*T1 after it sent it).
+    fn may_try_next(&self, now: Now) -> bool {
+        if self.plan.is_empty() || self.is_closed() || self.settled {
+            return false;
+        }
+        let config = &self.snapshot.config;
+        let budget = if self.is_invite {
+            config.failover_budget
+        } else {
+            let lifetime = config.transaction.lifetime();
+            lifetime - lifetime / 8
+        };
+        self.branches.is_empty() || now.instant.saturating_duration_since(self.arrived) < budget
+    }
+}
+
+/// Size of the group to start now and each member's share of Max-Breadth (L-5): a group broader than what is left is tried in parts.
+fn next_group(context: &mut RequestContext) -> Option<(usize, u16)> {
+    let left = context.breadth_left();
+    if left == 0 {
+        context.refused = Some(BREADTH_EXCEEDED);
+        return None;
+    }
+    if context.plan.group_len() > usize::from(left) {
+        context.plan.split_group(usize::from(left));
+    }
+    let group = context.plan.group_len();
+    // A branch that is given up keeps its share, so something has to stay for the candidates behind it.
+    let snapshot = Rc::clone(&context.snapshot);
+    let trunk = context.plan.first().and_then(|c| c.egress).and_then(|id| snapshot.config.trunk(id));
+    let may_be_abandoned = trunk.is_some_and(|t| t.forking.fr.or(t.forking.fr_inv).is_some());
+    let parts = group + usize::from(may_be_abandoned && context.plan.len() > group);
+    let share = (usize::from(left) / parts.max(1)).max(1);
+    Some((group, share as u16))
+}
+
+/// Longest total time for attempts at an INVITE, by default (D-8).
+pub const FAILOVER_BUDGET: Duration = Duration::from_secs(60);

@@ -1,0 +1,137 @@
+//! Where a request goes: candidates in the order of their trial, those of one group at once (RFC 3261 16.6, 16.7 item 5).
+
+use std::collections::VecDeque;
+
+use super::{NextHop, TrunkId};
+use crate::sip::hop::ListenerId;
+
+/// At most this many candidates are tried for one request, UDP and TCP counted apart.
+pub const MAX_ATTEMPTS: usize = 16;
+
+/// One place to try.
+#[derive(Clone, Debug)]
+pub struct Candidate {
+    /// The trunk it belongs to, if it is one's: decides about signing, timers and failover.
+    pub egress: Option<TrunkId>,
+    /// The address.
+    pub hop: NextHop,
+    /// The listener to leave by.
+    pub listener: ListenerId,
+    /// This is the UDP retry of an oversize request whose TCP attempt failed (RFC 3261 18.1.1): do not switch again.
+    pub keep_udp: bool,
+    /// It is tried at the same time as the candidate before it.
+    pub joins: bool,
+}
+
+/// Candidates still to be tried. A group is a candidate and those behind it that join it: one list for all groups, as nearly every
+/// request has one candidate.
+#[derive(Default, Debug)]
+pub struct Plan {
+    candidates: VecDeque<Candidate>,
+}
+
+impl Plan {
+    /// A single candidate.
+    pub fn one(candidate: Candidate) -> Self {
+        Plan { candidates: VecDeque::from(vec![candidate]) }
+    }
+
+    /// Adds candidates behind those there are: tried at once, or one after the other.
+    pub fn push(&mut self, candidates: impl Iterator<Item = Candidate>, parallel: bool) {
+        for (position, candidate) in candidates.enumerate() {
+            if self.candidates.len() >= MAX_ATTEMPTS {
+                break;
+            }
+            self.candidates.push_back(Candidate { joins: parallel && position > 0, ..candidate });
+        }
+    }
+
+    /// Nothing is left.
+    pub fn is_empty(&self) -> bool {
+        self.candidates.is_empty()
+    }
+
+    /// Candidates left.
+    pub fn len(&self) -> usize {
+        self.candidates.len()
+    }
+
+    /// The next candidate.
+    pub fn first(&self) -> Option<&Candidate> {
+        self.candidates.front()
+    }
+
+    /// Size of the next group.
+    pub fn group_len(&self) -> usize {
+        let joining = self.candidates.iter().skip(1).take_while(|c| c.joins).count();
+        joining + usize::from(!self.candidates.is_empty())
+    }
+
+    /// Cuts the next group down to its first `len` candidates; the others become the group behind it (RFC 5393 5.3.3).
+    pub fn split_group(&mut self, len: usize) {
+        if let Some(candidate) = self.candidates.get_mut(len) {
+            candidate.joins = false;
+        }
+    }
+
+    /// Takes the next candidate.
+    pub fn pop(&mut self) -> Option<Candidate> {
+        self.candidates.pop_front()
+    }
+
+    /// Nothing more is to be tried.
+    pub fn clear(&mut self) {
+        self.candidates.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sip::hop::Transport;
+
+    fn candidates(ports: std::ops::Range<u16>) -> impl Iterator<Item = Candidate> {
+        ports.map(|port| Candidate {
+            egress: None,
+            hop: NextHop { transport: Transport::Udp, remote: ([192, 0, 2, 1], port).into() },
+            listener: ListenerId(0),
+            keep_udp: false,
+            joins: false,
+        })
+    }
+
+    fn groups(mut plan: Plan) -> Vec<usize> {
+        let mut out = Vec::new();
+        while !plan.is_empty() {
+            let len = plan.group_len();
+            out.push(len);
+            (0..len).for_each(|_| drop(plan.pop()));
+        }
+        out
+    }
+
+    #[test]
+    fn groups_follow_each_other() {
+        let mut plan = Plan::default();
+        plan.push(candidates(1..3), true);
+        plan.push(candidates(3..5), false);
+        plan.push(candidates(5..8), true);
+        assert_eq!((plan.len(), plan.group_len()), (7, 2));
+        assert_eq!(groups(plan), [2, 1, 1, 3]);
+    }
+
+    #[test]
+    fn l5_a_group_too_broad_becomes_two() {
+        let mut plan = Plan::default();
+        plan.push(candidates(1..6), true);
+        plan.split_group(2);
+        assert_eq!(groups(plan), [2, 3]);
+    }
+
+    #[test]
+    fn plans_are_bounded() {
+        let mut plan = Plan::default();
+        plan.push(candidates(1..100), false);
+        assert_eq!(plan.len(), MAX_ATTEMPTS);
+    }
+}
