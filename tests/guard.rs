@@ -290,3 +290,84 @@ fn a_table_nearly_full_sheds_before_it_is_full() {
     assert_eq!(outcome.iter().filter(|ok| **ok).count(), 5, "{outcome:?}");
     assert_eq!((rig.proxy.stats().shed, rig.proxy.stats().table_full), (5, 0));
 }
+
+// --- overload control (RFC 7339, RFC 7415)
+
+/// The callee's answer with its load in our Via.
+fn answer_with_load(request: &Sent, status: &str, load: &str) -> String {
+    let via = request.lines("Via")[0].to_owned();
+    assert!(via.ends_with(";oc;oc-algo=\"loss,rate\""), "{via}");
+    let told = via.replace(";oc;oc-algo=\"loss,rate\"", load);
+    answer(request, status, "").replacen(&via, &told, 1)
+}
+
+#[test]
+fn c59_a_neighbour_that_asks_for_loss_gets_half_until_that_expires_and_nobody_upstream_sees_it() {
+    let mut rig = Rig::new(configuration("", "oc = \"client\"\n", ""));
+    let first = rig.call(1).unwrap();
+    let answered =
+        rig.receive(CALLEE, &answer_with_load(&first, "200 OK", ";oc=50;oc-algo=\"loss\";oc-validity=5000;oc-seq=7.1"));
+    assert_eq!((answered[0].to, answered[0].status()), (addr(CALLER), 200));
+    assert!(!answered[0].text.contains("oc"), "{}", answered[0].text.replace("Proxy", ""));
+    let mut refused = Vec::new();
+    let mut passed = 0;
+    for n in 0..2000 {
+        match rig.call(10 + n) {
+            Ok(_) => passed += 1,
+            Err(status) => refused.push(status),
+        }
+    }
+    assert!((900..=1100).contains(&passed), "{passed}");
+    assert!(refused.iter().all(|status| *status == 503));
+    assert_eq!(rig.proxy.stats().withheld, refused.len() as u64);
+    // What belongs to a call goes first.
+    assert!((0..50).all(|n| {
+        let bye = in_dialog("BYE", 5000 + n);
+        rig.receive(CALLER, &bye).iter().any(|s| s.to == addr(CALLEE))
+    }));
+    rig.pass(Duration::from_secs(5));
+    assert!((0..50).all(|n| rig.call(8000 + n).is_ok()), "it has expired");
+}
+
+#[test]
+fn a_response_of_who_was_not_asked_limits_nobody_and_loses_its_load_upstream() {
+    let mut rig = Rig::new(configuration("", "", ""));
+    let first = rig.call(1).unwrap();
+    assert!(!first.lines("Via")[0].contains(";oc"));
+    let forged = answer(&first, "200 OK", "").replace(";rport=5060", ";rport=5060;oc=100;oc-validity=9999;oc-seq=1.1");
+    let forwarded = rig.receive(CALLEE, &forged);
+    assert!(!forwarded[0].text.contains("oc="), "{}", forwarded[0].text);
+    assert!((10..60).all(|n| rig.call(n).is_ok()));
+}
+
+#[test]
+fn o5_who_asks_is_told_our_load_in_every_response_and_throttles_itself() {
+    let mut rig = Rig::new(configuration("oc = \"server\"\n", "", "[guard]\n"));
+    let asking = |n| invite(n, "").replace(";rport", ";rport;oc;oc-algo=\"loss\"");
+    let sent = rig.receive(CALLER, &asking(1));
+    let idle = sent[0].lines("Via")[0].to_owned();
+    assert!(idle.contains(";oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1795219200."), "{idle}");
+    rig.be_late(Duration::from_millis(700), Duration::from_millis(80));
+    let sent = rig.receive(CALLER, &asking(2));
+    assert_eq!(sent[0].status(), 100, "it is served");
+    let busy = sent[0].lines("Via")[0].to_owned();
+    let level: u32 = busy.split(";oc=").nth(1).unwrap().split(';').next().unwrap().parse().unwrap();
+    assert!((50..100).contains(&level), "{busy}");
+    assert!(busy.contains(";oc-validity=500;"));
+    let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).unwrap();
+    let answered = rig.receive(CALLEE, &answer(forwarded, "200 OK", ""));
+    assert!(answered[0].lines("Via")[0].contains(&format!(";oc={level};")), "{}", answered[0].text);
+    // Who does not ask is refused in that proportion.
+    let refused = (100..1100).filter(|n| rig.call(*n).is_err()).count();
+    assert!((level as usize * 10).abs_diff(refused) < 60, "{level} {refused}");
+}
+
+#[test]
+fn telling_a_load_needs_one_that_is_measured() {
+    let text = "[[listener]]\nname = \"u\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+        [[trunk]]\nname = \"a\"\npeers = \"192.0.2.9\"\noc = \"both\"\n[trunk.limits]\ncalls_burst = 2\n";
+    let mistakes = Config::parse(text, Path::new("e.toml"), 0).err().expect("refused").to_string();
+    assert!(mistakes.contains("e.toml:8: ") && mistakes.contains("add [guard] with shed = true"), "{mistakes}");
+    assert!(mistakes.contains("max_calls_per_second, max_concurrent_calls or both"), "{mistakes}");
+    assert!(mistakes.contains("add max_calls_per_second"), "{mistakes}");
+}

@@ -11,6 +11,7 @@ use super::network::Network;
 use super::reader::{At, Section};
 use crate::proxy;
 use crate::proxy::admission::{Bans, Guard, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
+use crate::proxy::overload::{Algorithm, Role};
 
 /// Messages or calls per second, and how many at once.
 const PER_SECOND: (u64, u64) = (1, 1_000_000);
@@ -31,6 +32,7 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, proxy: &mu
         }
     }
     for section in &network.trunks {
+        guard.overload.push(read_role(section, guard.shedding.is_some()));
         guard.limits.push(section.section("limits").map(read_limits));
     }
     proxy.guard = guard;
@@ -133,4 +135,20 @@ fn read_limits(section: Section<'_, '_>) -> TrunkLimits {
     (limits.from, limits.to) = section.choice("count", &directions).unwrap_or((true, true));
     section.finish();
     limits
+}
+
+fn read_role(section: &Section<'_, '_>, is_measured: bool) -> Role {
+    let sides = [("off", (false, false)), ("client", (true, false)), ("server", (false, true)), ("both", (true, true))];
+    let (client, server) = section.choice("oc", &sides).unwrap_or_default();
+    let algorithms = [("loss", Algorithm::Loss), ("rate", Algorithm::Rate)];
+    let algorithm = section.choice("oc_algorithm", &algorithms).unwrap_or_default();
+    if server && !is_measured {
+        let reason = "tells a load that is not measured";
+        section.wrong(
+            section.offset_of("oc"),
+            "oc",
+            Fault::Conflict { reason, remedy: "add [guard] with shed = true" },
+        );
+    }
+    Role { client, server, algorithm }
 }

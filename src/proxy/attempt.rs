@@ -108,6 +108,7 @@ impl Proxy {
         share: u16,
         out: &mut Output,
     ) -> Result<(), Local> {
+        self.may_send(now, key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;
         self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -149,6 +150,7 @@ impl Proxy {
             record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
             route: pre,
             max_breadth: Some(share),
+            offers_oc: config.guard.role_with(candidate.egress).client,
             lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);

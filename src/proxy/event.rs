@@ -116,4 +116,6 @@ stats! {
     shed,
     /// Calls refused by the limits of a trunk.
     limited,
+    /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
+    withheld,
 }

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 
+use super::overload::params::OFFER;
 use super::route::preprocess::{Preprocessed, TRUNKS_PARAMETER};
 use super::{Listener, TrunkId};
 use crate::sip::hop::Transport;
@@ -26,6 +27,8 @@ pub struct Copy<'a> {
     pub route: &'a Preprocessed,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
     pub max_breadth: Option<u16>,
+    /// Our Via offers overload control (RFC 7339 5.1).
+    pub offers_oc: bool,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -95,6 +98,9 @@ fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
     buf.extend_from_slice(copy.branch);
     if copy.transport == Transport::Udp {
         buf.extend_from_slice(b";rport");
+    }
+    if copy.offers_oc {
+        buf.extend_from_slice(OFFER);
     }
     buf.extend_from_slice(b"\r\n");
 }

@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
 use super::admission::{Admission, Ban, Banned, CallGuard, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits};
+use super::overload;
 use super::request_context::BranchState;
 use super::response_context::Local;
 use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
@@ -20,22 +21,42 @@ const VOUCHED: Duration = Duration::from_secs(3600);
 
 /// What one worker knows of sources, load and counted calls.
 pub(super) struct Watch {
-    /// The time of the message in hand.
+    /// The time of the message in hand, and in seconds (Unix).
     pub now: Instant,
+    pub unix: i64,
+    /// Where it came from.
+    pub source: SocketAddr,
     gate: Gate,
-    shedder: Option<Shedder>,
+    pub shedder: Option<Shedder>,
     held: HeldCalls,
+    /// Load of neighbours, and what they are told of ours.
+    pub client: overload::Client,
+    pub server: overload::Server,
 }
 
 impl Watch {
     /// Knows nothing yet.
     pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
         let shedder = guard.shedding.clone().map(|config| Shedder::new(config, now));
-        Watch { now, gate: Gate::new(guard, key, now), shedder, held: HeldCalls::default() }
+        Watch {
+            now,
+            unix: 0,
+            source: SocketAddr::from(([0; 4], 0)),
+            gate: Gate::new(guard, key, now),
+            shedder,
+            held: HeldCalls::default(),
+            client: overload::Client::default(),
+            server: overload::Server::new(now),
+        }
     }
 }
 
 impl Watch {
+    /// Notes when and whence a message came.
+    pub fn at(&mut self, now: Now, source: SocketAddr) {
+        (self.now, self.unix, self.source) = (now.instant, now.unix, source);
+    }
+
     /// Goes on under another configuration. Sources seen stay known if there is still room for as many.
     pub fn configure(&mut self, guard: &Guard, key: [u8; 16]) {
         self.gate.configure(guard, key, self.now);
@@ -117,7 +138,13 @@ impl Proxy {
             return false;
         }
         let config = &self.snapshot.config;
-        let is_trusted = config.trunk_of(source.remote).and_then(|t| config.trunk(t)).is_some_and(|t| t.trusted);
+        let ingress = config.trunk_of(source.remote);
+        // Whoever throttles itself as it is told is not refused besides (O-5), until it is clear that this does not help.
+        let obeys = config.guard.role_with(ingress).server && overload::params::offer(request.reply_via()).is_some();
+        if obeys && shedder.level(now.instant) < 100 {
+            return false;
+        }
+        let is_trusted = ingress.and_then(|t| config.trunk(t)).is_some_and(|t| t.trusted);
         let sheds = Priority::of(request, &config.guard.emergency_numbers, is_trusted).may_be_shed();
         self.stats.shed += u64::from(sheds);
         sheds

@@ -9,6 +9,7 @@ mod failover;
 mod forward;
 mod guard;
 mod identity;
+mod load;
 mod loop_check;
 pub mod overload;
 mod patience;
@@ -176,7 +177,7 @@ impl Proxy {
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
-        self.watch.now = now.instant;
+        self.watch.at(now, source.remote);
         if message.is_request() {
             self.handle_request(now, source, message, out);
         } else {

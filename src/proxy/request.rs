@@ -10,7 +10,7 @@ use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
+use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
@@ -64,6 +64,7 @@ impl Proxy {
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
         self.hold_call(now, key, request, admitted);
+        self.count_load(now, ingress, source, request);
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
             self.respond_trying_to(now, key, source, request, out);
@@ -202,6 +203,7 @@ impl Proxy {
             record_route: None,
             route: &pre,
             max_breadth: None,
+            offers_oc: false,
             lines: &[],
         };
         let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };
@@ -242,9 +244,11 @@ impl Proxy {
         lines: &[u8],
         out: &mut Output,
     ) {
-        let tag = self.tag_of(request);
+        let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
+            let start = buffer.len();
             respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            told.iter().for_each(|told| overload::params::mark(buffer, start, told));
         });
     }
 

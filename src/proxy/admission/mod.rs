@@ -23,6 +23,7 @@ pub use rate::Rate;
 pub use shed::{Shedder, SheddingConfig};
 
 use crate::proxy::TrunkId;
+use crate::proxy::overload::Role;
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Name};
 use sources::Sources;
@@ -96,6 +97,8 @@ pub struct Guard {
     pub emergency_numbers: Vec<String>,
     /// Limits of the trunks by their number.
     pub limits: Vec<Option<TrunkLimits>>,
+    /// What is done about overload with the trunks, by their number.
+    pub overload: Vec<Role>,
     /// A call whose end was not seen counts for so long after its last request.
     pub longest_call: Duration,
 }
@@ -109,12 +112,18 @@ impl Default for Guard {
             shedding: None,
             emergency_numbers: Vec::new(),
             limits: Vec::new(),
+            overload: Vec::new(),
             longest_call: Duration::from_secs(43_200),
         }
     }
 }
 
 impl Guard {
+    /// What is done about overload with a trunk; nothing with nobody.
+    pub fn role_with(&self, trunk: Option<TrunkId>) -> Role {
+        trunk.and_then(|trunk| self.overload.get(usize::from(trunk.0))).copied().unwrap_or_default()
+    }
+
     /// The limits of a trunk, if it has any.
     pub fn limits_of(&self, trunk: TrunkId) -> Option<&TrunkLimits> {
         self.limits.get(usize::from(trunk.0)).and_then(Option::as_ref)

@@ -87,25 +87,29 @@ struct Mix {
     began: Instant,
     low: u32,
     all: u32,
-    share: u32,
+    /// In the last full window, percent.
+    share: Option<u32>,
 }
 
 impl Mix {
     fn new(now: Instant) -> Self {
-        Mix { began: now, low: 0, all: 0, share: FIRST_SHARE }
+        Mix { began: now, low: 0, all: 0, share: None }
     }
 
-    /// Counts a request; percent of low ones in the window before.
+    /// Counts a request; percent of low ones in the window before, or so far.
     fn count(&mut self, now: Instant, is_low: bool) -> u32 {
         if now.saturating_duration_since(self.began) >= WINDOW {
-            if self.all > 0 {
-                self.share = (u64::from(self.low) * 100 / u64::from(self.all)) as u32;
-            }
+            self.share = self.seen().or(self.share);
             (self.began, self.low, self.all) = (now, 0, 0);
         }
         self.all = self.all.saturating_add(1);
         self.low = self.low.saturating_add(u32::from(is_low));
-        self.share
+        self.share.or_else(|| self.seen()).unwrap_or(FIRST_SHARE)
+    }
+
+    /// The share so far, once there is enough to say one.
+    fn seen(&self) -> Option<u32> {
+        (self.all >= 20).then(|| (u64::from(self.low) * 100 / u64::from(self.all)) as u32)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use crate::sip::next_comma;
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Name, Patch, Via};
 
@@ -112,6 +113,28 @@ pub fn rewrite(response: Message<'_>, skip: usize, ours: Option<&Feedback>, patc
             patch.insert_with(value.range.start + via.range().end, |out| write(told, out));
         }
     }
+}
+
+/// The same for a response of our own, which stands in `bytes` from `start`: its top Via is the client's.
+pub fn mark(bytes: &mut Vec<u8>, start: usize, ours: &Feedback) {
+    const LINE: &[u8] = b"\r\nVia: ";
+    let Some(at) = bytes.get(start..).and_then(|response| memchr::memmem::find(response, LINE)) else { return };
+    let line = start + at + LINE.len();
+    let rest = bytes.get(line..).unwrap_or_default();
+    let rest = rest.get(..memchr::memchr(b'\r', rest).unwrap_or(rest.len())).unwrap_or_default();
+    let end = next_comma(rest, 0, false).unwrap_or(rest.len());
+    let value = rest.get(..end).unwrap_or_default().trim_ascii_end();
+    let Ok(via) = Via::parse(value) else { return };
+    let mut marked = Vec::with_capacity(value.len() + 64);
+    let mut kept = 0;
+    for range in oc_ranges(via) {
+        marked.extend_from_slice(value.get(kept..range.start).unwrap_or_default());
+        kept = range.end;
+    }
+    marked.extend_from_slice(value.get(kept..).unwrap_or_default());
+    write(ours, &mut marked);
+    let length = value.len();
+    bytes.splice(line..line + length, marked);
 }
 
 /// Somebody wrote load into it, and not only the offer that was there before.
