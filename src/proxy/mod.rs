@@ -4,6 +4,7 @@
 pub mod admission;
 mod attempt;
 mod config;
+pub mod digest;
 mod event;
 mod failover;
 mod forward;
