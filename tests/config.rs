@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use vesperd::cert::{Log, LogList, LogState};
 use vesperd::config::{Config, ConfigError, LogFormat, Warning};
 use vesperd::node::{Edge, Observer, clock};
-use vesperd::proxy::{NextHop, TrunkId, UdpOversize};
+use vesperd::proxy::{Codes, Forking, NextHop, Relay503, TrunkId, UdpOversize};
 use vesperd::sip::hop::{ListenerId, Transport};
 use vesperd::stir::{Check, IdentitySource, Mode, OnFailure, Profile};
 
@@ -241,8 +241,8 @@ fields = 5
             "3: node.log: \"xml\" is none of \"text\", \"json\"",
             "7: listener \"udp\".bind: \"127.0.0.1\" can not be read; give \"ip:port\", such as \"192.0.2.1:5060\" or \
              \"[2001:db8::1]:5060\"",
-            "8: trunk \"carrier\": has neither peers nor next_hop, so nothing can come from it or go to it; add peers, next_hop \
-             or both",
+            "8: trunk \"carrier\": has neither peers nor next_hop, tls nor digest, so nothing can come from it or go to it; add \
+             peers, next_hop, [trunk.tls] or [trunk.digest]",
             "10: trunk \"carrier\".peer: unknown key; did you mean `peers`?",
             "11: trunk \"carrier\".trusted: is a string; give true or false",
             "12: route.to: missing; give the name of a [[trunk]]",
@@ -265,7 +265,6 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
         ),
         ("[node]\nworkers = 2x\n".to_owned(), "2: "),
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
-        (LEAST.replace("\"udp\"\nbind", "\"tls\"\nbind"), "3: listener \"udp\".transport: TLS is not supported yet"),
         (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),
         (LEAST.replace("bind = \"127.0.0.1:0\"", ""), "1: listener \"udp\".bind: missing; give \"ip:port\""),
         (
@@ -285,7 +284,10 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             LEAST.replace("udp:192.0.2.1", "udp:[2001:db8::1]"),
             "8: trunk \"carrier\".next_hop: there is no listener of this transport",
         ),
-        (LEAST.replace("udp:192.0.2.1", "tls:192.0.2.1"), "8: trunk \"carrier\".next_hop: TLS is not supported yet"),
+        (
+            LEAST.replace("udp:192.0.2.1", "tls:192.0.2.1"),
+            "8: trunk \"carrier\".next_hop: there is no listener of this transport and address family to leave by",
+        ),
         (
             format!("{LEAST}listener = \"tcp\""),
             "9: trunk \"carrier\".listener: there is no listener \"tcp\"; there is \"udp\"",
@@ -429,5 +431,39 @@ fn every_example_starts_and_stops() {
         assert_eq!(edge.addresses().len(), listeners);
         assert!(edge.addresses().iter().all(|(_, _, address)| address.port() != 0), "{name}: {:?}", edge.addresses());
         assert_eq!(edge.stop().restarts, 0);
+    }
+}
+
+#[test]
+fn forking_and_failover_of_a_trunk() {
+    let trunk = |lines: &str| format!("{LEAST}{lines}");
+    let config = Desk::new().good(&trunk(
+        "fork = \"parallel\"\nfr_ms = 4000\nfr_inv_ms = 90000\nfailover_on = [\"transport\", \"404\", \"5xx\"]\n\
+         failover_after_18x = true\nrelay_503 = \"480\"\n[timers]\nfailover_budget_seconds = 30\n\
+         [limits]\nmax_breadth = 10\nunmatched_cancel = \"forward\"\n",
+    ));
+    let forking = &config.proxy.trunks[0].forking;
+    assert!(forking.parallel && forking.failover.after_18x);
+    assert_eq!((forking.fr, forking.fr_inv), (Some(Duration::from_secs(4)), Some(Duration::from_secs(90))));
+    assert!(!forking.failover.on_timeout && forking.failover.on_transport);
+    assert_eq!(forking.failover.on, [Codes::Status(404), Codes::Class(5)]);
+    assert_eq!(config.proxy.trunks[0].relay_503, Relay503::Map(480));
+    assert_eq!((config.proxy.failover_budget, config.proxy.max_breadth), (Duration::from_secs(30), 10));
+    assert!(config.proxy.forward_unmatched_cancel);
+
+    let plain = Desk::new().good(LEAST);
+    assert_eq!(plain.proxy.trunks[0].forking, Forking::default());
+    assert!(!plain.proxy.forward_unmatched_cancel);
+    for (line, part) in [
+        ("failover_on = \"603\"", "callee's own word"),
+        ("failover_on = \"often\"", "failover_on"),
+        ("relay_503 = \"200\"", "relay_503"),
+        ("fork = \"both\"", "fork"),
+    ] {
+        let mistakes = Desk::new().mistakes(&trunk(line));
+        assert!(
+            mistakes.len() == 1 && mistakes[0].starts_with("9: ") && mistakes[0].contains(part),
+            "{line}: {mistakes:?}"
+        );
     }
 }

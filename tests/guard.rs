@@ -371,3 +371,157 @@ fn telling_a_load_needs_one_that_is_measured() {
     assert!(mistakes.contains("max_calls_per_second, max_concurrent_calls or both"), "{mistakes}");
     assert!(mistakes.contains("add max_calls_per_second"), "{mistakes}");
 }
+
+// --- credentials (RFC 7616, RFC 8760)
+
+mod digest {
+    use super::*;
+    use vesperd::proxy::digest::Algorithm;
+
+    const MOBILE: &str = "203.0.113.50:5062";
+
+    struct Desk(tempfile::TempDir);
+
+    impl Desk {
+        fn new() -> Self {
+            let desk = Desk(tempfile::TempDir::new().unwrap());
+            let hash = |algorithm: Algorithm| {
+                let hash = algorithm.hash(&[b"alice", b"example.com", b"secret"]);
+                String::from_utf8(hash.as_bytes().to_vec()).unwrap()
+            };
+            let (sha, md5) = (hash(Algorithm::Sha256), hash(Algorithm::Md5));
+            desk.write(&format!("alice:example.com:SHA-256:{sha}\nalice:example.com:MD5:{md5}\n"));
+            desk
+        }
+
+        fn write(&self, users: &str) {
+            std::fs::write(self.0.path().join("users"), users).unwrap();
+        }
+
+        fn parse(&self, more: &str, rest: &str) -> Result<Config, String> {
+            let text = format!(
+                "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+                 [[trunk]]\nname = \"callee\"\nnext_hop = \"udp:{CALLEE}\"\n\
+                 [[trunk]]\nname = \"roamer\"\n[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n{more}\n\
+                 [[route]]\nfrom = \"roamer\"\nto = \"callee\"\n{rest}"
+            );
+            Config::parse(&text, &self.0.path().join("edge.toml"), 1_795_219_200).map_err(|m| m.to_string())
+        }
+
+        fn rig(&self, more: &str, rest: &str) -> Rig {
+            Rig::new(self.parse(more, rest).unwrap_or_else(|mistakes| panic!("{mistakes}")))
+        }
+    }
+
+    const URI: &str = "sip:+12155551213@192.0.2.1";
+
+    /// What a client answers to a challenge.
+    fn credentials(challenge: &str, algorithm: Algorithm, password: &str, count: u32) -> String {
+        let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+        let count = format!("{count:08x}");
+        let secret = algorithm.hash(&[b"alice", b"example.com", password.as_bytes()]);
+        let request = algorithm.hash(&[b"INVITE", URI.as_bytes()]);
+        let parts = [secret.as_bytes(), nonce.as_bytes(), count.as_bytes(), b"0a4f113b", b"auth", request.as_bytes()];
+        let response = algorithm.hash(&parts);
+        let response = std::str::from_utf8(response.as_bytes()).unwrap();
+        format!(
+            "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"{nonce}\", uri=\"{URI}\", \
+             response=\"{response}\", algorithm={}, cnonce=\"0a4f113b\", qop=auth, nc={count}\n",
+            algorithm.token()
+        )
+    }
+
+    fn challenge(rig: &mut Rig) -> Sent {
+        let sent = rig.receive(MOBILE, &invite(1, ""));
+        assert_eq!((sent.len(), sent[0].status()), (1, 407));
+        sent[0].clone()
+    }
+
+    fn passes(sent: &[Sent]) -> bool {
+        sent.iter().any(|s| s.to == addr(CALLEE))
+    }
+
+    #[test]
+    fn v9_a_challenge_then_the_call_and_its_ack_and_the_credentials_go_no_further() {
+        let mut rig = Desk::new().rig("", "");
+        let refusal = challenge(&mut rig);
+        let challenges = refusal.lines("Proxy-Authenticate");
+        assert_eq!(challenges.len(), 1);
+        assert!(challenges[0].starts_with("Digest realm=\"example.com\",nonce=\""));
+        assert!(challenges[0].contains(",algorithm=SHA-256,qop=\"auth\"") && !challenges[0].contains("stale"));
+        let live = rig.proxy.live();
+        assert_eq!(live, 0, "a challenge costs no state");
+        let foreign =
+            "Proxy-Authorization: Digest username=\"x\", realm=\"elsewhere\", nonce=\"n\", uri=\"u\", response=\"r\"\n";
+        let own = credentials(challenges[0], Algorithm::Sha256, "secret", 1);
+        let sent = rig.receive(MOBILE, &invite(2, &format!("{foreign}{own}")));
+        let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded");
+        let left = forwarded.lines("Proxy-Authorization");
+        assert_eq!(left.len(), 1, "{}", forwarded.text);
+        assert!(left[0].contains("elsewhere"));
+        // The ACK of the 2xx is not challenged; it comes from where the trunk authenticated.
+        rig.receive(CALLEE, &answer(forwarded, "200 OK", ""));
+        let ack = request("ACK", "sip:198.51.100.20", 2, ";tag=b1", "Route: <sip:192.0.2.1:5060;lr;vt=1.0>\n");
+        assert!(passes(&rig.receive(MOBILE, &ack)));
+        assert!(rig.receive(STRANGER, &ack.replace("z9hG4bKACK2", "z9hG4bKother")).is_empty());
+    }
+
+    #[test]
+    fn rfc8760_each_algorithm_has_its_line_the_better_one_first_and_md5_only_if_configured() {
+        let desk = Desk::new();
+        let mut rig = desk.rig("algorithms = [\"MD5\", \"SHA-256\"]\n", "");
+        let refusal = challenge(&mut rig);
+        let challenges = refusal.lines("Proxy-Authenticate");
+        assert!(challenges[0].contains("algorithm=SHA-256") && challenges[1].contains("algorithm=MD5"));
+        assert!(passes(&rig.receive(MOBILE, &invite(2, &credentials(challenges[1], Algorithm::Md5, "secret", 1)))));
+        let mut strict = desk.rig("", "");
+        let refusal = challenge(&mut strict);
+        let weak = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Md5, "secret", 1);
+        assert_eq!(strict.receive(MOBILE, &invite(2, &weak))[0].status(), 407);
+    }
+
+    #[test]
+    fn a_count_is_good_once_a_nonce_for_its_time_and_another_uri_never() {
+        let mut rig = Desk::new().rig("nonce_seconds = 60\n", "");
+        let refusal = challenge(&mut rig);
+        let line = refusal.lines("Proxy-Authenticate")[0].to_owned();
+        let with = |count| credentials(&line, Algorithm::Sha256, "secret", count);
+        assert!(passes(&rig.receive(MOBILE, &invite(2, &with(1)))));
+        let replayed = rig.receive(STRANGER, &invite(3, &with(1)));
+        assert_eq!(replayed[0].status(), 407);
+        assert!(replayed[0].lines("Proxy-Authenticate")[0].ends_with(",stale=true"));
+        assert!(passes(&rig.receive(MOBILE, &invite(4, &with(2)))));
+        let other = invite(5, &with(3)).replacen(URI, "sip:+12155559999@192.0.2.1", 1);
+        let refused = rig.receive(MOBILE, &other);
+        assert_eq!(refused[0].status(), 407);
+        assert!(!refused[0].text.contains("stale"));
+        rig.now.unix += 61;
+        let late = rig.receive(MOBILE, &invite(6, &with(4)));
+        assert!(late[0].lines("Proxy-Authenticate")[0].ends_with(",stale=true"));
+        let next = late[0].lines("Proxy-Authenticate")[0].to_owned();
+        assert!(passes(&rig.receive(MOBILE, &invite(7, &credentials(&next, Algorithm::Sha256, "secret", 1)))));
+    }
+
+    #[test]
+    fn wrong_passwords_are_challenged_again_and_end_in_a_ban() {
+        let mut rig = Desk::new().rig("", "[guard]\nban_after = 5\nanswers_burst = 100\n");
+        let refusal = challenge(&mut rig);
+        let wrong = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Sha256, "guess", 1);
+        let answered = (2..20).filter(|n| !rig.receive(MOBILE, &invite(*n, &wrong)).is_empty()).count();
+        assert_eq!((answered, rig.proxy.stats().wrong_credentials), (5, 5));
+        assert_eq!(rig.proxy.bans(rig.now)[0].cause.name(), "credentials");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_at_load() {
+        let desk = Desk::new();
+        let mistake = |desk: &Desk, more: &str, rest: &str| desk.parse(more, rest).err().expect("refused");
+        assert!(mistake(&desk, "algorithms = \"SHA-512-256\"\n", "").contains("no HA1 for any of the algorithms"));
+        assert!(mistake(&desk, "algorithms = \"SHA-1\"\n", "").contains("can not be read"));
+        let again = "[[trunk]]\nname = \"two\"\n[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n";
+        assert!(mistake(&desk, "", again).contains("in the file of another trunk"));
+        desk.write("alice:example.com:SHA-256:secret\n");
+        let told = mistake(&desk, "", "");
+        assert!(told.contains("line 1: HA1 is not 64 hexadecimal digits") && !told.contains(":secret"), "{told}");
+    }
+}

@@ -223,7 +223,7 @@ fn a_call_waits_for_its_certificate_and_the_next_one_does_not() {
     let mut edge = world.verifying(|_| {});
     assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING], "the 100 does not wait");
     let need = edge.need();
-    let NeedKind::Certificate { x5u } = &need.kind;
+    let NeedKind::Certificate { x5u } = &need.kind else { panic!("{need:?}") };
     assert_eq!(**x5u, *world.lab.provider.x5u);
     // The caller's retransmission is answered and asks for nothing more.
     assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING]);

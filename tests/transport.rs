@@ -107,6 +107,10 @@ async fn sockets_of_one_address_share_the_flows_and_nobody_else_gets_it() {
 }
 
 /// A table and what its driver holds.
+fn tcp_hop(local: ListenerId, remote: SocketAddr) -> Hop {
+    Hop { transport: Transport::Tcp, local, remote, connection: None, peer: None }
+}
+
 struct Rig {
     table: Table,
     scratch: Vec<u8>,
@@ -125,7 +129,7 @@ impl Rig {
         let listener = TcpListener::bind(LOOPBACK).await.unwrap();
         let peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, remote) = listener.accept().await.unwrap();
-        (peer, self.table.accept(stream, LOCAL, remote, self.now))
+        (peer, self.table.accept(stream, LOCAL, remote, None, self.now))
     }
 
     /// The next thing the connection holds, reading as needed.
@@ -223,9 +227,9 @@ async fn messages_wait_for_a_connection_to_open_and_leave_in_order() {
     let mut rig = Rig::new(tcp::Config::default());
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let remote = listener.local_addr().unwrap();
-    let id = rig.table.open(LOCAL, remote, rig.now).unwrap();
-    assert_eq!(rig.table.find(LOCAL, remote), Some(id), "CN-1: used again while it opens");
-    assert_eq!(rig.table.find(ListenerId(0), remote), None, "T-11: another listener, another connection");
+    let id = rig.table.open(tcp_hop(LOCAL, remote), rig.now).unwrap();
+    assert_eq!(rig.table.find(tcp_hop(LOCAL, remote)), Some(id), "CN-1: used again while it opens");
+    assert_eq!(rig.table.find(tcp_hop(ListenerId(0), remote)), None, "T-11: another listener, another connection");
     rig.send(id, 1, b"one ");
     rig.flush();
     rig.send(id, 2, b"two");
@@ -245,7 +249,7 @@ async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     socket.bind(&LOOPBACK.parse::<SocketAddr>().unwrap().into()).unwrap();
     let closed = socket.local_addr().unwrap().as_socket().unwrap();
-    let id = rig.table.open(LOCAL, closed, rig.now).unwrap();
+    let id = rig.table.open(tcp_hop(LOCAL, closed), rig.now).unwrap();
     for tag in [7, 0, 9] {
         rig.send(id, tag, b"x");
     }
@@ -253,7 +257,7 @@ async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
     rig.table.connected(id, refused, rig.now, &mut rig.failed);
     assert_eq!(rig.failed, [7, 9]);
     assert_eq!(rig.closed(CloseReason::ConnectFailed), 1);
-    assert_eq!(rig.table.find(LOCAL, closed), None);
+    assert_eq!(rig.table.find(tcp_hop(LOCAL, closed)), None);
     rig.send(id, 11, b"x");
     assert_eq!((rig.failed.last(), rig.table.stats().gone), (Some(&11), 1));
 }
@@ -262,12 +266,12 @@ async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
 async fn ids_are_not_used_twice() {
     let mut rig = Rig::new(tcp::Config::default());
     let remote = "192.0.2.1:5060".parse().unwrap();
-    let first = rig.table.open(LOCAL, remote, rig.now).unwrap();
+    let first = rig.table.open(tcp_hop(LOCAL, remote), rig.now).unwrap();
     rig.table.close(first, CloseReason::Error, &mut rig.failed);
-    let second = rig.table.open(LOCAL, remote, rig.now).unwrap();
+    let second = rig.table.open(tcp_hop(LOCAL, remote), rig.now).unwrap();
     assert_ne!(first, second);
     rig.table.close(first, CloseReason::Error, &mut rig.failed);
-    assert_eq!(rig.table.find(LOCAL, remote), Some(second), "the old id does not close the new connection");
+    assert_eq!(rig.table.find(tcp_hop(LOCAL, remote)), Some(second), "the old id does not close the new connection");
 }
 
 #[tokio::test]
@@ -296,7 +300,7 @@ async fn cn6_a_peer_that_does_not_read_fills_its_own_queue_only() {
 #[tokio::test]
 async fn the_number_of_messages_that_wait_is_bounded_too() {
     let mut rig = Rig::new(tcp::Config { write_queue_messages: 2, ..tcp::Config::default() });
-    let id = rig.table.open(LOCAL, "192.0.2.1:5060".parse().unwrap(), rig.now).unwrap();
+    let id = rig.table.open(tcp_hop(LOCAL, "192.0.2.1:5060".parse().unwrap()), rig.now).unwrap();
     for tag in [1, 2, 3] {
         rig.send(id, tag, b"x");
     }
@@ -310,8 +314,8 @@ async fn connections_are_limited_in_all_and_per_source() {
     let (_second, _) = rig.accept().await;
     assert_eq!(rig.accept().await.1, Err(Refused::Prefix));
     let remote = "192.0.2.1:5060".parse().unwrap();
-    rig.table.open(LOCAL, remote, rig.now).unwrap();
-    assert_eq!(rig.table.open(ListenerId(0), remote, rig.now), Err(Refused::Full));
+    rig.table.open(tcp_hop(LOCAL, remote), rig.now).unwrap();
+    assert_eq!(rig.table.open(tcp_hop(ListenerId(0), remote), rig.now), Err(Refused::Full));
     drop(first);
     assert_eq!(rig.next(id.unwrap()).await, Incoming::Closed);
     assert!(rig.accept().await.1.is_ok(), "room again");

@@ -6,11 +6,14 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::files::Files;
 use super::mistake::Fault;
 use super::network::Network;
 use super::reader::{At, Section};
 use crate::proxy;
+use crate::proxy::TrunkId;
 use crate::proxy::admission::{Bans, Guard, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
+use crate::proxy::digest::{Algorithm as Hash, Digest, Realm, users};
 use crate::proxy::overload::{Algorithm, Role};
 
 /// Messages or calls per second, and how many at once.
@@ -19,7 +22,7 @@ const ENTRIES: (u64, u64) = (64, 10_000_000);
 const NETWORK: &str = "addresses or networks, such as \"192.0.2.10\" or \"192.0.2.0/24\"";
 
 /// Reads the tables into `proxy`, whose trunks are known already.
-pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, proxy: &mut proxy::Config) {
+pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, files: &Files<'_>, proxy: &mut proxy::Config) {
     let mut guard = Guard::default();
     if let Some(section) = root.section("guard") {
         read_guard(&section, &mut guard);
@@ -35,6 +38,7 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, proxy: &mu
         guard.overload.push(read_role(section, guard.shedding.is_some()));
         guard.limits.push(section.section("limits").map(read_limits));
     }
+    guard.digest = read_digest(network, files).map(Arc::new);
     proxy.guard = guard;
 }
 
@@ -151,4 +155,77 @@ fn read_role(section: &Section<'_, '_>, is_measured: bool) -> Role {
         );
     }
     Role { client, server, algorithm }
+}
+
+/// `[trunk.digest]` of all trunks.
+fn read_digest(network: &Network<'_, '_>, files: &Files<'_>) -> Option<Digest> {
+    let mut realms: Vec<Realm> = Vec::new();
+    let mut required = Vec::new();
+    for (position, trunk) in network.trunks.iter().enumerate() {
+        let place = trunk.section("digest").and_then(|section| {
+            let realm = read_realm(&section, files, TrunkId(position as u16));
+            let place = realm.and_then(|realm| join(&section, &mut realms, realm));
+            section.finish();
+            place
+        });
+        required.push(place);
+    }
+    (!realms.is_empty()).then(|| Digest::new(realms, required))
+}
+
+fn read_realm(section: &Section<'_, '_>, files: &Files<'_>, trunk: TrunkId) -> Option<Realm> {
+    section.required("realm", "the name that users authenticate to, such as \"example.com\"");
+    let expected = "a name without quotes, backslashes and control characters";
+    let realm = section.read("realm", expected, |text| {
+        let is_plain = |c: char| !c.is_control() && c != '"' && c != '\\' && c.is_ascii();
+        (!text.is_empty() && text.len() <= 128 && text.chars().all(is_plain)).then(|| text.to_owned())
+    });
+    let file = section.required("users", "a file with lines user:realm:algorithm:HA1");
+    let expected = "\"SHA-256\", \"SHA-512-256\" or \"MD5\"";
+    let chosen = section.read_list("algorithms", expected, |text| Hash::from_token(text.as_bytes()));
+    let mut algorithms: Vec<Hash> = chosen.into_iter().map(|at| at.value).collect();
+    algorithms.sort();
+    algorithms.dedup();
+    if algorithms.is_empty() {
+        algorithms.push(Hash::Sha256);
+    }
+    let life = section.number("nonce_seconds", (10, 86_400)).map_or(300, |seconds| seconds);
+    let (realm, file) = (realm?, file?);
+    let path = files.path(file.value);
+    let text = files.read(&path).map_err(|fault| section.wrong(file.offset, "users", fault)).ok()?;
+    let text = String::from_utf8_lossy(&text);
+    let users = match users::read(&text, &realm.value) {
+        Ok(users) => users,
+        Err(error) => {
+            section.wrong(file.offset, "users", Fault::Users { path, error });
+            return None;
+        }
+    };
+    if users.values().any(|secrets| !algorithms.iter().any(|algorithm| secrets.of(*algorithm).is_some())) {
+        let reason = "a user has no HA1 for any of the algorithms";
+        let remedy = "add one to the file, or the algorithm to algorithms";
+        section.wrong(file.offset, "users", Fault::Conflict { reason, remedy });
+        return None;
+    }
+    let users = users.into_iter().map(|(name, secrets)| (name, (trunk, secrets))).collect();
+    Some(Realm { name: realm.value, algorithms, users, life: Duration::from_secs(life) })
+}
+
+/// Adds the users of a trunk to those of its realm: no user may be two trunks (KR-11). The realm's place.
+fn join(section: &Section<'_, '_>, realms: &mut Vec<Realm>, realm: Realm) -> Option<usize> {
+    let Some(place) = realms.iter().position(|known| known.name == realm.name) else {
+        realms.push(realm);
+        return Some(realms.len() - 1);
+    };
+    let known = realms.get_mut(place)?;
+    if known.algorithms != realm.algorithms || known.life != realm.life {
+        let reason = "another trunk has this realm with other algorithms or nonce_seconds";
+        section.wrong(section.offset_of("realm"), "realm", Fault::Conflict { reason, remedy: "make them equal" });
+    }
+    if realm.users.keys().any(|name| known.users.contains_key(name)) {
+        let reason = "a user is in the file of another trunk of this realm too";
+        section.wrong(section.offset_of("users"), "users", Fault::Conflict { reason, remedy: "remove one of the two" });
+    }
+    known.users.extend(realm.users);
+    Some(place)
 }

@@ -133,7 +133,7 @@ fn read_signer(
 }
 
 /// A leaf that can not be read is left to [`Signer::new`] to name.
-fn outside_validity(leaf: &[u8], unix: i64, path: &std::path::Path) -> Option<Fault> {
+pub(super) fn outside_validity(leaf: &[u8], unix: i64, path: &std::path::Path) -> Option<Fault> {
     let leaf = Certificate::from_der(leaf).ok()?;
     let path = path.to_owned();
     if unix > leaf.not_after() {

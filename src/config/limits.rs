@@ -77,6 +77,9 @@ fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
     if let Some(number) = section.number("timer_c_seconds", (1, 3600)) {
         proxy.timer_c = Duration::from_secs(number);
     }
+    if let Some(number) = section.number("failover_budget_seconds", (1, 600)) {
+        proxy.failover_budget = Duration::from_secs(number);
+    }
     section.finish();
 }
 
@@ -86,6 +89,11 @@ fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut N
     size("max_client_transactions", ENTRIES, &mut proxy.transaction.max_client);
     size("max_parked_calls", ENTRIES, &mut proxy.max_parked);
     size("udp_mtu", (500, 65_507), &mut proxy.udp_mtu);
+    if let Some(number) = section.number("max_breadth", (1, 1000)) {
+        proxy.max_breadth = number as u16;
+    }
+    let unmatched = section.choice("unmatched_cancel", &[("reject", false), ("forward", true)]);
+    proxy.forward_unmatched_cancel = unmatched.unwrap_or_default();
 
     let tcp = &mut node.tcp;
     size("max_connections", ENTRIES, &mut tcp.max_connections);

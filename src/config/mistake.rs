@@ -5,7 +5,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cert::{AnchorError, LogListError, PemError};
+use crate::proxy::digest::UsersError;
 use crate::stir::authentication::{SignerError, SignerWarning};
+use crate::transport::tls::CredentialError;
 
 /// One mistake in a configuration file.
 #[derive(Debug)]
@@ -135,6 +137,13 @@ pub enum Fault {
     },
     /// A credential that can not sign.
     Signer(SignerError),
+    /// A file of users.
+    Users {
+        /// The file.
+        path: PathBuf,
+        /// Why; no line of it is repeated.
+        error: UsersError,
+    },
     /// Values that do not go together.
     Conflict {
         /// Why.
@@ -142,8 +151,8 @@ pub enum Fault {
         /// What to do.
         remedy: &'static str,
     },
-    /// TLS listeners and hops.
-    TlsNotYet,
+    /// Certificates and keys that TLS refuses.
+    Tls(CredentialError),
 }
 
 impl fmt::Display for Mistake {
@@ -198,9 +207,10 @@ impl fmt::Display for Fault {
             Self::Pem { path, error } => write!(f, "{}: {error}; give a PEM file with certificates", path.display()),
             Self::Anchor { path, error } => write!(f, "{}: {error}; remove it or give CA certificates", path.display()),
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Users { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
             Self::Conflict { reason, remedy } => write!(f, "{reason}; {remedy}"),
-            Self::TlsNotYet => write!(f, "TLS is not supported yet; use \"udp\" or \"tcp\""),
+            Self::Tls(error) => error.fmt(f),
         }
     }
 }

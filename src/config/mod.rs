@@ -6,22 +6,26 @@
 //! `limits` knows the rest; `files` reads certificates and keys.
 
 mod files;
+mod forking;
 mod guard;
 mod identity;
 mod limits;
 mod mistake;
 mod network;
 mod reader;
+mod tls;
 
 use std::cell::RefCell;
 use std::path::Path;
+use std::sync::Arc;
 
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::fetch;
+use crate::node::{fetch, handshake};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
+use crate::transport::tls::Credentials;
 use crate::transport::{tcp, udp};
 
 pub(crate) use files::is_certificate_file;
@@ -44,6 +48,10 @@ pub struct Config {
     pub replay: ReplayConfig,
     /// The fetching of certificates.
     pub fetch: fetch::Config,
+    /// Certificates for TLS.
+    pub tls: Arc<Credentials>,
+    /// Bounds on TLS handshakes.
+    pub handshakes: handshake::Config,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -93,12 +101,23 @@ impl Config {
         let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
 
         let (node, mut proxy) = limits::read(&root);
-        let network = network::Network::read(&root, &mut proxy, &mut warnings);
-        guard::read(&root, &network, &mut proxy);
+        let mut tls = tls::Tls::default();
+        tls::read_bounds(&root, &mut tls.handshakes);
+        let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
+        guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
         collector.borrow_mut().finish()?;
         let identity::Identity { trust, replay, fetch, .. } = identity;
-        Ok(Self { node, proxy, trust, replay, fetch, warnings })
+        Ok(Self {
+            node,
+            proxy,
+            trust,
+            replay,
+            fetch,
+            tls: tls.credentials.into(),
+            handshakes: tls.handshakes,
+            warnings,
+        })
     }
 }

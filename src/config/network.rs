@@ -5,10 +5,13 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::files::Files;
+use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
+use super::tls::{self, Tls};
 use crate::proxy::{self, Listener, NextHop, Route, Trunk, TrunkId, UdpOversize};
-use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::hop::{ListenerId, PeerId, Transport};
 
 const HOP: &str = "\"udp:192.0.2.10:5060\" or \"tcp:[2001:db8::10]:5060\" (an address: names are not resolved yet)";
 
@@ -23,8 +26,14 @@ pub(super) struct Network<'a, 'c> {
 
 impl<'a, 'c> Network<'a, 'c> {
     /// Reads everything about the network into `proxy`.
-    pub fn read(root: &Section<'a, 'c>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) -> Self {
-        let (listeners, is_complete) = read_listeners(root, proxy, warnings);
+    pub fn read(
+        root: &Section<'a, 'c>,
+        files: &Files<'_>,
+        proxy: &mut proxy::Config,
+        tls: &mut Tls,
+        warnings: &mut Vec<Warning>,
+    ) -> Self {
+        let (listeners, is_complete) = read_listeners(root, files, proxy, tls, warnings);
         // With a listener missing, positions are not ids and "no such listener" may be untrue: the mistake is noted already.
         let usable = is_complete.then(|| proxy.listeners.clone());
         let mut trunk_names = Names::new();
@@ -32,7 +41,9 @@ impl<'a, 'c> Network<'a, 'c> {
         let mut trunks = root.sections("trunk");
         for (position, section) in trunks.iter_mut().enumerate() {
             let name = read_name(section, "trunk", position, &mut trunk_names);
-            proxy.trunks.push(read_trunk(section, name, usable.as_deref(), &listeners, &mut networks));
+            let mut trunk = read_trunk(section, name, usable.as_deref(), &listeners, &mut networks);
+            trunk.alias = read_trunk_tls(section, &trunk, PeerId(position as u16), files, tls, warnings);
+            proxy.trunks.push(trunk);
         }
         for section in root.sections("route") {
             if let Some(route) = read_route(&section, &trunk_names, &trunks) {
@@ -75,7 +86,13 @@ pub(super) fn refer(
 }
 
 /// Names of the listeners, and whether all of them could be read.
-fn read_listeners(root: &Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) -> (Names, bool) {
+fn read_listeners(
+    root: &Section<'_, '_>,
+    files: &Files<'_>,
+    proxy: &mut proxy::Config,
+    tls: &mut Tls,
+    warnings: &mut Vec<Warning>,
+) -> (Names, bool) {
     let mut names = Names::new();
     let mut bound: HashMap<(Transport, SocketAddr), usize> = HashMap::new();
     let sections = root.sections("listener");
@@ -92,6 +109,12 @@ fn read_listeners(root: &Section<'_, '_>, proxy: &mut proxy::Config, warnings: &
                 section.wrong(section.offset_of("bind"), "bind", Fault::Duplicate { what, first_line });
             }
             bound.entry(key).or_insert(section.line(section.offset_of("bind")));
+            if listener.transport == Transport::Tls
+                && let Some(server) = tls::read_server(&section, files, warnings)
+                && let Err(error) = tls.credentials.add_server(ListenerId(proxy.listeners.len() as u16), server)
+            {
+                section.wrong(section.offset_of("certificate"), "certificate", Fault::Tls(error));
+            }
             proxy.listeners.push(listener);
         }
         section.finish();
@@ -128,14 +151,9 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
 }
 
 fn read_transport(section: &Section<'_, '_>) -> Option<Transport> {
-    section.required("transport", "\"udp\" or \"tcp\"")?;
+    section.required("transport", "\"udp\", \"tcp\" or \"tls\"")?;
     let choices = [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
-    let transport = section.choice("transport", &choices)?;
-    if transport == Transport::Tls {
-        section.wrong(section.offset_of("transport"), "transport", Fault::TlsNotYet);
-        return None;
-    }
-    Some(transport)
+    section.choice("transport", &choices)
 }
 
 fn host_of(address: IpAddr) -> String {
@@ -189,9 +207,13 @@ fn read_trunk(
         networks.entry(peer.value).or_insert(line);
     }
     let next_hops = read_next_hops(section, listeners);
-    if section.is_absent("peers") && section.is_absent("next_hop") {
-        let reason = "has neither peers nor next_hop, so nothing can come from it or go to it";
-        section.wrong(section.offset(), "", Fault::Conflict { reason, remedy: "add peers, next_hop or both" });
+    if ["peers", "next_hop", "tls", "digest"].iter().all(|key| section.is_absent(key)) {
+        let reason = "has neither peers nor next_hop, tls nor digest, so nothing can come from it or go to it";
+        section.wrong(
+            section.offset(),
+            "",
+            Fault::Conflict { reason, remedy: "add peers, next_hop, [trunk.tls] or [trunk.digest]" },
+        );
     }
     let leave_by = refer(section, "listener", "listener", listener_names);
     let wanted = next_hops.first().map(|hop| hop.transport);
@@ -218,9 +240,36 @@ fn read_trunk(
         trusted: section.bool("trusted", false),
         sign: None,
         verify: None,
+        alias: false,
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
-        ..Trunk::default()
+        forking: forking::read(section),
+        relay_503: forking::read_relay_503(section),
     }
+}
+
+/// `[trunk.tls]`, which a trunk with a `tls:` next hop must have. Returns whether we show it a certificate of ours (CN-4).
+fn read_trunk_tls(
+    section: &Section<'_, '_>,
+    trunk: &Trunk,
+    peer: PeerId,
+    files: &Files<'_>,
+    tls: &mut Tls,
+    warnings: &mut Vec<Warning>,
+) -> bool {
+    let Some(table) = section.section("tls") else {
+        if trunk.next_hops.iter().any(|hop| hop.transport == Transport::Tls) {
+            let reason = "a next hop is reached over TLS, and nothing says which name its certificate must prove";
+            let remedy = "add [trunk.tls] with names = [\"sip.example.com\"]";
+            section.wrong(section.offset_of("next_hop"), "next_hop", Fault::Conflict { reason, remedy });
+        }
+        return false;
+    };
+    let Some(client) = tls::read_client(table, files, warnings) else { return false };
+    let shows_certificate = client.credential.is_some();
+    if let Err(error) = tls.credentials.add_client(peer, client) {
+        section.wrong(section.offset_of("tls"), "tls", Fault::Tls(error));
+    }
+    shows_certificate
 }
 
 fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> Vec<NextHop> {
@@ -228,9 +277,7 @@ fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> 
     for At { value: hop, offset } in section.read_list("next_hop", HOP, next_hop) {
         let fits = |l: &Listener| l.transport == hop.transport && l.bind.is_ipv4() == hop.remote.is_ipv4();
         let has_listener = listeners.is_none_or(|listeners| listeners.iter().any(fits));
-        if hop.transport == Transport::Tls {
-            section.wrong(offset, "next_hop", Fault::TlsNotYet);
-        } else if !has_listener {
+        if !has_listener {
             let reason = "there is no listener of this transport and address family to leave by";
             section.wrong(offset, "next_hop", Fault::Conflict { reason, remedy: "add a [[listener]]" });
         } else {

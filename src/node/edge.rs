@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
+use super::handshake::HandshakeThread;
 use super::lane;
 use super::machine::Owners;
 use super::packet_loop::Summary;
@@ -20,7 +21,7 @@ use crate::config::{Config, Node};
 use crate::proxy::Snapshot;
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
-use crate::transport::{tcp, udp};
+use crate::transport::{tcp, tls, udp};
 
 /// Why an edge did not start.
 #[derive(Debug)]
@@ -34,11 +35,6 @@ pub enum StartError {
         /// Why.
         error: io::Error,
     },
-    /// A listener with a transport that is not there yet.
-    Unsupported {
-        /// The listener's name.
-        listener: String,
-    },
     /// The side door did not open.
     Fetch(FetchStartError),
     /// A worker thread did not start.
@@ -49,7 +45,6 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
-            Self::Unsupported { listener } => write!(f, "listener \"{listener}\": TLS is not supported yet"),
             Self::Fetch(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "worker thread: {error}"),
         }
@@ -65,6 +60,7 @@ pub struct Edge {
     workers: Vec<JoinHandle<io::Result<Summary>>>,
     // Ends after the workers.
     _fetch: FetchThread,
+    handshakes: HandshakeThread,
 }
 
 impl Edge {
@@ -79,7 +75,10 @@ impl Edge {
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let fetch_queue = config.fetch.queue.max(1);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
-        let mut edge = Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch };
+        let store = tls::Store::new(config.tls);
+        let handshakes = HandshakeThread::start(config.handshakes, store).map_err(StartError::Thread)?;
+        let mut edge =
+            Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch, handshakes };
 
         let owners = Owners { key: random(), workers };
         let replay = ReplayTable::new(config.replay, random());
@@ -99,6 +98,7 @@ impl Edge {
                 transmit_outs: transmits.0,
                 transmit_ins: transmits.1,
                 fetcher: edge._fetch.fetcher(),
+                handshaker: edge.handshakes.handshaker(),
                 answers: mpsc::channel(fetch_queue),
                 observer: observer.clone(),
                 stop: edge.stop.clone(),
@@ -112,6 +112,11 @@ impl Edge {
     /// Name, transport and bound address of each listener, in the order of the configuration.
     pub fn addresses(&self) -> &[(String, Transport, SocketAddr)] {
         &self.addresses
+    }
+
+    /// Where the TLS credentials can be replaced; connections that stand are kept.
+    pub fn tls(&self) -> tls::Store {
+        self.handshakes.handshaker().store().clone()
     }
 
     /// Stops the workers, waits for their end and says what they have seen.
@@ -147,10 +152,7 @@ fn bind_all(config: &mut Config, workers: usize) -> Result<Vec<Bound>, StartErro
         let failed = |error| StartError::Bind { listener: listener.name.clone(), address: listener.bind, error };
         let bound = match listener.transport {
             Transport::Udp => bind_udp(listener.bind, id, &config.node.udp, &mut all).map_err(failed)?,
-            Transport::Tcp => bind_tcp(listener.bind, id, &mut all).map_err(failed)?,
-            Transport::Tls | Transport::Ws | Transport::Wss => {
-                return Err(StartError::Unsupported { listener: listener.name.clone() });
-            }
+            _ => bind_tcp(listener.bind, id, &mut all).map_err(failed)?,
         };
         if listener.advertise_port == listener.bind.port() {
             listener.advertise_port = bound.port();

@@ -32,6 +32,8 @@ pub struct Counters {
     pub fetch_full: u64,
     /// Messages for a listener or transport that there is not.
     pub no_way: u64,
+    /// Accepted connections that brought no TLS session about.
+    pub failed_handshakes: u64,
 }
 
 impl Counters {
@@ -44,6 +46,7 @@ impl Counters {
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
         self.no_way += other.no_way;
+        self.failed_handshakes += other.failed_handshakes;
     }
 }
 
@@ -92,6 +95,8 @@ pub(super) struct Machine {
     /// Lanes to the owners of calls.
     pub lanes: Outs,
     pub counters: Counters,
+    /// The port of the last message's Via, if it offers its connection for requests the other way (RFC 5923).
+    pub alias: Option<u16>,
 }
 
 impl Machine {
@@ -105,6 +110,7 @@ impl Machine {
             output: Output::default(),
             lanes,
             counters: Counters::default(),
+            alias: None,
         }
     }
 
@@ -137,6 +143,10 @@ impl Machine {
         };
         if admission == Admission::Stranger && self.proxy.screen(now, &source, message, &mut self.output) {
             return Taken::Done;
+        }
+        if source.transport.is_secure() && source.peer.is_some() && message.is_request() {
+            let via = message.top_via().ok().filter(|via| via.params().find("alias").is_some());
+            self.alias = via.map(|via| via.port().unwrap_or(source.transport.default_port()));
         }
         if !is_here
             && self.owners.workers > 1

@@ -8,6 +8,7 @@ pub mod clock;
 mod edge;
 mod events;
 pub mod fetch;
+pub mod handshake;
 mod lane;
 mod machine;
 mod packet_loop;

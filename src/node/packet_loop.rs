@@ -6,18 +6,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
-use crate::proxy::{Answer, NeedId, NeedKind, Now, Snapshot};
+use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot};
 use crate::sip::Framing;
-use crate::sip::hop::{ConnectionId, Hop, ListenerId, Transport};
+use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::stir::verification::{FetchFailure, FetchedChain};
-use crate::transport::tcp::{self, CloseReason, Incoming, Refused};
+use crate::transport::tcp::{self, CloseReason, Incoming, Refused, Stream};
 use crate::transport::udp;
 
 /// How often idle and slow connections are looked for.
@@ -38,6 +37,8 @@ pub(super) struct Opening {
     pub id: ConnectionId,
     pub local: SocketAddr,
     pub remote: SocketAddr,
+    /// Whom a TLS session is to be made with.
+    pub tls: Option<PeerId>,
 }
 
 /// What a packet loop is made of, besides its sockets.
@@ -184,15 +185,26 @@ impl PacketLoop {
     /// Takes in an accepted connection, for [`PacketLoop::poll_connection`].
     pub fn on_accepted(
         &mut self,
-        stream: TcpStream,
+        stream: impl Into<Stream>,
         remote: SocketAddr,
         local: ListenerId,
+        peer: Option<PeerId>,
     ) -> Result<ConnectionId, Refused> {
-        self.tcp.accept(stream, local, remote, now().instant)
+        self.tcp.accept(stream, local, remote, peer, now().instant)
+    }
+
+    /// Whether a connection from here may begin its handshake.
+    pub fn may_shake(&mut self, remote: SocketAddr) -> bool {
+        self.tcp.check_source(remote).is_ok()
+    }
+
+    /// Counts a connection whose handshake failed before it was taken in.
+    pub fn on_handshake_failed(&mut self) {
+        self.machine.counters.failed_handshakes += 1;
     }
 
     /// The end of an [`Opening`].
-    pub fn on_connected(&mut self, id: ConnectionId, result: std::io::Result<TcpStream>) {
+    pub fn on_connected(&mut self, id: ConnectionId, result: std::io::Result<Stream>) {
         let now = now();
         self.tcp.connected(id, result, now.instant, &mut self.failed);
         self.settle(now);
@@ -229,7 +241,11 @@ impl PacketLoop {
             };
             let source = tcp.hop(id)?;
             // What is broken has no call: it is answered here, whatever its Call-ID says.
-            match machine.receive(now, source, tcp.bytes(id, range.clone()), Framing::Stream, is_broken) {
+            let taken = machine.receive(now, source, tcp.bytes(id, range.clone()), Framing::Stream, is_broken);
+            if let Some(port) = machine.alias.take() {
+                tcp.alias(id, port);
+            }
+            match taken {
                 Taken::Done if is_broken => tcp.close_when_written(id, CloseReason::Broken, now.instant),
                 Taken::Done => {}
                 Taken::Unusable => tcp.close_when_written(id, CloseReason::NotSip, now.instant),
@@ -333,8 +349,10 @@ impl PacketLoop {
                 (Transport::Udp, Some(socket)) => {
                     self.queued.get_mut(socket).into_iter().for_each(|queue| queue.push(item))
                 }
-                (Transport::Tcp, _) => self.send_tcp(now, hop, transmit.tag, outbox.bytes_of(transmit)),
-                (Transport::Udp | Transport::Tls | Transport::Ws | Transport::Wss, _) => self.no_way(transmit.tag),
+                (Transport::Tcp | Transport::Tls, _) => {
+                    self.send_stream(now, hop, transmit.tag, outbox.bytes_of(transmit));
+                }
+                (Transport::Udp | Transport::Ws | Transport::Wss, _) => self.no_way(transmit.tag),
             }
         }
         for (socket, queue) in self.sockets.iter_mut().zip(&mut self.queued) {
@@ -347,7 +365,7 @@ impl PacketLoop {
         self.machine.output.outbox.clear();
     }
 
-    fn send_tcp(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
+    fn send_stream(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
         if let Some(other) = hop.connection.map(tcp::Table::worker_of).filter(|worker| *worker != self.worker) {
             if !self.transmits.to(other).is_some_and(|lane| lane.push(hop, 0, bytes)) {
                 self.failed.extend((tag != 0).then_some(tag));
@@ -364,13 +382,17 @@ impl PacketLoop {
     /// one (T-4: a response whose connection is gone goes to the sent-by port of the source).
     fn connection_for(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
         let named = hop.connection.filter(|id| self.tcp.takes(*id));
-        named.or_else(|| self.tcp.find(hop.local, hop.remote)).or_else(|| self.open(now, hop))
+        named.or_else(|| self.tcp.find(hop)).or_else(|| self.open(now, hop))
     }
 
     fn open(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
         let local = self.locals.get(usize::from(hop.local.0))?.address;
-        let id = self.tcp.open(hop.local, hop.remote, now.instant).ok()?;
-        self.opening.push(Opening { id, local, remote: hop.remote });
+        let tls = hop.peer.filter(|_| hop.transport.is_secure());
+        if hop.transport.is_secure() && tls.is_none() {
+            return None; // nobody said whose certificate to expect (TL-4)
+        }
+        let id = self.tcp.open(hop, now.instant).ok()?;
+        self.opening.push(Opening { id, local, remote: hop.remote, tls });
         Some(id)
     }
 
@@ -382,7 +404,15 @@ impl PacketLoop {
     /// Passes needs on to the side door.
     fn ask(&mut self, now: Now) {
         for need in std::mem::take(&mut self.machine.output.needs) {
-            let NeedKind::Certificate { x5u } = need.kind;
+            let x5u = match need.kind {
+                NeedKind::Certificate { x5u } => x5u,
+                // Not asked for without `Config::locate`.
+                NeedKind::Locate { .. } => {
+                    let answer = Answer::Locate(Err(LocateFailure::Unsupported));
+                    self.machine.proxy.handle_answer(now, need.id, answer, &mut self.machine.output);
+                    continue;
+                }
+            };
             let question = Question { id: need.id.0, x5u, answer_to: self.answers.clone() };
             if self.fetcher.ask(question).is_err() {
                 self.machine.counters.fetch_full += 1;

@@ -7,13 +7,14 @@
 use std::cell::RefCell;
 use std::future::poll_fn;
 use std::io;
-use std::net::{TcpListener, UdpSocket};
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
@@ -21,12 +22,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{Events, Observer};
 use super::fetch::{Answered, Fetcher};
+use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
 use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
 use super::{clock, random};
 use crate::proxy::Snapshot;
-use crate::sip::hop::{ConnectionId, ListenerId};
+use crate::sip::hop::{ConnectionId, ListenerId, Transport};
+use crate::transport::tcp::Stream;
 use crate::transport::{tcp, udp};
 
 /// Wait after a failure to accept (out of file descriptors, most likely).
@@ -53,6 +56,7 @@ pub(super) struct Worker {
     pub transmit_outs: Outs,
     pub transmit_ins: Ins,
     pub fetcher: Fetcher,
+    pub handshaker: Handshaker,
     pub answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
     pub observer: Observer,
     pub stop: CancellationToken,
@@ -89,13 +93,14 @@ impl Worker {
         let sockets = self.bound.udp.iter().map(|(id, socket)| udp::Socket::new(socket.try_clone()?, *id, &self.udp));
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
         let count = sockets.len();
-        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets));
+        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets), self.handshaker.clone());
         for socket in 0..count {
             let shared = shared.clone();
             spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
         }
         for (id, listener) in &self.bound.tcp {
-            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id));
+            let transport = self.snapshot.config.listener(*id).map_or(Transport::Tcp, |listener| listener.transport);
+            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id, transport));
         }
         Ok(self.serve(&shared).await)
     }
@@ -153,15 +158,17 @@ struct Shared {
     last: Rc<RefCell<Summary>>,
     signals: Rc<Signals>,
     armed: Rc<std::cell::Cell<Option<Instant>>>,
+    handshaker: Handshaker,
 }
 
 impl Shared {
-    fn new(packets: PacketLoop) -> Self {
+    fn new(packets: PacketLoop, handshaker: Handshaker) -> Self {
         Self {
             packets: Rc::new(RefCell::new(Some(packets))),
             last: Rc::default(),
             signals: Rc::new(Signals { panicked: Notify::new(), rearm: Notify::new() }),
             armed: Rc::default(),
+            handshaker,
         }
     }
 
@@ -206,12 +213,15 @@ impl Shared {
     }
 }
 
-async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId) {
+async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
     loop {
         match listener.accept().await {
+            Ok((stream, remote)) if transport.is_secure() => {
+                spawn_local(admit(shared.clone(), stream, remote, id));
+            }
             Ok((stream, remote)) => {
                 // A refused connection is closed by being dropped; the table has counted it.
-                if let Some(Ok(connection)) = shared.with(|packets| packets.on_accepted(stream, remote, id)) {
+                if let Some(Ok(connection)) = shared.with(|packets| packets.on_accepted(stream, remote, id, None)) {
                     spawn_local(drive(shared.clone(), connection));
                 }
             }
@@ -223,9 +233,38 @@ async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerI
     }
 }
 
+/// TLS before the table: who has no session takes no place in it.
+async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: ListenerId) {
+    if shared.with(|packets| packets.may_shake(remote)) != Some(true) {
+        return;
+    }
+    match shared.handshaker.accept(stream, listener).await {
+        Ok(session) => {
+            let peer = shared.handshaker.store().current().peer_of(&session.identities());
+            let accepted = shared.with(|packets| packets.on_accepted(session, remote, listener, peer));
+            if let Some(Ok(connection)) = accepted {
+                drive(shared, connection).await;
+            }
+        }
+        Err(error) => {
+            tracing::debug!(%remote, %error, "TLS handshake refused"); // strangers decide how often
+            shared.enter(PacketLoop::on_handshake_failed);
+        }
+    }
+}
+
 async fn connect(shared: Shared, opening: Opening) {
     let Some(limit) = shared.with(|packets| packets.connect_timeout()) else { return };
-    let result = tcp::connect(opening.local, opening.remote, limit).await;
+    let result = match (tcp::connect(opening.local, opening.remote, limit).await, opening.tls) {
+        (Ok(stream), Some(peer)) => {
+            let session = shared.handshaker.connect(stream, peer).await;
+            if let Err(error) = &session {
+                tracing::warn!(remote = %opening.remote, %error, "TLS handshake failed");
+            }
+            session.map(Stream::from)
+        }
+        (result, _) => result.map(Stream::from),
+    };
     shared.enter(|packets| packets.on_connected(opening.id, result));
     drive(shared, opening.id).await;
 }
@@ -246,10 +285,12 @@ mod tests {
     use super::*;
     use crate::cert::TrustStore;
     use crate::node::fetch::{self, FetchThread};
+    use crate::node::handshake::{self, HandshakeThread};
     use crate::proxy;
     use crate::stir::replay::ReplayTable;
+    use crate::transport::tls;
 
-    fn worker(fetch: &FetchThread, stop: CancellationToken) -> Worker {
+    fn worker(fetch: &FetchThread, handshakes: &HandshakeThread, stop: CancellationToken) -> Worker {
         let config = proxy::Config::default();
         Worker {
             number: 0,
@@ -263,6 +304,7 @@ mod tests {
             transmit_outs: Outs::default(),
             transmit_ins: Ins::default(),
             fetcher: fetch.fetcher(),
+            handshaker: handshakes.handshaker(),
             answers: mpsc::channel(1),
             observer: Observer::default(),
             stop,
@@ -272,14 +314,15 @@ mod tests {
     #[tokio::test]
     async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
         let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
-        let mut worker = worker(&fetch, stop.clone());
-        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()));
+        let mut worker = worker(&fetch, &handshakes, stop.clone());
+        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
         assert!(first.with(|_| panic!("on purpose")).is_none());
         assert!(first.with(|_| ()).is_none());
         assert!(matches!(worker.serve(&first).await, End::Panicked(_)));
 
-        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()));
+        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()), worker.handshaker.clone());
         assert!(next.with(|_| ()).is_some());
         stop.cancel();
         assert!(matches!(worker.serve(&next).await, End::Stopped(_)));

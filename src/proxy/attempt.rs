@@ -1,14 +1,15 @@
 //! Attempts: the candidates of a plan become client transactions, a group at a time (RFC 3261 16.6, RFC 5393 5.3; R-6, D-8, N-3).
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::plan::Candidate;
+use super::plan::{Candidate, Place};
 use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
 use super::route::preprocess::{self, Preprocessed};
 use super::{ContextKey, Held, Now, Output, Proxy, Timer, UdpOversize, forward};
-use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
 use crate::sip::{Message, Method};
 
 const TABLE_FULL: Local = Local::Refused { status: 503, reason: "Service Unavailable" };
@@ -33,7 +34,7 @@ impl Proxy {
             let mut is_started = false;
             for _ in 0..group {
                 let Some(candidate) = self.context(key).and_then(|c| c.plan.pop()) else { break };
-                match self.attempt(now, key, request, pre, &candidate, share, out) {
+                match self.try_candidate(now, key, request, pre, &candidate, share, out) {
                     Ok(()) => is_started = true,
                     Err(why) => self.refuse_candidate(key, why),
                 }
@@ -82,15 +83,59 @@ impl Proxy {
         });
     }
 
-    /// Tries one more candidate in the place of a branch that has ended. False if it could not be tried.
-    pub(super) fn replace(&mut self, now: Now, key: ContextKey, candidate: &Candidate, out: &mut Output) -> bool {
+    /// Tries candidates one after the other in the place of a branch that has ended or could be located only now; those behind the
+    /// first that can be tried stand by. False if none could.
+    pub(super) fn replace(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        mut candidates: VecDeque<Candidate>,
+        share: u16,
+        out: &mut Output,
+    ) -> bool {
         let tried = self.with_request(key, |proxy, request| {
             let (snapshot, entry) = proxy.entry_of(key);
-            let share = proxy.context(key).map_or(0, |c| c.breadth_left());
-            let pre = preprocess::preprocess(&snapshot.config, request, entry).ok().filter(|_| share > 0);
-            pre.is_some_and(|pre| proxy.attempt(now, key, request, &pre, candidate, share, out).is_ok())
+            let Ok(pre) = preprocess::preprocess(&snapshot.config, request, entry) else { return false };
+            while let Some(candidate) = candidates.pop_front() {
+                let share = share.min(proxy.context(key).map_or(0, |c| c.breadth_left()));
+                if share == 0 {
+                    break;
+                }
+                match proxy.attempt(now, key, request, &pre, &candidate, share, out) {
+                    Ok(()) => {
+                        if let Some(branch) = proxy.context(key).and_then(|c| c.branches.last_mut()) {
+                            branch.alternates = candidates;
+                        }
+                        return true;
+                    }
+                    Err(why) => proxy.refuse_candidate(key, why),
+                }
+            }
+            false
         });
         tried == Some(true)
+    }
+
+    /// Tries a candidate, or asks where it is first.
+    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
+    fn try_candidate(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        candidate: &Candidate,
+        share: u16,
+        out: &mut Output,
+    ) -> Result<(), Local> {
+        let Place::Locate(target) = &candidate.place else {
+            return self.attempt(now, key, request, pre, candidate, share, out);
+        };
+        if let Some(hop) = target.direct() {
+            let snapshot = self.snapshot_of(key);
+            return self.attempt(now, key, request, pre, &candidate.at(&snapshot.config, hop), share, out);
+        }
+        if self.locate(now, key, candidate, target, share, out) { Ok(()) } else { Err(TABLE_FULL) }
     }
 
     /// Sends the request to one candidate.
@@ -132,6 +177,7 @@ impl Proxy {
     ) -> Result<(), Local> {
         let snapshot = self.snapshot_of(key);
         let config = &snapshot.config;
+        let Place::At(hop) = candidate.place else { return Err(NO_NEXT_HOP) };
         let Some(context) = self.context(key) else { return Err(NO_NEXT_HOP) };
         let (loop_hash, source, ingress) = (context.loop_hash, context.source, context.ingress);
         // Ids come from one configuration; a call is answered all the same.
@@ -145,17 +191,18 @@ impl Proxy {
             source: source.remote,
             entry,
             exit,
-            transport: candidate.hop.transport,
+            transport: hop.transport,
             branch: &branch,
             record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
             route: pre,
             max_breadth: Some(share),
+            spent: config.guard.digest.as_deref(),
             offers_oc: config.guard.role_with(candidate.egress).client,
+            alias: egress.is_some_and(|t| t.alias),
             lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
-        let oversize =
-            candidate.hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
+        let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
         let policy = egress.map_or(UdpOversize::Udp, |t| t.udp_oversize);
         let moves = oversize && policy == UdpOversize::Tcp; // T-5, RFC 3261 18.1.1
         if moves {
@@ -173,8 +220,8 @@ impl Proxy {
             self.layer.release_client(client);
             return Err(why);
         }
-        let next =
-            Hop { transport, local: candidate.listener, remote: candidate.hop.remote, connection: None, peer: None };
+        let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
+        let next = Hop { transport, local: candidate.listener, remote: hop.remote, connection: None, peer };
         self.layer.send_request(now.instant, client, method, next, buffer, &mut out.outbox);
         self.vouch_for(now, next.remote);
         self.stats.forwarded += 1;
@@ -193,6 +240,7 @@ impl Proxy {
             patience: patience
                 .map(|after| self.timers.insert(now.instant + after, Timer::Patience { context: key, client })),
             fallback: moves.then(|| Box::new(Candidate { keep_udp: true, ..candidate.clone() })),
+            alternates: VecDeque::new(),
         };
         if let Some(context) = self.context(key) {
             context.branches.push(branch);
@@ -202,12 +250,13 @@ impl Proxy {
 }
 
 impl RequestContext {
-    /// Whether another group may be started: something is left, no branch's end forbids it, and there is time (D-8; N-3: the client of
-    /// a non-INVITE gives up 64*T1 after it sent it).
+    /// Whether another group may be started: something is left, no branch's end forbids it, and there is time.
     fn may_try_next(&self, now: Now) -> bool {
-        if self.plan.is_empty() || self.is_closed() || self.settled {
-            return false;
-        }
+        !self.plan.is_empty() && !self.is_closed() && !self.settled && self.is_in_time(now)
+    }
+
+    /// There is time for another attempt (D-8; N-3: the client of a non-INVITE gives up 64*T1 after it sent it).
+    pub fn is_in_time(&self, now: Now) -> bool {
         let config = &self.snapshot.config;
         let budget = if self.is_invite {
             config.failover_budget

@@ -11,7 +11,7 @@ use super::attempt::FAILOVER_BUDGET;
 use super::failover::{Forking, Relay503};
 use crate::sip;
 use crate::sip::Uri;
-use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::hop::{Hop, ListenerId, Transport};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
@@ -55,6 +55,9 @@ pub struct Config {
     pub need_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
+    /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
+    /// where its route set names a host.
+    pub locate: bool,
     /// No further attempt at an INVITE is begun this long after it arrived (D-8).
     pub failover_budget: Duration,
     /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
@@ -82,6 +85,7 @@ impl Default for Config {
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
+            locate: false,
             failover_budget: FAILOVER_BUDGET,
             max_breadth: 60,
             forward_unmatched_cancel: false,
@@ -126,6 +130,8 @@ pub struct Trunk {
     pub verify: Option<Policy>,
     /// What becomes of a request too large for one datagram.
     pub udp_oversize: UdpOversize,
+    /// We show it a certificate over TLS, so it may send requests of its own over our connections (RFC 5923, CN-4).
+    pub alias: bool,
     /// How its addresses are tried.
     pub forking: Forking,
     /// What the caller is told when this trunk's 503 is the best there is.
@@ -144,6 +150,7 @@ impl Default for Trunk {
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::default(),
+            alias: false,
             forking: Forking::default(),
             relay_503: Relay503::default(),
         }
@@ -205,6 +212,9 @@ impl Config {
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
             self.guard.bans = Arc::clone(&old.guard.bans);
         }
+        if let (Some(digest), Some(old)) = (self.guard.digest.as_mut().and_then(Arc::get_mut), &old.guard.digest) {
+            digest.continue_from(old);
+        }
         for (trunk, limits) in self.trunks.iter().zip(&mut self.guard.limits) {
             let before = old.trunks.iter().position(|t| t.name == trunk.name);
             let before = before.and_then(|id| old.guard.limits.get(id)).and_then(Option::as_ref);
@@ -212,6 +222,12 @@ impl Config {
                 limits.continue_from(before);
             }
         }
+    }
+
+    /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address.
+    pub fn ingress_of(&self, source: Hop) -> Option<TrunkId> {
+        let proven = source.peer.filter(|_| source.transport.is_secure()).map(|peer| TrunkId(peer.0));
+        proven.filter(|id| self.trunk(*id).is_some()).or_else(|| self.trunk_of(source.remote))
     }
 
     /// A trunk by its id. Ids come from this configuration only.

@@ -114,6 +114,8 @@ stats! {
     bans,
     /// New dialogs refused because of overload.
     shed,
+    /// Requests with wrong credentials.
+    wrong_credentials,
     /// Calls refused by the limits of a trunk.
     limited,
     /// Requests not sent because their next hop is overloaded and said so (RFC 7339).

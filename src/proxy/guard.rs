@@ -1,5 +1,6 @@
 //! Where the proxy asks its first line: before a message is read, before a dialog begins, before an error is answered.
 
+use std::collections::HashMap;
 use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -7,15 +8,21 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
-use super::admission::{Admission, Ban, Banned, CallGuard, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits};
+use super::admission::{
+    Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits,
+};
+use super::digest::Proof;
 use super::overload;
 use super::request_context::BranchState;
 use super::response_context::Local;
-use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
+use super::validate::Invalid;
+use super::{Config, ContextKey, Event, Now, Output, Proxy, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Method, Refusal};
 use crate::transaction::ClientId;
 
+/// Addresses remembered from which somebody authenticated.
+const MAX_AUTHENTICATED: usize = 65_536;
 /// How long whom we sent a request to counts as a neighbour.
 const VOUCHED: Duration = Duration::from_secs(3600);
 
@@ -29,6 +36,8 @@ pub(super) struct Watch {
     gate: Gate,
     pub shedder: Option<Shedder>,
     held: HeldCalls,
+    /// Trunks that authenticated lately, by the address they did it from: whose ACKs theirs are (V-9: no challenge for an ACK).
+    authenticated: HashMap<SocketAddr, (TrunkId, Instant)>,
     /// Load of neighbours, and what they are told of ours.
     pub client: overload::Client,
     pub server: overload::Server,
@@ -38,6 +47,7 @@ impl Watch {
     /// Knows nothing yet.
     pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
         let shedder = guard.shedding.clone().map(|config| Shedder::new(config, now));
+        guard.digest.iter().for_each(|digest| digest.start(&key));
         Watch {
             now,
             unix: 0,
@@ -45,6 +55,7 @@ impl Watch {
             gate: Gate::new(guard, key, now),
             shedder,
             held: HeldCalls::default(),
+            authenticated: HashMap::new(),
             client: overload::Client::default(),
             server: overload::Server::new(now),
         }
@@ -60,6 +71,7 @@ impl Watch {
     /// Goes on under another configuration. Sources seen stay known if there is still room for as many.
     pub fn configure(&mut self, guard: &Guard, key: [u8; 16]) {
         self.gate.configure(guard, key, self.now);
+        guard.digest.iter().for_each(|digest| digest.start(&key));
         self.shedder = guard.shedding.clone().map(|config| Shedder::new(config, self.now));
     }
 }
@@ -138,7 +150,7 @@ impl Proxy {
             return false;
         }
         let config = &self.snapshot.config;
-        let ingress = config.trunk_of(source.remote);
+        let ingress = config.ingress_of(source);
         // Whoever throttles itself as it is told is not refused besides (O-5), until it is clear that this does not help.
         let obeys = config.guard.role_with(ingress).server && overload::params::offer(request.reply_via()).is_some();
         if obeys && shedder.level(now.instant) < 100 {
@@ -148,6 +160,64 @@ impl Proxy {
         let sheds = Priority::of(request, &config.guard.emergency_numbers, is_trusted).may_be_shed();
         self.stats.shed += u64::from(sheds);
         sheds
+    }
+
+    /// The trunk a request comes from (KR-11): proven by TLS, else by its credentials, else by its source.
+    ///
+    /// # Errors
+    /// 407 with challenges (V-9) where credentials are missing or wrong, 403 to who is nobody's (TG-1: relaying is for trunks).
+    pub(super) fn recognise(
+        &mut self,
+        now: Now,
+        source: Hop,
+        request: Message<'_>,
+        out: &mut Output,
+    ) -> Result<TrunkId, Invalid> {
+        let snapshot = self.snapshot.clone();
+        let known = snapshot.config.ingress_of(source);
+        let is_proven = source.peer.is_some() && source.transport.is_secure();
+        let forbidden = Refusal::new(403, "Forbidden");
+        let Some(digest) = snapshot.config.guard.digest.as_deref().filter(|_| !(is_proven && known.is_some())) else {
+            return known.ok_or(forbidden.into());
+        };
+        let proof = digest.prove(request, now.unix);
+        match (proof, known.filter(|trunk| !digest.requires(*trunk))) {
+            (Proof::Trunk(trunk), _) => {
+                self.note_authenticated(now, source, trunk, digest.life_for(trunk));
+                return Ok(trunk);
+            }
+            (Proof::None, Some(trunk)) => return Ok(trunk), // it need not authenticate
+            _ => {}
+        }
+        if proof == Proof::Wrong {
+            self.stats.wrong_credentials += 1;
+            let guard = &snapshot.config.guard;
+            let banned = self.watch.gate.offence(guard, now.instant, &source, Cause::Credentials);
+            self.note_ban(banned, out);
+        }
+        let mut line = Vec::with_capacity(256);
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u64(self.next_serial());
+        digest.challenge(known, now.unix, hasher.finish(), proof == Proof::Stale, &mut line);
+        Err(Invalid { refusal: Refusal::new(407, "Proxy Authentication Required"), line })
+    }
+
+    fn note_authenticated(&mut self, now: Now, source: Hop, trunk: TrunkId, life: Duration) {
+        let snapshot = self.snapshot.clone();
+        self.watch.gate.vouch(&snapshot.config.guard, now.instant, source.remote.ip(), life);
+        let known = &mut self.watch.authenticated;
+        if known.len() >= MAX_AUTHENTICATED {
+            known.retain(|_, (_, until)| *until > now.instant);
+        }
+        if known.len() < MAX_AUTHENTICATED {
+            known.insert(source.remote, (trunk, now.instant + life));
+        }
+    }
+
+    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed.
+    pub(super) fn ingress_of_ack(&self, now: Now, config: &Config, source: Hop) -> Option<TrunkId> {
+        let lately = || self.watch.authenticated.get(&source.remote).filter(|(_, until)| *until > now.instant);
+        config.ingress_of(source).or_else(|| lately().map(|(trunk, _)| *trunk))
     }
 
     /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).

@@ -1,7 +1,7 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
-use super::request_context::Parked;
-use super::{ContextKey, Event, Need, NeedId, NeedKind, Now, Output, Proxy, Timer, TrunkId};
+use super::waiting::Waiting;
+use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
 use crate::sip::{Message, Name};
 use crate::stir::reason;
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
@@ -17,13 +17,11 @@ impl Proxy {
         }
         match self.verifier.verify(now.unix, policy, &snapshot.trust, Some(&snapshot.replay), request) {
             Outcome::Done(verdict) => self.judged(now, key, request, verdict, out),
-            Outcome::Need { x5u } if self.parked < snapshot.config.max_parked => {
-                self.park(now, key, x5u, out);
-                false
-            }
             Outcome::Need { x5u } => {
-                self.stats.parking_full += 1;
-                self.verify_without(now, key, &x5u, FetchFailure::Busy, request, out)
+                let (kind, waiting) =
+                    (NeedKind::Certificate { x5u: x5u.clone() }, Waiting::Certificate { x5u: x5u.clone() });
+                !self.park(now, key, kind, waiting, out)
+                    && self.verify_without(now, key, &x5u, FetchFailure::Busy, request, out)
             }
         }
     }
@@ -85,45 +83,22 @@ impl Proxy {
         }
     }
 
-    fn park(&mut self, now: Now, key: ContextKey, x5u: Box<str>, out: &mut Output) {
-        let need = NeedId(self.next_serial() << 32 | key.slot() as u64);
-        let deadline = now.instant + self.snapshot_of(key).config.need_timeout;
-        let timer = self.timers.insert(deadline, Timer::Need { need });
-        if let Some(context) = self.context(key) {
-            context.parked = Some(Parked { need, x5u: x5u.clone(), timer });
-            self.parked += 1;
-            self.stats.parked += 1;
-            out.needs.push(Need { id: need, deadline, kind: NeedKind::Certificate { x5u } });
-        }
-    }
-
-    /// Ends the wait of a call, if it waits. Gives back what it waited for.
-    pub(super) fn unpark(&mut self, key: ContextKey) -> Option<Parked> {
-        let parked = self.context(key).and_then(|c| c.parked.take())?;
-        self.timers.cancel(parked.timer);
-        self.parked -= 1;
-        Some(parked)
-    }
-
-    /// The answer to a need, or its deadline. Only the call that still waits for it goes on.
-    pub(super) fn end_need(
+    /// The chain that an INVITE waited for, or why there is none: the INVITE is judged and goes on.
+    pub(super) fn certificate_fetched(
         &mut self,
         now: Now,
-        need: NeedId,
+        key: ContextKey,
+        x5u: &str,
         answer: Result<FetchedChain, FetchFailure>,
         out: &mut Output,
     ) {
-        let slot = (need.0 & 0xffff_ffff) as usize;
-        let waiting = self.contexts.get(slot).filter(|(_, c)| c.parked.as_ref().is_some_and(|p| p.need == need));
-        let Some(key) = waiting.map(|(key, _)| *key) else { return };
-        let Some(parked) = self.unpark(key) else { return };
         let failure = answer.as_ref().err().copied();
         if failure != Some(FetchFailure::Timeout) {
-            self.verifier.provide(now.unix, &parked.x5u, answer);
+            self.verifier.provide(now.unix, x5u, answer);
         }
         self.with_request(key, |proxy, request| {
             let goes_on = match failure {
-                Some(failure) => proxy.verify_without(now, key, &parked.x5u, failure, request, out),
+                Some(failure) => proxy.verify_without(now, key, x5u, failure, request, out),
                 None => proxy.verify(now, key, request, out),
             };
             if goes_on {

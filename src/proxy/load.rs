@@ -6,7 +6,7 @@ use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
 use super::overload::{Feedback, params};
-use super::plan::Candidate;
+use super::plan::{Candidate, Place};
 use super::response_context::Local;
 use super::{ContextKey, Now, Proxy, TrunkId};
 use crate::sip::hop::Hop;
@@ -28,7 +28,8 @@ impl Proxy {
         candidate: &Candidate,
         request: Message<'_>,
     ) -> Result<(), Local> {
-        let peer = candidate.hop.remote;
+        let Place::At(hop) = candidate.place else { return Ok(()) };
+        let peer = hop.remote;
         if !self.watch.client.is_limited(now.instant, peer) {
             return Ok(());
         }
@@ -69,7 +70,7 @@ impl Proxy {
     /// What a client is told in a response to a request that came from it with this Via; `None` if it does not ask.
     pub(super) fn load_for(&mut self, source: Hop, via: Via<'_>) -> Option<Feedback> {
         let config = &self.snapshot.config;
-        if config.guard.overload.is_empty() || !config.guard.role_with(config.trunk_of(source.remote)).server {
+        if config.guard.overload.is_empty() || !config.guard.role_with(config.ingress_of(source)).server {
             return None;
         }
         params::offer(via)?;

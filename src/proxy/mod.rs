@@ -11,6 +11,7 @@ mod forward;
 mod guard;
 mod identity;
 mod load;
+pub mod location;
 mod loop_check;
 pub mod overload;
 mod patience;
@@ -21,6 +22,7 @@ mod response;
 mod response_context;
 mod route;
 mod validate;
+mod waiting;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use slab::Slab;
 pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
+pub use location::{LocateFailure, Target, TargetHost};
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
@@ -40,6 +43,7 @@ use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use request_context::RequestContext;
 use response_context::Local;
+use waiting::ParkedAcks;
 
 /// The time, read once per batch of messages.
 #[derive(Clone, Copy, Debug)]
@@ -73,6 +77,11 @@ pub enum NeedKind {
         /// Its `x5u`, already judged fetchable.
         x5u: Box<str>,
     },
+    /// The addresses of a next hop (RFC 3263 4).
+    Locate {
+        /// Whom.
+        target: Target,
+    },
 }
 
 /// The answer to a [`Need`].
@@ -80,6 +89,8 @@ pub enum NeedKind {
 pub enum Answer {
     /// To [`NeedKind::Certificate`].
     Certificate(Result<FetchedChain, FetchFailure>),
+    /// To [`NeedKind::Locate`]: in the order of trial, addresses of one SRV target together (RFC 7984 4).
+    Locate(Result<Arc<[NextHop]>, LocateFailure>),
 }
 
 /// What comes out of the proxy; the caller empties it after each batch.
@@ -138,6 +149,7 @@ pub struct Proxy {
     /// Source of serial numbers for contexts and needs, and of `origid` values.
     serial: u64,
     parked: usize,
+    parked_acks: ParkedAcks,
     stats: Stats,
     watch: guard::Watch,
     // Scratch space, kept for its memory.
@@ -159,6 +171,7 @@ impl Proxy {
             key,
             serial: 0,
             parked: 0,
+            parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
             patch: Patch::new(),
@@ -189,7 +202,6 @@ impl Proxy {
 
     /// Takes the answer to a need. Answers nobody waits for any more are dropped.
     pub fn handle_answer(&mut self, now: Now, need: NeedId, answer: Answer, out: &mut Output) {
-        let Answer::Certificate(answer) = answer;
         self.end_need(now, need, answer, out);
         self.handle_events(now, out);
     }
@@ -215,7 +227,7 @@ impl Proxy {
             match timer {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
                 Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
-                Timer::Need { need } => self.end_need(now, need, Err(FetchFailure::Timeout), out),
+                Timer::Need { need } => self.need_timed_out(now, need, out),
             }
         }
         self.handle_events(now, out);

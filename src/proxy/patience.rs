@@ -57,7 +57,7 @@ impl Proxy {
     pub(super) fn lost_patience(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let snapshot = context.snapshot.clone();
-        let (is_last, is_closed) = (context.plan.is_empty() || context.settled, context.is_closed());
+        let (has_next, is_closed) = (!context.plan.is_empty() && !context.settled, context.is_closed());
         let Some(branch) = context.branch_mut(client) else { return };
         branch.patience = None;
         if branch.state.has_ended() {
@@ -65,7 +65,8 @@ impl Proxy {
         }
         let trunk = branch.egress.and_then(|id| snapshot.config.trunk(id));
         let timeout = Outcome::Local(Local::Timeout);
-        let moves_on = trunk.is_some_and(|t| t.forking.failover.allows(timeout, branch.rang)) && !is_last && !is_closed;
+        let allowed = trunk.is_some_and(|t| t.forking.failover.allows(timeout, branch.rang));
+        let moves_on = !is_closed && (allowed && has_next || !branch.rang && !branch.alternates.is_empty());
         if branch.state == BranchState::Proceeding && !moves_on {
             branch.overdue = true;
             self.layer.cancel(now.instant, client, &[], &mut out.outbox);

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::{NextHop, TrunkId};
+use super::location::Target;
+use super::route::target::leave_by;
+use super::{Config, NextHop, TrunkId};
 use crate::sip::hop::ListenerId;
 
 /// At most this many candidates are tried for one request, UDP and TCP counted apart.
@@ -14,13 +16,30 @@ pub struct Candidate {
     /// The trunk it belongs to, if it is one's: decides about signing, timers and failover.
     pub egress: Option<TrunkId>,
     /// The address.
-    pub hop: NextHop,
-    /// The listener to leave by.
+    pub place: Place,
+    /// The listener to leave by, or near which (see [`leave_by`]).
     pub listener: ListenerId,
     /// This is the UDP retry of an oversize request whose TCP attempt failed (RFC 3261 18.1.1): do not switch again.
     pub keep_udp: bool,
     /// It is tried at the same time as the candidate before it.
     pub joins: bool,
+}
+
+/// Where a candidate is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// Here.
+    At(NextHop),
+    /// Where RFC 3263 says.
+    Locate(Target),
+}
+
+impl Candidate {
+    /// The same candidate at an address of its name.
+    pub fn at(&self, config: &Config, hop: NextHop) -> Candidate {
+        let listener = leave_by(config, hop.transport, Some(self.listener));
+        Candidate { place: Place::At(hop), listener, joins: false, ..self.clone() }
+    }
 }
 
 /// Candidates still to be tried. A group is a candidate and those behind it that join it: one list for all groups, as nearly every
@@ -93,7 +112,7 @@ mod tests {
     fn candidates(ports: std::ops::Range<u16>) -> impl Iterator<Item = Candidate> {
         ports.map(|port| Candidate {
             egress: None,
-            hop: NextHop { transport: Transport::Udp, remote: ([192, 0, 2, 1], port).into() },
+            place: Place::At(NextHop { transport: Transport::Udp, remote: ([192, 0, 2, 1], port).into() }),
             listener: ListenerId(0),
             keep_udp: false,
             joins: false,

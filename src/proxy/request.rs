@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
-use super::plan::Plan;
+use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
-use crate::sip::hop::{Hop, Transport};
+use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
+use crate::sip::hop::{Hop, PeerId, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
 
@@ -27,11 +27,16 @@ impl Proxy {
             RequestMatch::New => self.new_request(now, source, request, out),
             RequestMatch::Absorbed => {}
             RequestMatch::Cancel { user, .. } => self.cancel(now, source, ContextKey(user), request, out),
+            RequestMatch::UnmatchedCancel if self.snapshot.config.forward_unmatched_cancel => {
+                self.forward_stateless(now, source, request, out);
+            }
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
             RequestMatch::UnmatchedAck if self.is_ack_of_refusal(request) => {} // section 14
-            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => self.forward_ack(source, request, out),
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => {
+                self.forward_stateless(now, source, request, out)
+            }
         }
     }
 
@@ -49,8 +54,9 @@ impl Proxy {
             Ok(breadth) => breadth,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
         };
-        let Some(ingress) = snapshot.config.trunk_of(source.remote) else {
-            return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
+        let ingress = match self.recognise(now, source, request, out) {
+            Ok(ingress) => ingress,
+            Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
         };
         if valid == Valid::OptionsToSelf {
             return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
@@ -101,7 +107,7 @@ impl Proxy {
                 is_invite: request.method() == Some(Method::Invite),
                 is_initial: request.to_tag().is_none(),
                 loop_hash,
-                parked: None,
+                parked: Vec::new(),
                 plan: Plan::default(),
                 signed_by: None,
                 lines: Vec::new(),
@@ -176,24 +182,51 @@ impl Proxy {
         }
     }
 
-    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12). What can not be forwarded is dropped (P-2).
-    fn forward_ack(&mut self, source: Hop, ack: Message<'_>, out: &mut Output) {
+    /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12); where it is wanted, a CANCEL that belongs to nothing here
+    /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set; a CANCEL, like the INVITE it follows, may
+    /// be routed by the table.
+    fn forward_stateless(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
-        let planned =
-            config.trunk_of(source.remote).filter(|_| ack.max_forwards().ok() != Some(Some(0))).and_then(|ingress| {
-                let pre = preprocess::preprocess(config, ack, source.local).ok().filter(|pre| pre.was_ours)?;
-                let plan = target::decide(config, ack, ingress, &pre).ok()?;
-                Some((pre, plan.first()?.clone()))
-            });
-        let listeners =
-            planned.as_ref().and_then(|(_, a)| Some((config.listener(source.local)?, config.listener(a.listener)?)));
-        let (Some((pre, attempt)), Some((entry, exit))) = (planned, listeners) else {
+        let is_ack = request.method() == Some(Method::Ack);
+        let may_go = request.max_forwards().ok() != Some(Some(0));
+        let planned = self.ingress_of_ack(now, config, source).filter(|_| may_go).and_then(|ingress| {
+            let pre = preprocess::preprocess(config, request, source.local).ok();
+            let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
+            let plan = target::decide(config, request, ingress, &pre).ok()?;
+            Some(plan.first()?.clone())
+        });
+        let Some(candidate) = planned else {
             self.stats.dropped_requests += 1;
             return;
         };
-        let NextHop { transport, remote } = attempt.hop;
-        let branch = self.stateless_branch(ack);
+        match &candidate.place {
+            Place::At(_) => self.send_stateless(config, source, request, &candidate, out),
+            Place::Locate(target) => match target.direct() {
+                Some(hop) => self.send_stateless(config, source, request, &candidate.at(config, hop), out),
+                None => self.park_ack(now, source, request, candidate, out),
+            },
+        }
+    }
+
+    /// Sends one copy of a request without a transaction.
+    pub(super) fn send_stateless(
+        &mut self,
+        config: &Config,
+        source: Hop,
+        request: Message<'_>,
+        candidate: &Candidate,
+        out: &mut Output,
+    ) {
+        let pre = preprocess::preprocess(config, request, source.local);
+        let listeners = config.listener(source.local).zip(config.listener(candidate.listener));
+        let (Ok(pre), Some((entry, exit)), &Place::At(NextHop { transport, remote })) =
+            (pre, listeners, &candidate.place)
+        else {
+            self.stats.dropped_requests += 1;
+            return;
+        };
+        let branch = self.stateless_branch(request);
         let copy = forward::Copy {
             source: source.remote,
             entry,
@@ -203,14 +236,17 @@ impl Proxy {
             record_route: None,
             route: &pre,
             max_breadth: None,
+            spent: config.guard.digest.as_deref(),
             offers_oc: false,
+            alias: false,
             lines: &[],
         };
-        let hop = Hop { transport, local: attempt.listener, remote, connection: None, peer: None };
+        let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
+        let hop = Hop { transport, local: candidate.listener, remote, connection: None, peer };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
-            // Validated above and by the parser: there is nothing left to refuse, and an ACK has no answer anyway.
-            let _ = forward::write(ack, &copy, patch, buffer);
+            // Validated above and by the parser: there is nothing left to refuse, and there is no answer to give anyway.
+            let _ = forward::write(request, &copy, patch, buffer);
         });
         self.stats.forwarded += 1;
     }

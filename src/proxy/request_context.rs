@@ -1,12 +1,14 @@
 //! One request's journey through the proxy: the received request, its branches, and what was sent upstream.
 
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
 use super::failover::Outcome;
 use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
-use super::{Held, NeedId, TrunkId};
+use super::waiting::{Parked, Waiting};
+use super::{Held, TrunkId};
 use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
@@ -31,8 +33,8 @@ pub struct RequestContext {
     pub is_initial: bool,
     /// Loop hash of the request as received (RFC 5393 4.2).
     pub loop_hash: u64,
-    /// Waiting for something slow.
-    pub parked: Option<Parked>,
+    /// What it waits for.
+    pub parked: Vec<Parked>,
     /// Candidates not yet tried.
     pub plan: Plan,
     /// The signer whose header lines are in `lines`.
@@ -59,16 +61,6 @@ pub struct RequestContext {
     pub reason_lines: Vec<u8>,
 }
 
-/// A call that waits for an answer of the slow side.
-pub struct Parked {
-    /// What it waits for.
-    pub need: NeedId,
-    /// The URL that was asked for.
-    pub x5u: Box<str>,
-    /// Ends the wait.
-    pub timer: TimerHandle,
-}
-
 /// One client transaction of a request.
 pub struct Branch {
     /// The transaction; `None` once it has terminated.
@@ -91,6 +83,8 @@ pub struct Branch {
     pub patience: Option<TimerHandle>,
     /// What replaces it if the transport fails: the same place over UDP (T-5).
     pub fallback: Option<Box<Candidate>>,
+    /// Further addresses of the same name, tried when this one can not serve (RFC 3263 4.3).
+    pub alternates: VecDeque<Candidate>,
 }
 
 /// What is known of a branch.
@@ -123,7 +117,7 @@ impl RequestContext {
 
     /// Some branch may still give a final response, or is being located.
     pub fn is_pending(&self) -> bool {
-        self.parked.is_some() || self.branches.iter().any(|b| !b.state.has_ended())
+        !self.parked.is_empty() || self.branches.iter().any(|b| !b.state.has_ended())
     }
 
     /// No branch may be started any more (R-6, R-12, K-5).
@@ -135,7 +129,11 @@ impl RequestContext {
     /// time, so that several 2xx of one branch give nothing back twice.
     pub fn breadth_left(&self) -> u16 {
         let holds = |b: &&Branch| !matches!(b.state, BranchState::Final | BranchState::Ended(_));
-        let held = self.branches.iter().filter(holds).fold(0u16, |sum, b| sum.saturating_add(b.share));
+        let located = self.parked.iter().map(|parked| match parked.waiting {
+            Waiting::Location { share, .. } => share,
+            Waiting::Certificate { .. } => 0,
+        });
+        let held = self.branches.iter().filter(holds).map(|b| b.share).chain(located).fold(0, u16::saturating_add);
         self.breadth.saturating_sub(held)
     }
 
@@ -172,6 +170,6 @@ impl RequestContext {
 
     /// Every transaction of this request has ended: the context can go.
     pub fn is_over(&self) -> bool {
-        self.server.is_none() && self.parked.is_none() && self.branches.iter().all(|b| b.client.is_none())
+        self.server.is_none() && self.parked.is_empty() && self.branches.iter().all(|b| b.client.is_none())
     }
 }

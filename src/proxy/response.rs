@@ -140,14 +140,20 @@ impl Proxy {
         out: &mut Output,
     ) {
         let Some(context) = self.context(key) else { return };
-        let closed = context.is_closed();
-        let fallback = context.branch_mut(client).and_then(|b| b.fallback.take());
-        if let Some(candidate) = fallback
-            && outcome == Outcome::Local(Local::Unavailable)
-            && !closed
-            && self.replace(now, key, &candidate, out)
-        {
-            return; // T-5
+        let may_replace = !context.is_closed() && context.is_in_time(now);
+        let Some(branch) = context.branch_mut(client) else { return };
+        let (fallback, mut others, share, rang) =
+            (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.share, branch.rang);
+        let is_failure = match outcome {
+            Outcome::Answered(status) => status == 503,
+            Outcome::Local(local) => matches!(local, Local::Timeout | Local::Unavailable),
+        };
+        let serves_not = is_failure && !rang;
+        if let Some(candidate) = fallback.filter(|_| outcome == Outcome::Local(Local::Unavailable)) {
+            others.push_front(*candidate); // T-5
+        }
+        if may_replace && serves_not && !others.is_empty() && self.replace(now, key, others, share, out) {
+            return; // D-5, RFC 3263 4.3
         }
         let Some(context) = self.context(key) else { return };
         context.note(client, outcome);

@@ -23,6 +23,7 @@ pub use rate::Rate;
 pub use shed::{Shedder, SheddingConfig};
 
 use crate::proxy::TrunkId;
+use crate::proxy::digest::Digest;
 use crate::proxy::overload::Role;
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Name};
@@ -99,6 +100,8 @@ pub struct Guard {
     pub limits: Vec<Option<TrunkLimits>>,
     /// What is done about overload with the trunks, by their number.
     pub overload: Vec<Role>,
+    /// Users that trunks are known by.
+    pub digest: Option<Arc<Digest>>,
     /// A call whose end was not seen counts for so long after its last request.
     pub longest_call: Duration,
 }
@@ -113,6 +116,7 @@ impl Default for Guard {
             emergency_numbers: Vec::new(),
             limits: Vec::new(),
             overload: Vec::new(),
+            digest: None,
             longest_call: Duration::from_secs(43_200),
         }
     }
@@ -196,7 +200,7 @@ impl Gate {
         match (standing, &guard.strangers) {
             (Some(Standing::Denied), _) => return (Admission::Banned, None),
             (Some(Standing::Known), _) => return (Admission::Known, None),
-            (None, _) if source.peer.is_some() => return (Admission::Known, None), // proved by its certificate
+            (None, _) if is_proven(source) => return (Admission::Known, None), // proved by its certificate
             (None, None) => return (Admission::Stranger, None),
             (None, Some(_)) => {}
         }
@@ -234,7 +238,7 @@ impl Gate {
     /// Whether a source may get one more error answer (E-1). Known ones always get theirs.
     pub fn may_answer(&mut self, guard: &Guard, now: Instant, source: &Hop) -> (bool, Option<Banned>) {
         let Some(strangers) = &guard.strangers else { return (true, None) };
-        if source.peer.is_some() || guard.networks.standing(source.remote.ip()).is_some() {
+        if is_proven(source) || guard.networks.standing(source.remote.ip()).is_some() {
             return (true, None);
         }
         let nanos = self.nanos(now);
@@ -278,6 +282,11 @@ impl Gate {
             record.vouched_until = record.vouched_until.max(until);
         }
     }
+}
+
+/// TLS has proven who it is.
+fn is_proven(source: &Hop) -> bool {
+    source.peer.is_some() && source.transport.is_secure()
 }
 
 /// `needle`, lower case, occurs in `value` in any case.

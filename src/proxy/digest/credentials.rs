@@ -35,7 +35,8 @@ impl<'a> Credentials<'a> {
     /// Reads an unfolded value. `None`: another scheme, malformed, or a parameter twice.
     pub fn parse(value: &'a [u8]) -> Option<Self> {
         let scheme = value.get(..6).filter(|scheme| scheme.eq_ignore_ascii_case(b"Digest"));
-        let rest = scheme.and_then(|_| value.get(6..)).filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace))?;
+        let rest =
+            scheme.and_then(|_| value.get(6..)).filter(|rest| rest.first().is_some_and(u8::is_ascii_whitespace))?;
         let mut found = Credentials::default();
         let mut at = 0;
         for _ in 0..MAX_PARAMETERS {
@@ -90,7 +91,10 @@ mod tests {
         let value = b"digest  username=\"a\\\"b, c\" , realm=r,nonce=\"n\",uri=\"sip:x@y;p=1\", response=\"0f\",\
             algorithm=SHA-256,cnonce=\"c\",qop=auth, nc=0000000a, opaque=\"\", other=1";
         let found = Credentials::parse(value).unwrap();
-        assert_eq!((&found.username[..], &found.realm[..], &found.uri[..]), (&b"a\"b, c"[..], &b"r"[..], &b"sip:x@y;p=1"[..]));
+        assert_eq!(
+            (&found.username[..], &found.realm[..], &found.uri[..]),
+            (&b"a\"b, c"[..], &b"r"[..], &b"sip:x@y;p=1"[..])
+        );
         assert_eq!((&found.qop[..], found.count()), (&b"auth"[..], Some(10)));
     }
 

@@ -12,7 +12,7 @@ pub mod users;
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use aws_lc_rs::constant_time;
@@ -34,6 +34,8 @@ pub struct Realm {
     pub algorithms: Vec<Algorithm>,
     /// Users and the trunks they are.
     pub users: HashMap<String, (TrunkId, Secrets)>,
+    /// How long a nonce is good.
+    pub life: Duration,
 }
 
 /// All realms; one for all workers.
@@ -42,15 +44,13 @@ pub struct Digest {
     realms: Vec<Realm>,
     /// For each trunk the realm it has to authenticate to.
     required: Vec<Option<usize>>,
-    /// How long a nonce is good.
-    life: Duration,
-    nonces: OnceLock<Nonces>,
-    counts: Counts,
+    nonces: Arc<OnceLock<Nonces>>,
+    counts: Arc<Counts>,
 }
 
 impl fmt::Debug for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Digest").field("realms", &self.realms).field("life", &self.life).finish_non_exhaustive()
+        f.debug_struct("Digest").field("realms", &self.realms).finish_non_exhaustive()
     }
 }
 
@@ -69,8 +69,8 @@ pub enum Proof {
 
 impl Digest {
     /// Realms, and the one that each trunk has to authenticate to.
-    pub fn new(realms: Vec<Realm>, required: Vec<Option<usize>>, life: Duration) -> Self {
-        Digest { realms, required, life, nonces: OnceLock::new(), counts: Counts::default() }
+    pub fn new(realms: Vec<Realm>, required: Vec<Option<usize>>) -> Self {
+        Digest { realms, required, nonces: Arc::default(), counts: Arc::default() }
     }
 
     /// Gives the nonces their secret key; only the first call counts.
@@ -78,14 +78,20 @@ impl Digest {
         let _ = self.nonces.set(Nonces::new(key));
     }
 
+    /// Goes on with the nonces and counts of an older configuration.
+    pub fn continue_from(&mut self, old: &Digest) {
+        (self.nonces, self.counts) = (Arc::clone(&old.nonces), Arc::clone(&old.counts));
+    }
+
     /// Whether a trunk has to authenticate.
     pub fn requires(&self, trunk: TrunkId) -> bool {
         self.required.get(usize::from(trunk.0)).is_some_and(Option::is_some)
     }
 
-    /// How long a nonce is good.
-    pub fn life(&self) -> Duration {
-        self.life
+    /// How long a nonce is good that a trunk authenticated with.
+    pub fn life_for(&self, trunk: TrunkId) -> Duration {
+        let place = self.required.get(usize::from(trunk.0)).copied().flatten();
+        place.and_then(|place| self.realms.get(place)).map_or(Duration::ZERO, |realm| realm.life)
     }
 
     /// Whether a value of Proxy-Authorization is for a realm of ours: it ends here (RFC 3261 22.3).
@@ -163,7 +169,7 @@ impl Digest {
             return Proof::Wrong;
         }
         let claim = self.nonces.get().and_then(|nonces| nonces.read(&realm.name, &found.nonce));
-        let oldest = unix.saturating_sub(i64::try_from(self.life.as_secs()).unwrap_or(i64::MAX));
+        let oldest = unix.saturating_sub(i64::try_from(realm.life.as_secs()).unwrap_or(i64::MAX));
         match claim.filter(|claim| (oldest..=unix).contains(&claim.made)) {
             Some(claim) if self.counts.note(claim, count, oldest) == Count::Fresh => Proof::Trunk(*trunk),
             _ => Proof::Stale,

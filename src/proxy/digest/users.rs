@@ -91,8 +91,8 @@ pub fn read(text: &str, realm: &str) -> Result<HashMap<String, Secrets>, UsersEr
             return Err(UsersError::Fields { line });
         }
         let algorithm = Algorithm::from_token(algorithm.as_bytes()).ok_or(UsersError::Algorithm { line })?;
-        let hash = Hex::read(algorithm, hash.as_bytes())
-            .ok_or(UsersError::Hash { line, digits: algorithm.digits() })?;
+        let hash =
+            Hex::read(algorithm, hash.as_bytes()).ok_or(UsersError::Hash { line, digits: algorithm.digits() })?;
         if of != realm {
             continue;
         }

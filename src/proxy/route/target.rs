@@ -1,13 +1,11 @@
 //! Target and next hop (RFC 3261 16.5, 16.6 items 6 and 7; sip-proxy TG-1 to TG-4, F-7).
 
-use std::net::SocketAddr;
-
 use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
-use crate::proxy::plan::{Candidate, Plan};
-use crate::proxy::{Config, Listener, NextHop, TrunkId};
-use crate::sip::hop::{ListenerId, Transport, is_sendable};
-use crate::sip::{Host, Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
+use crate::proxy::plan::{Candidate, Place, Plan};
+use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
+use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
 const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
 const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
@@ -38,8 +36,8 @@ pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Pre
     by_table(config, request, ingress)
 }
 
-/// A request of a call that we record-routed: to its next Route value or its Request-URI. A host name there is not looked up:
-/// the request goes to the trunk on the other side of the call.
+/// A request of a call that we record-routed: to its next Route value or its Request-URI. Where names are not located, the request
+/// goes to the trunk on the other side of the call instead.
 fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
     let uri = match (&pre.next, &pre.request_uri) {
         (Some(next), _) => NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?.uri,
@@ -81,7 +79,7 @@ fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
     if let Some(trunk) = config.trunk(egress) {
         let candidate = |hop: &NextHop| Candidate {
             egress: Some(egress),
-            hop: *hop,
+            place: Place::At(*hop),
             listener: leave_by(config, hop.transport, Some(trunk.listener)),
             keep_udp: false,
             joins: false,
@@ -91,34 +89,24 @@ fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
     plan
 }
 
-/// The address a URI names in figures, in its `maddr` or else its host (RFC 3263 4): with its port and transport parameter; `None` for
-/// a host name. A `sips` URI is reached over TLS only (F-7).
+/// The place that a URI names, if it needs no DNS or names are located here (RFC 3263 4).
 fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<TrunkId>) -> Option<Plan> {
-    let uri = Uri::parse(uri).ok()?;
-    let maddr = uri.param("maddr").flatten().and_then(|host| Host::leading(host).ok());
-    let ip = maddr.map_or(uri.host, |(host, _)| host).ip().filter(|ip| is_sendable(*ip))?;
-    let named = match uri.param("transport").flatten() {
-        Some(token) => Some(Transport::from_token(token)?),
-        None => None,
+    let target = Target::of_uri(&Uri::parse(uri).ok()?)?;
+    let (place, transport, known) = match (target.direct(), &target.host) {
+        (Some(hop), _) => (Place::At(hop), hop.transport, config.trunk_of(hop.remote)),
+        (None, TargetHost::Name(_)) if config.locate => {
+            let likely = target.transport.unwrap_or(if target.secure { Transport::Tls } else { Transport::Udp });
+            (Place::Locate(target), likely, None)
+        }
+        (None, _) => return None,
     };
-    let transport = match (uri.scheme, named) {
-        (Scheme::Sips, Some(Transport::Ws | Transport::Wss)) => Transport::Wss,
-        (Scheme::Sips, _) => Transport::Tls,
-        (_, named) => named.unwrap_or(Transport::Udp),
-    };
-    let remote = SocketAddr::new(ip, uri.port.unwrap_or(transport.default_port()));
-    Some(Plan::one(Candidate {
-        egress: egress.or_else(|| config.trunk_of(remote)),
-        hop: NextHop { transport, remote },
-        listener: leave_by(config, transport, exit),
-        keep_udp: false,
-        joins: false,
-    }))
+    let listener = leave_by(config, transport, exit);
+    Some(Plan::one(Candidate { egress: egress.or(known), place, listener, keep_udp: false, joins: false }))
 }
 
 /// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call
 /// stays on its side of the network), else the first of that transport, else the wanted one.
-fn leave_by(config: &Config, transport: Transport, wanted: Option<ListenerId>) -> ListenerId {
+pub fn leave_by(config: &Config, transport: Transport, wanted: Option<ListenerId>) -> ListenerId {
     let address = wanted.and_then(|id| config.listener(id)).map(|l| l.bind.ip());
     let rank = |l: &Listener| (l.transport == transport).then(|| u8::from(Some(l.bind.ip()) != address));
     let is_fit = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport);

@@ -2,20 +2,16 @@
 
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::ops::Range;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
-use socket2::SockRef;
-use tokio::io::{AsyncRead, ReadBuf};
-use tokio::net::TcpStream;
-
-use super::{CloseReason, Config};
+use super::{CloseReason, Config, Stream};
 use crate::sip::Limits;
-use crate::sip::hop::{ConnectionId, ListenerId};
+use crate::sip::hop::{ConnectionId, ListenerId, PeerId, Transport};
 use crate::sip::stream::StreamFramer;
+use crate::transport::tls::Identities;
 
 /// Capacity above which an emptied buffer is given back: a burst does not stay in memory for the life of a connection.
 const KEEP_CAPACITY: usize = 64 * 1024;
@@ -24,10 +20,17 @@ pub(super) struct Connection {
     pub id: ConnectionId,
     pub listener: ListenerId,
     pub remote: SocketAddr,
+    pub transport: Transport,
+    /// The neighbour at the other end, as TLS has proven it or as it was asked for.
+    pub peer: Option<PeerId>,
+    /// Names that the peer has proven.
+    pub identities: Identities,
+    /// The entry of the table of ways that leads here although the peer opened the connection (RFC 5923).
+    pub alias: Option<(Transport, ListenerId, SocketAddr, Option<PeerId>)>,
     /// Opened by this side; what is accepted is not used for requests of ours (CN-2).
     pub is_outbound: bool,
     /// `None` while the connection is being opened.
-    pub stream: Option<TcpStream>,
+    pub stream: Option<Stream>,
     pub framer: StreamFramer,
     /// A framed message that its owner has no room for yet.
     pub held: Option<Range<usize>>,
@@ -52,14 +55,18 @@ impl Connection {
     pub fn new(
         id: ConnectionId,
         listener: ListenerId,
-        remote: SocketAddr,
-        stream: Option<TcpStream>,
+        (transport, remote, peer): (Transport, SocketAddr, Option<PeerId>),
+        stream: Option<Stream>,
         now: Instant,
     ) -> Self {
         Self {
             id,
             listener,
             remote,
+            transport,
+            peer,
+            identities: stream.as_ref().map(Stream::identities).unwrap_or_default(),
+            alias: None,
             is_outbound: stream.is_none(),
             stream,
             framer: StreamFramer::new(),
@@ -79,18 +86,12 @@ impl Connection {
     /// Reads once into `scratch` and hands it to the framer. `Ready(Ok(0))`: the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], now: Instant) -> Poll<io::Result<usize>> {
         let Some(stream) = &mut self.stream else { return Poll::Pending };
-        let mut buffer = ReadBuf::new(scratch);
-        match Pin::new(stream).poll_read(cx, &mut buffer) {
-            Poll::Ready(Ok(())) => {
-                if self.closing.is_none() {
-                    self.framer.push(buffer.filled(), now);
-                    self.last_active = now;
-                }
-                Poll::Ready(Ok(buffer.filled().len()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
-            Poll::Pending => Poll::Pending,
+        let read = ready!(stream.poll_read(cx, scratch))?;
+        if self.closing.is_none() {
+            self.framer.push(scratch.get(..read).unwrap_or_default(), now);
+            self.last_active = now;
         }
+        Poll::Ready(Ok(read))
     }
 
     /// Queues a message; false when the queue is full (CN-6).
@@ -106,7 +107,10 @@ impl Connection {
 
     /// Writes what waits, as far as the kernel has room.
     pub fn flush(&mut self, now: Instant) -> io::Result<()> {
-        let Some(stream) = &self.stream else { return Ok(()) };
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        if stream.has_pending() {
+            stream.try_write(&[])?;
+        }
         while let Some(rest @ [_, ..]) = self.output.get(self.written..) {
             match stream.try_write(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
@@ -116,14 +120,16 @@ impl Connection {
                 Err(error) => return Err(error),
             }
         }
-        if self.is_flushed() && self.closing.is_some() {
-            let _ = SockRef::from(stream).shutdown(Shutdown::Write); // fails when the peer is gone: nothing left to tell
+        let has_pending = stream.has_pending();
+        if self.written == self.output.len() && !has_pending && self.closing.is_some() {
+            stream.shut();
             self.is_shut = true;
         }
         if self.closing.is_none() {
             self.last_active = now;
         }
         self.forget_written();
+        self.is_blocked |= has_pending;
         if self.is_blocked
             && let Some(waker) = &self.waker
         {

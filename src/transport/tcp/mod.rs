@@ -2,6 +2,7 @@
 //! opened it; only that worker reads, frames and writes.
 
 mod connection;
+mod stream;
 mod table;
 
 use std::io;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+pub use stream::Stream;
 pub use table::{Incoming, Table};
 
 /// Settings of all TCP connections.
@@ -65,11 +67,13 @@ pub enum CloseReason {
     NotSip,
     /// A message whose end is unknown; answered if possible (F-2).
     Broken,
+    /// The TLS handshake failed: no session, or not the peer it should be (TL-4).
+    Handshake,
 }
 
 impl CloseReason {
     /// All reasons, in the order of [`Stats::closed`].
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Peer,
         Self::Error,
         Self::ConnectFailed,
@@ -78,6 +82,7 @@ impl CloseReason {
         Self::TooSlow,
         Self::NotSip,
         Self::Broken,
+        Self::Handshake,
     ];
 }
 

@@ -8,12 +8,11 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use slab::Slab;
-use tokio::net::TcpStream;
 
 use super::connection::Connection;
-use super::{CloseReason, Config, Refused, Stats};
+use super::{CloseReason, Config, Refused, Stats, Stream};
 use crate::sip::Limits;
-use crate::sip::hop::{ConnectionId, Hop, ListenerId, Transport};
+use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::sip::stream::{Frame, StreamError};
 
 /// What a connection holds for the worker.
@@ -29,6 +28,13 @@ pub enum Incoming {
     Closed,
 }
 
+/// What makes a connection fit for a request (CN-1): over TLS also whom it leads to, for several domains may share an address.
+type Way = (Transport, ListenerId, SocketAddr, Option<PeerId>);
+
+fn way_of(hop: Hop) -> Way {
+    (hop.transport, hop.local, hop.remote, hop.peer.filter(|_| hop.transport.is_secure()))
+}
+
 /// All connections of one worker, by id and, for those it opened, by remote address.
 pub struct Table {
     config: Config,
@@ -38,7 +44,7 @@ pub struct Table {
     /// Number of the next connection; part of its id, so that an id is not used twice.
     serial: u32,
     slots: Slab<Connection>,
-    opened: HashMap<(ListenerId, SocketAddr), ConnectionId>,
+    opened: HashMap<Way, ConnectionId>,
     accepted_from: HashMap<IpAddr, usize>,
     /// Connections with output that nobody has tried to write yet.
     dirty: Vec<ConnectionId>,
@@ -89,45 +95,87 @@ impl Table {
         self.slots.is_empty()
     }
 
-    /// Takes in an accepted connection.
+    /// Takes in an accepted connection; `peer` is who it is if TLS has proven that.
     pub fn accept(
         &mut self,
-        stream: TcpStream,
+        stream: impl Into<Stream>,
         listener: ListenerId,
         remote: SocketAddr,
+        peer: Option<PeerId>,
         now: Instant,
     ) -> Result<ConnectionId, Refused> {
         let prefix = source_prefix(remote.ip());
-        if self.accepted_from.get(&prefix).is_some_and(|&count| count >= self.config.max_per_prefix) {
-            self.stats.refused_prefix += 1;
-            return Err(Refused::Prefix);
-        }
-        let _ = stream.set_nodelay(true); // latency only: a failure here shows with the first write
-        let id = self.insert(listener, remote, Some(stream), now)?;
+        self.check_prefix(prefix)?;
+        let stream = stream.into();
+        stream.set_nodelay();
+        let way = (stream.transport(), listener, remote, peer);
+        let id = self.insert(way, Some(stream), now)?;
         *self.accepted_from.entry(prefix).or_default() += 1;
         self.stats.accepted += 1;
         Ok(id)
     }
 
+    /// Whether a connection from this address would be one too many from there; to be asked before the work of a handshake, too.
+    pub fn check_source(&mut self, remote: SocketAddr) -> Result<(), Refused> {
+        self.check_prefix(source_prefix(remote.ip()))
+    }
+
+    fn check_prefix(&mut self, prefix: IpAddr) -> Result<(), Refused> {
+        if self.accepted_from.get(&prefix).is_some_and(|&count| count >= self.config.max_per_prefix) {
+            self.stats.refused_prefix += 1;
+            return Err(Refused::Prefix);
+        }
+        Ok(())
+    }
+
     /// Makes room for a connection to be opened; messages for it wait until [`Table::connected`].
-    pub fn open(&mut self, listener: ListenerId, remote: SocketAddr, now: Instant) -> Result<ConnectionId, Refused> {
-        let id = self.insert(listener, remote, None, now)?;
-        self.opened.insert((listener, remote), id);
+    pub fn open(&mut self, hop: Hop, now: Instant) -> Result<ConnectionId, Refused> {
+        let way = way_of(hop);
+        let id = self.insert(way, None, now)?;
+        self.opened.insert(way, id);
         self.stats.opened += 1;
         Ok(id)
     }
 
-    /// A connection that this worker opened from this listener to this address (RFC 3261 18.1.1, CN-1).
-    pub fn find(&self, listener: ListenerId, remote: SocketAddr) -> Option<ConnectionId> {
-        self.opened.get(&(listener, remote)).copied()
+    /// A connection that this worker opened the same way (RFC 3261 18.1.1, CN-1), or that its peer opened and put at our disposal
+    /// ([`Table::alias`]).
+    pub fn find(&self, hop: Hop) -> Option<ConnectionId> {
+        self.opened.get(&way_of(hop)).copied()
+    }
+
+    /// RFC 5923: the peer of an accepted connection takes requests on it, as if it had been opened to this port. Only where TLS has
+    /// proven who it is (CN-2).
+    pub fn alias(&mut self, id: ConnectionId, port: u16) {
+        let Some(connection) = self.get(id).filter(|c| c.transport.is_secure() && c.peer.is_some()) else { return };
+        let remote = SocketAddr::new(connection.remote.ip(), port);
+        let way = (connection.transport, connection.listener, remote, connection.peer);
+        if self.opened.contains_key(&way) {
+            return;
+        }
+        self.opened.insert(way, id);
+        if let Some(connection) = self.get_mut(id) {
+            connection.alias = Some(way);
+        }
+    }
+
+    /// Names that the peer of a connection has proven (RFC 5922 7.1).
+    pub fn identities(&self, id: ConnectionId) -> &[std::sync::Arc<str>] {
+        self.get(id).map_or(&[], |connection| &connection.identities)
     }
 
     /// The end of opening: the stream, or why there is none. Unsent tags go to `failed`.
-    pub fn connected(&mut self, id: ConnectionId, result: io::Result<TcpStream>, now: Instant, failed: &mut Vec<u64>) {
-        match result {
+    pub fn connected(
+        &mut self,
+        id: ConnectionId,
+        result: io::Result<impl Into<Stream>>,
+        now: Instant,
+        failed: &mut Vec<u64>,
+    ) {
+        match result.map(Into::into) {
             Ok(stream) => {
-                let _ = stream.set_nodelay(true); // latency only: a failure here shows with the first write
+                stream.set_nodelay();
                 if let Some(connection) = self.get_mut(id) {
+                    connection.identities = stream.identities();
                     connection.stream = Some(stream);
                     connection.last_active = now;
                     self.flush(id, now, failed);
@@ -136,14 +184,15 @@ impl Table {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                 self.close(id, CloseReason::ConnectTimeout, failed)
             }
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => self.close(id, CloseReason::Handshake, failed),
             Err(_) => self.close(id, CloseReason::ConnectFailed, failed),
         }
     }
 
     /// The connection as the source of what it carries.
     pub fn hop(&self, id: ConnectionId) -> Option<Hop> {
-        let Connection { listener, remote, .. } = *self.get(id)?;
-        Some(Hop { transport: Transport::Tcp, local: listener, remote, connection: Some(id), peer: None })
+        let Connection { transport, listener, remote, peer, .. } = *self.get(id)?;
+        Some(Hop { transport, local: listener, remote, connection: Some(id), peer })
     }
 
     /// Octets of a framed message.
@@ -272,8 +321,11 @@ impl Table {
             *count += 1;
         }
         if connection.is_outbound {
-            self.opened.remove(&(connection.listener, connection.remote));
+            self.opened.remove(&(connection.transport, connection.listener, connection.remote, connection.peer));
         } else {
+            if let Some(way) = connection.alias {
+                self.opened.remove(&way);
+            }
             let prefix = source_prefix(connection.remote.ip());
             if let Some(count) = self.accepted_from.get_mut(&prefix) {
                 *count -= 1;
@@ -297,13 +349,7 @@ impl Table {
         }
     }
 
-    fn insert(
-        &mut self,
-        listener: ListenerId,
-        remote: SocketAddr,
-        stream: Option<TcpStream>,
-        now: Instant,
-    ) -> Result<ConnectionId, Refused> {
+    fn insert(&mut self, way: Way, stream: Option<Stream>, now: Instant) -> Result<ConnectionId, Refused> {
         if self.slots.len() >= self.config.max_connections {
             self.stats.refused_full += 1;
             return Err(Refused::Full);
@@ -311,7 +357,8 @@ impl Table {
         let entry = self.slots.vacant_entry();
         let id = ConnectionId(self.prefix | u64::from(self.serial) << SLOT_BITS | entry.key() as u64);
         self.serial = self.serial.wrapping_add(1);
-        entry.insert(Connection::new(id, listener, remote, stream, now));
+        let (transport, listener, remote, peer) = way;
+        entry.insert(Connection::new(id, listener, (transport, remote, peer), stream, now));
         Ok(id)
     }
 

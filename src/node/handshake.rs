@@ -1,0 +1,153 @@
+//! TLS handshakes, on a thread of their own: a storm of reconnects takes its time there, not from the packets. How many may be under way
+//! is bounded; what comes on top is refused at once. The worker that asked gets the socket back with its session.
+
+use std::io;
+use std::net::TcpStream as StdStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustls::Connection;
+use tokio::net::TcpStream;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::sip::hop::{ListenerId, PeerId};
+use crate::transport::tls::{Session, Store};
+
+/// Bounds on handshakes.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// For one handshake; 5 s (CN-7).
+    pub timeout: Duration,
+    /// Handshakes that compute or wait for their peer at the same time; 256.
+    pub max_in_flight: usize,
+    /// Connections that wait for their handshake to begin; 1024. What comes on top is closed.
+    pub queue: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(5), max_in_flight: 256, queue: 1024 }
+    }
+}
+
+#[derive(Clone, Copy)]
+enum Role {
+    Server(ListenerId),
+    Client(PeerId),
+}
+
+struct Job {
+    socket: StdStream,
+    role: Role,
+    answer: oneshot::Sender<io::Result<(StdStream, Connection)>>,
+}
+
+/// The workers' end.
+#[derive(Clone)]
+pub struct Handshaker {
+    queue: mpsc::Sender<Job>,
+    store: Store,
+}
+
+impl Handshaker {
+    /// The credentials in force.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// As the server of a listener.
+    pub async fn accept(&self, socket: TcpStream, listener: ListenerId) -> io::Result<Session> {
+        self.run(socket, Role::Server(listener)).await
+    }
+
+    /// As a client of a neighbour.
+    pub async fn connect(&self, socket: TcpStream, peer: PeerId) -> io::Result<Session> {
+        self.run(socket, Role::Client(peer)).await
+    }
+
+    async fn run(&self, socket: TcpStream, role: Role) -> io::Result<Session> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { socket: socket.into_std()?, role, answer };
+        self.queue.try_send(job).map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?;
+        let (socket, tls) = answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
+        Ok(Session::new(TcpStream::from_std(socket)?, tls))
+    }
+}
+
+/// The thread; ends when it is dropped.
+pub struct HandshakeThread {
+    handshaker: Handshaker,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl HandshakeThread {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// Without threads or a runtime there are no handshakes.
+    pub fn start(config: Config, store: Store) -> io::Result<Self> {
+        let (queue, jobs) = mpsc::channel(config.queue.max(1));
+        let (stop, stopped) = oneshot::channel();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let own = store.clone();
+        let thread = std::thread::Builder::new().name("handshakes".to_owned()).spawn(move || {
+            runtime.block_on(async {
+                tokio::select! { () = serve(config, own, jobs) => {}, _ = stopped => {} }
+            });
+        })?;
+        let handshaker = Handshaker { queue, store };
+        Ok(Self { handshaker, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// The workers' end.
+    pub fn handshaker(&self) -> Handshaker {
+        self.handshaker.clone()
+    }
+}
+
+impl Drop for HandshakeThread {
+    fn drop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+async fn serve(config: Config, store: Store, mut jobs: mpsc::Receiver<Job>) {
+    let room = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
+    while let Some(job) = jobs.recv().await {
+        let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
+        let (store, limit) = (store.clone(), config.timeout);
+        tokio::spawn(async move {
+            let shaken = timeout(limit, shake(&store, job.socket, job.role)).await;
+            let _ = job.answer.send(shaken.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())));
+            drop(permit);
+        });
+    }
+}
+
+async fn shake(store: &Store, socket: StdStream, role: Role) -> io::Result<(StdStream, Connection)> {
+    let socket = TcpStream::from_std(socket)?;
+    let credentials = store.current();
+    let unknown = || io::Error::from(io::ErrorKind::InvalidData);
+    let (socket, tls) = match role {
+        Role::Server(listener) => {
+            let config = credentials.server(listener).ok_or_else(unknown)?;
+            let (socket, tls) = TlsAcceptor::from(config).accept(socket).await?.into_inner();
+            (socket, Connection::Server(tls))
+        }
+        Role::Client(peer) => {
+            let (config, name) = credentials.client(peer).ok_or_else(unknown)?;
+            let (socket, tls) = TlsConnector::from(config).connect(name, socket).await?.into_inner();
+            (socket, Connection::Client(tls))
+        }
+    };
+    Ok((socket.into_std()?, tls))
+}
