@@ -248,6 +248,42 @@ fn calls_per_second_and_emergency_calls_pass_all_limits() {
     assert_eq!((200..220).filter(|n| rig.call(*n).is_ok()).count(), 1);
 }
 
+#[test]
+fn a_call_that_fails_over_counts_where_it_is_and_once() {
+    let callee = "[trunk.limits]\nmax_concurrent_calls = 1\n";
+    let mut rig = Rig::new(configuration("", callee, ""));
+    let spare = "198.51.100.21:5060";
+    let text = format!(
+        "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+         [[trunk]]\nname = \"caller\"\nnext_hop = \"udp:{CALLER}\"\n\
+         [[trunk]]\nname = \"callee\"\nnext_hop = [\"udp:{CALLEE}\", \"udp:{spare}\"]\n{callee}\n\
+         [[route]]\nfrom = \"caller\"\nto = \"callee\"\n"
+    );
+    rig.proxy = Rig::new(Config::parse(&text, Path::new("e.toml"), 1_795_219_200).unwrap()).proxy;
+    let first = rig.call(1).unwrap();
+    let retried = rig.receive(CALLEE, &answer(&first, "503 Service Unavailable", ""));
+    let second = retried.iter().find(|s| s.to == addr(spare)).expect("its own place was free for it").clone();
+    assert_eq!(rig.call(2).unwrap_err(), 503);
+    rig.receive(spare, &answer(&second, "404 Not Found", ""));
+    assert!(rig.call(3).is_ok());
+}
+
+#[test]
+fn a_reload_keeps_what_was_counted() {
+    let limits = "[trunk.limits]\nmax_concurrent_calls = 1\n";
+    let first = configuration(limits, "", "[guard]\n");
+    let mut rig = Rig::new(first.clone());
+    rig.call(1).unwrap();
+    rig.receive(STRANGER, &invite(50, "User-Agent: sipvicious\n"));
+    let mut next = configuration(limits, "", "[guard]\nban_seconds = 10\n");
+    next.proxy.continue_from(&first.proxy);
+    let snapshot = Snapshot { config: next.proxy, trust: next.trust, replay: ReplayTable::default() };
+    rig.proxy.set_snapshot(Arc::new(snapshot));
+    assert_eq!(rig.call(2).unwrap_err(), 503);
+    assert!(rig.receive(STRANGER, &invite(51, "")).is_empty());
+    assert_eq!(rig.proxy.bans(rig.now).len(), 1);
+}
+
 // --- shedding
 
 #[test]

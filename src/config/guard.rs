@@ -12,7 +12,7 @@ use super::network::Network;
 use super::reader::{At, Section};
 use crate::proxy;
 use crate::proxy::TrunkId;
-use crate::proxy::admission::{Bans, Guard, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
+use crate::proxy::admission::{Bans, Guard, Marks, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
 use crate::proxy::digest::{Algorithm as Hash, Digest, Realm, users};
 use crate::proxy::overload::{Algorithm, Role};
 
@@ -77,6 +77,7 @@ fn read_guard(section: &Section<'_, '_>, guard: &mut Guard) {
     let mut bans = 65_536;
     section.size("bans", ENTRIES, &mut bans);
     guard.bans = Arc::new(Bans::new(bans));
+    guard.vouched = Arc::new(Marks::new(strangers.sources));
     guard.strangers = Some(strangers);
     read_networks(section, guard);
     read_shedding(section, guard);

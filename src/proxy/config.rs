@@ -211,6 +211,7 @@ impl Config {
     pub fn continue_from(&mut self, old: &Config) {
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
             self.guard.bans = Arc::clone(&old.guard.bans);
+            self.guard.vouched = Arc::clone(&old.guard.vouched);
         }
         if let (Some(digest), Some(old)) = (self.guard.digest.as_mut().and_then(Arc::get_mut), &old.guard.digest) {
             digest.continue_from(old);

@@ -1,5 +1,5 @@
-//! The ban list: node-wide, of fixed size, without a lock. A worker that finds an offender writes it; all workers read it before
-//! they parse; an operator lists it.
+//! Marks on sources, such as bans: node-wide, of fixed size, without a lock. A worker that finds an offender writes it; all workers
+//! read it before they parse; an operator lists it.
 
 use std::fmt;
 use std::hash::Hasher;
@@ -59,29 +59,29 @@ pub struct Ban {
 #[derive(Default)]
 struct Slot {
     source: AtomicU64,
-    /// End of the ban in nanoseconds since the epoch, its lowest two bits the cause; 0 is nobody.
+    /// End of the mark in nanoseconds since the epoch, its lowest two bits a tag; 0 is nobody.
     until: AtomicU64,
 }
 
-/// Banned sources. When a place is contested, the ban that ends first gives way.
+/// Sources with a mark that ends. When a place is contested, the mark that ends first gives way.
 #[derive(Default)]
-pub struct Bans {
+pub struct Marks {
     slots: Box<[Slot]>,
     /// Where times begin, and the key of the hash: from whoever comes first.
     start: OnceLock<(Instant, [u8; 16])>,
 }
 
-impl fmt::Debug for Bans {
+impl fmt::Debug for Marks {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Bans").field("capacity", &self.slots.len()).finish_non_exhaustive()
+        f.debug_struct("Marks").field("capacity", &self.slots.len()).finish_non_exhaustive()
     }
 }
 
-impl Bans {
-    /// Room for about `capacity` bans, all of it taken now: 16 octets each.
+impl Marks {
+    /// Room for about `capacity` marks, all of it taken now: 16 octets each.
     pub fn new(capacity: usize) -> Self {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
-        Bans { slots: (0..sets * WAYS).map(|_| Slot::default()).collect(), start: OnceLock::new() }
+        Marks { slots: (0..sets * WAYS).map(|_| Slot::default()).collect(), start: OnceLock::new() }
     }
 
     /// Gives the hash its secret key and time its beginning; only the first call counts.
@@ -98,26 +98,27 @@ impl Bans {
         self.slots.get(first..first + WAYS).unwrap_or_default()
     }
 
+    fn slot(&self, source: Source) -> Option<&Slot> {
+        self.set(source).iter().find(|slot| slot.source.load(Ordering::Relaxed) == source.number())
+    }
+
     /// Nanoseconds since the start, never so few that they read as nobody.
     fn nanos(&self, at: Instant) -> u64 {
         let elapsed = self.start.get().map_or(Duration::ZERO, |(start, _)| at.saturating_duration_since(*start));
         u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(8)
     }
 
-    /// Whether a source is banned.
-    pub fn is_banned(&self, source: Source, now: Instant) -> bool {
-        let entry = self.set(source).iter().find(|slot| slot.source.load(Ordering::Relaxed) == source.number());
-        entry.is_some_and(|slot| slot.until.load(Ordering::Relaxed) & !3 > self.nanos(now))
+    /// Whether a source is marked.
+    pub fn is_marked(&self, source: Source, now: Instant) -> bool {
+        self.slot(source).is_some_and(|slot| slot.until.load(Ordering::Relaxed) & !3 > self.nanos(now))
     }
 
-    /// Bans a source. A longer ban that it has already stays.
-    pub fn ban(&self, source: Source, now: Instant, length: Duration, cause: Cause) {
-        let set = self.set(source);
-        let known = set.iter().find(|slot| slot.source.load(Ordering::Relaxed) == source.number());
-        let place = known.or_else(|| set.iter().min_by_key(|slot| slot.until.load(Ordering::Relaxed)));
-        let Some(slot) = place else { return };
-        let until = self.nanos(now + length) & !3 | cause as u64;
-        // Two workers may meet here: one ban is lost then, and comes back with the next offence.
+    /// Marks a source, with a tag of two bits. A longer mark that it has already stays.
+    pub fn mark(&self, source: Source, now: Instant, length: Duration, tag: u64) {
+        let first_to_end = || self.set(source).iter().min_by_key(|slot| slot.until.load(Ordering::Relaxed));
+        let Some(slot) = self.slot(source).or_else(first_to_end) else { return };
+        let until = self.nanos(now + length) & !3 | tag & 3;
+        // Two workers may meet here: one mark is lost then, and comes back with its next reason.
         if slot.source.swap(source.number(), Ordering::Relaxed) == source.number() {
             slot.until.fetch_max(until, Ordering::Relaxed);
         } else {
@@ -125,26 +126,66 @@ impl Bans {
         }
     }
 
-    /// Lifts the ban on a source. Whether there was one.
+    /// Takes the mark from a source. Whether there was one.
     pub fn lift(&self, source: Source, now: Instant) -> bool {
-        let banned = self.is_banned(source, now);
-        let entry = self.set(source).iter().find(|slot| slot.source.load(Ordering::Relaxed) == source.number());
-        if let Some(slot) = entry {
+        let was_marked = self.is_marked(source, now);
+        if let Some(slot) = self.slot(source) {
             slot.until.store(0, Ordering::Relaxed);
         }
-        banned
+        was_marked
+    }
+
+    /// All marks that have not ended: source, time left, tag.
+    fn iter(&self, now: Instant) -> impl Iterator<Item = (Source, Duration, u64)> {
+        let now = self.nanos(now);
+        self.slots.iter().filter_map(move |slot| {
+            let (source, until) = (slot.source.load(Ordering::Relaxed), slot.until.load(Ordering::Relaxed));
+            let left = until.checked_sub(now).filter(|left| *left > 0 && source != 0)?;
+            Some((Source::from_number(source), Duration::from_nanos(left), until & 3))
+        })
+    }
+}
+
+/// Banned sources.
+#[derive(Debug, Default)]
+pub struct Bans(Marks);
+
+impl Bans {
+    /// Room for about `capacity` bans.
+    pub fn new(capacity: usize) -> Self {
+        Bans(Marks::new(capacity))
+    }
+
+    /// As [`Marks::start`].
+    pub fn start(&self, now: Instant, key: [u8; 16]) {
+        self.0.start(now, key);
+    }
+
+    /// Whether a source is banned.
+    pub fn is_banned(&self, source: Source, now: Instant) -> bool {
+        self.0.is_marked(source, now)
+    }
+
+    /// Bans a source. A longer ban that it has already stays.
+    pub fn ban(&self, source: Source, now: Instant, length: Duration, cause: Cause) {
+        self.0.mark(source, now, length, cause as u64);
+    }
+
+    /// Lifts the ban on a source. Whether there was one.
+    pub fn lift(&self, source: Source, now: Instant) -> bool {
+        self.0.lift(source, now)
     }
 
     /// All bans that have not ended, the longest first.
     pub fn list(&self, now: Instant) -> Vec<Ban> {
-        let now = self.nanos(now);
-        let ban = |slot: &Slot| {
-            let (source, until) = (slot.source.load(Ordering::Relaxed), slot.until.load(Ordering::Relaxed));
-            let left = until.checked_sub(now).filter(|left| *left > 0 && source != 0)?;
-            let cause = Cause::ALL.get((until & 3) as usize).copied().unwrap_or(Cause::Rate);
-            Some(Ban { network: Source::from_number(source).network(), left: Duration::from_nanos(left), cause })
-        };
-        let mut list: Vec<_> = self.slots.iter().filter_map(ban).collect();
+        let mut list: Vec<_> = self
+            .0
+            .iter(now)
+            .map(|(source, left, tag)| {
+                let cause = Cause::ALL.get(tag as usize).copied().unwrap_or(Cause::Rate);
+                Ban { network: source.network(), left, cause }
+            })
+            .collect();
         list.sort_by_key(|ban| std::cmp::Reverse(ban.left));
         list
     }

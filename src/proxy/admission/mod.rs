@@ -15,7 +15,7 @@ mod sources;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use bans::{Ban, Bans, Cause};
+pub use bans::{Ban, Bans, Cause, Marks};
 pub use held::HeldCalls;
 pub use limits::{CallGuard, Refused, TrunkLimits};
 pub use networks::{Networks, Source, Standing};
@@ -92,6 +92,8 @@ pub struct Guard {
     pub networks: Networks,
     /// Banned sources.
     pub bans: Arc<Bans>,
+    /// Sources that count as a neighbour's for a while: they gave good credentials, or requests of ours went there.
+    pub vouched: Arc<Marks>,
     /// When new dialogs are shed; `None` never.
     pub shedding: Option<SheddingConfig>,
     /// Called numbers, digits as dialled, that are never throttled.
@@ -112,6 +114,7 @@ impl Default for Guard {
             strangers: None,
             networks: Networks::default(),
             bans: Arc::default(),
+            vouched: Arc::default(),
             shedding: None,
             emergency_numbers: Vec::new(),
             limits: Vec::new(),
@@ -175,6 +178,7 @@ impl Gate {
     /// A gate that has seen nobody.
     pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
         guard.bans.start(now, key);
+        guard.vouched.start(now, key);
         let capacity = guard.strangers.as_ref().map_or(0, |strangers| strangers.sources);
         Gate { epoch: now, sources: Sources::new(capacity, key), all_messages: 0, all_answers: 0 }
     }
@@ -182,6 +186,7 @@ impl Gate {
     /// Goes on under another configuration.
     pub fn configure(&mut self, guard: &Guard, key: [u8; 16], now: Instant) {
         guard.bans.start(now, key);
+        guard.vouched.start(now, key);
         let capacity = guard.strangers.as_ref().map_or(0, |strangers| strangers.sources);
         if !self.sources.has_room_for(capacity) {
             self.sources = Sources::new(capacity, key);
@@ -209,10 +214,10 @@ impl Gate {
         if guard.bans.is_banned(unit, now) {
             return (Admission::Banned, None);
         }
-        let record = self.sources.get(unit, nanos);
-        if record.vouched_until > nanos {
+        if guard.vouched.is_marked(unit, now) {
             return (Admission::Known, None);
         }
+        let record = self.sources.get(unit, nanos);
         if !strangers.messages.take(&mut record.messages, nanos) {
             return (Admission::TooMany, self.offence(guard, now, source, Cause::Rate));
         }
@@ -241,11 +246,11 @@ impl Gate {
         if is_proven(source) || guard.networks.standing(source.remote.ip()).is_some() {
             return (true, None);
         }
-        let nanos = self.nanos(now);
-        let record = self.sources.get(Source::of(source.remote.ip()), nanos);
-        if record.vouched_until > nanos {
+        let (unit, nanos) = (Source::of(source.remote.ip()), self.nanos(now));
+        if guard.vouched.is_marked(unit, now) {
             return (true, None);
         }
+        let record = self.sources.get(unit, nanos);
         if !strangers.answers.take(&mut record.answers, nanos) {
             return (false, self.offence(guard, now, source, Cause::Rate));
         }
@@ -265,7 +270,7 @@ impl Gate {
             record.offences = 0;
         }
         (record.offences, record.offended) = (record.offences.saturating_add(1), nanos);
-        if record.offences < strangers.ban_after || record.vouched_until > nanos {
+        if record.offences < strangers.ban_after || guard.vouched.is_marked(unit, now) {
             return None;
         }
         record.offences = 0;
@@ -274,12 +279,9 @@ impl Gate {
     }
 
     /// Lets a source count as a neighbour's for a while: it gave good credentials, or requests of ours go there.
-    pub fn vouch(&mut self, guard: &Guard, now: Instant, address: std::net::IpAddr, time: Duration) {
+    pub fn vouch(&self, guard: &Guard, now: Instant, address: std::net::IpAddr, time: Duration) {
         if guard.strangers.is_some() && guard.networks.standing(address).is_none() {
-            let until = self.nanos(now + time);
-            let nanos = self.nanos(now);
-            let record = self.sources.get(Source::of(address), nanos);
-            record.vouched_until = record.vouched_until.max(until);
+            guard.vouched.mark(Source::of(address), now, time, 0);
         }
     }
 }

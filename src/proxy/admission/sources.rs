@@ -22,15 +22,13 @@ pub struct Record {
     pub offences: u32,
     /// When the last offence was.
     pub offended: u64,
-    /// Until when it counts as a neighbour: it gave good credentials, or we sent requests to it.
-    pub vouched_until: u64,
     seen: u64,
 }
 
 impl Record {
-    /// The larger, the more would be lost with it: a vouched source, then one with offences, then one seen lately.
-    fn weight(&self, now: u64) -> (bool, u32, u64) {
-        (self.vouched_until > now, self.offences, self.seen)
+    /// The larger, the more would be lost with it: one with offences, then one seen lately.
+    fn weight(&self) -> (u32, u64) {
+        (self.offences, self.seen)
     }
 }
 
@@ -43,7 +41,7 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Room for about `capacity` sources, all of it taken now: 56 octets each.
+    /// Room for about `capacity` sources, all of it taken now: 48 octets each.
     pub fn new(capacity: usize, key: [u8; 16]) -> Self {
         let sets = capacity.div_ceil(WAYS).next_power_of_two();
         Sources { records: vec![Record::default(); sets * WAYS].into_boxed_slice(), key, spare: Record::default() }
@@ -58,7 +56,7 @@ impl Sources {
         let set = self.records.get(first..first + WAYS).unwrap_or_default();
         let known = set.iter().position(|record| record.source == source.number());
         let way = known.unwrap_or_else(|| {
-            let least = set.iter().enumerate().min_by_key(|(_, record)| (record.source != 0, record.weight(now)));
+            let least = set.iter().enumerate().min_by_key(|(_, record)| (record.source != 0, record.weight()));
             least.map_or(0, |(way, _)| way)
         });
         let record = self.records.get_mut(first + way).unwrap_or(&mut self.spare);
@@ -87,16 +85,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_flood_of_sources_takes_no_more_room_and_keeps_who_is_vouched_for_and_who_offended() {
+    fn a_flood_of_sources_takes_no_more_room_and_keeps_who_offended() {
         let mut sources = Sources::new(64, [3; 16]);
         let of = |number: u32| Source::of(IpAddr::V4(Ipv4Addr::from(number)));
-        sources.get(of(1), 5).vouched_until = 1_000_000;
         sources.get(of(2), 6).offences = 3;
         for n in 0..100_000u32 {
             sources.get(of(1000 + n), 10 + u64::from(n)).messages = 1;
         }
         assert_eq!(sources.capacity(), 64);
-        assert_eq!(sources.get(of(1), 200_000).vouched_until, 1_000_000);
         assert_eq!(sources.get(of(2), 200_000).offences, 3);
         assert_eq!(sources.get(of(1000), 200_000).messages, 0, "long gone");
     }

@@ -14,6 +14,7 @@ fn guard() -> Guard {
     let mut guard = Guard {
         strangers: Some(Strangers { sources: 64, ..Strangers::default() }),
         bans: Arc::new(Bans::new(64)),
+        vouched: Arc::new(Marks::new(64)),
         ..Guard::default()
     };
     guard.networks.add("192.0.2.0/24".parse().unwrap(), Standing::Known);
@@ -82,8 +83,8 @@ fn e1_error_answers_to_strangers_are_few() {
 #[test]
 fn who_is_vouched_for_is_treated_as_a_neighbour_for_that_time() {
     let (guard, now) = (guard(), Instant::now());
-    let mut gate = Gate::new(&guard, [1; 16], now);
-    gate.vouch(&guard, now, "203.0.113.9".parse().unwrap(), Duration::from_secs(60));
+    Gate::new(&guard, [2; 16], now).vouch(&guard, now, "203.0.113.9".parse().unwrap(), Duration::from_secs(60));
+    let mut gate = Gate::new(&guard, [1; 16], now); // another worker
     assert_eq!(gate.admit(&guard, now, &hop(STRANGER)).0, Admission::Known);
     assert_eq!(gate.admit(&guard, now + Duration::from_secs(61), &hop(STRANGER)).0, Admission::Stranger);
 }
