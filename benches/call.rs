@@ -20,7 +20,7 @@ fn config() -> Config {
     let trunk = |name: &str, remote: ([u8; 4], u16)| Trunk {
         name: name.into(),
         peers: Vec::new(),
-        next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.into() }],
+        next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.into() }.into()],
         listener: ListenerId(0),
         trusted: false,
         sign: None,

@@ -109,7 +109,10 @@ fn the_least_is_filled_with_defaults() {
     assert_eq!((listener.advertise_host.as_str(), listener.advertise_port), ("127.0.0.1", 0));
     let trunk = &config.proxy.trunks[0];
     assert_eq!(trunk.peers, ["192.0.2.0/24".parse().unwrap()]);
-    assert_eq!(trunk.next_hops, [NextHop { transport: Transport::Udp, remote: "192.0.2.1:5060".parse().unwrap() }]);
+    assert_eq!(
+        trunk.next_hops,
+        [NextHop { transport: Transport::Udp, remote: "192.0.2.1:5060".parse().unwrap() }.into()]
+    );
     assert_eq!((trunk.listener, trunk.trusted, trunk.udp_oversize), (ListenerId(0), false, UdpOversize::Tcp));
     assert!(trunk.sign.is_none() && trunk.verify.is_none() && config.proxy.routes.is_empty());
     assert_eq!((config.node.workers, config.node.log, config.node.log_level.as_str()), (0, LogFormat::Text, "info"));
@@ -193,7 +196,7 @@ max_connections_per_prefix = 7
     assert_eq!(names, [("sbc.example.com", 5070), ("[::1]", 5060)]);
     let trunk = &proxy.trunks[0];
     assert_eq!(trunk.peers, ["2001:db8::7/128".parse().unwrap(), "192.0.2.0/24".parse().unwrap()]);
-    assert_eq!(trunk.next_hops[0].remote, "[2001:db8::1]:5070".parse().unwrap());
+    assert_eq!(trunk.next_hops[0].address(), Some("[2001:db8::1]:5070".parse().unwrap()));
     assert_eq!((trunk.listener, trunk.trusted, trunk.udp_oversize), (ListenerId(1), true, UdpOversize::Reject));
     assert_eq!(proxy.trunks[1].listener, ListenerId(0), "the first of the next hop's transport");
     let policy = trunk.verify.as_ref().unwrap();

@@ -43,7 +43,7 @@ fn config(gateways: usize, forking: Forking) -> Config {
     };
     let trunk = |name: &str, hops: &[&str]| Trunk {
         name: name.into(),
-        next_hops: hops.iter().map(|h| NextHop { transport: Transport::Udp, remote: addr(h) }).collect(),
+        next_hops: hops.iter().map(|h| NextHop { transport: Transport::Udp, remote: addr(h) }.into()).collect(),
         ..Trunk::default()
     };
     Config {
@@ -926,7 +926,7 @@ fn a_transaction_keeps_the_snapshot_it_began_with() {
     let mut rig = Rig::new(config(2, Forking::default()));
     let first = rig.invite("")[0].clone();
     let mut other = config(2, Forking::default());
-    other.trunks[1].next_hops = vec![NextHop { transport: Transport::Udp, remote: addr(GATEWAYS[2]) }];
+    other.trunks[1].next_hops = vec![NextHop { transport: Transport::Udp, remote: addr(GATEWAYS[2]) }.into()];
     rig.proxy.set_snapshot(Arc::new(snapshot(other)));
     let out = rig.answer(&first, 503, "");
     assert!(requests(&out, "INVITE")[0].is_to(GATEWAYS[1]), "the old plan is finished");

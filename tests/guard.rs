@@ -406,6 +406,15 @@ fn telling_a_load_needs_one_that_is_measured() {
     assert!(mistakes.contains("e.toml:8: ") && mistakes.contains("add [guard] with shed = true"), "{mistakes}");
     assert!(mistakes.contains("max_calls_per_second, max_concurrent_calls or both"), "{mistakes}");
     assert!(mistakes.contains("add max_calls_per_second"), "{mistakes}");
+    let text = "[[listener]]\nname = \"u\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+        [guard]\ndeny = \"192.0.2.9\"\nscanners = \"x\"\nban_after = -1\n\
+        [[trunk]]\nname = \"a\"\npeers = \"192.0.2.9\"\n";
+    let mistakes = Config::parse(text, Path::new("e.toml"), 0).err().expect("refused").to_string();
+    assert!(mistakes.contains("trunk \"a\": is denied by [guard]"), "{mistakes}");
+    assert!(
+        mistakes.contains("guard.scanners: \"x\" can not be read") && mistakes.contains("guard.ban_after"),
+        "{mistakes}"
+    );
 }
 
 // --- credentials (RFC 7616, RFC 8760)

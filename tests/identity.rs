@@ -55,7 +55,7 @@ impl World {
         let trunk = |name: &str, remote: &str| Trunk {
             name: name.into(),
             peers: Vec::new(),
-            next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.parse().unwrap() }],
+            next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.parse().unwrap() }.into()],
             listener: ListenerId(0),
             trusted: false,
             sign: None,

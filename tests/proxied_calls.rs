@@ -39,7 +39,7 @@ impl ProxyNode {
         let trunk = |name: &str, remotes: &[SocketAddr]| Trunk {
             name: name.into(),
             peers: Vec::new(),
-            next_hops: remotes.iter().map(|remote| NextHop { transport, remote: *remote }).collect(),
+            next_hops: remotes.iter().map(|remote| NextHop { transport, remote: *remote }.into()).collect(),
             listener: ListenerId(0),
             trusted: false,
             sign: None,

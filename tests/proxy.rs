@@ -36,7 +36,7 @@ fn trunk(name: &str, transport: Transport, hops: &[&str], listener: u16) -> Trun
     Trunk {
         name: name.into(),
         peers: Vec::new(),
-        next_hops: hops.iter().map(|h| NextHop { transport, remote: addr(h) }).collect(),
+        next_hops: hops.iter().map(|h| NextHop { transport, remote: addr(h) }.into()).collect(),
         listener: ListenerId(listener),
         trusted: false,
         sign: None,

@@ -87,6 +87,8 @@ cases! {
     k01_kamailio_tcp: "K-01-tcp",
     k02_kamailio_bye_by_callee_udp: "K-02-udp",
     k02_kamailio_bye_by_callee_tcp: "K-02-tcp",
+    k01_kamailio_tls: "K-01-tls",
+    k02_kamailio_bye_by_callee_tls: "K-02-tls",
     k03_kamailio_cancel_udp: "K-03-udp",
     k03_kamailio_cancel_tcp: "K-03-tcp",
     k10_baresip: "K-10",

@@ -11,10 +11,10 @@ use super::mistake::Fault;
 use super::network::Network;
 use super::reader::{At, Section};
 use crate::proxy;
-use crate::proxy::TrunkId;
 use crate::proxy::admission::{Bans, Guard, Marks, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
 use crate::proxy::digest::{Algorithm as Hash, Digest, Realm, users};
 use crate::proxy::overload::{Algorithm, Role};
+use crate::proxy::{Place, TrunkId};
 
 /// Messages or calls per second, and how many at once.
 const PER_SECOND: (u64, u64) = (1, 1_000_000);
@@ -28,10 +28,17 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, files: &Fi
         read_guard(&section, &mut guard);
         section.finish();
     }
-    for trunk in &proxy.trunks {
-        let hops = trunk.next_hops.iter().map(|hop| IpNet::from(hop.remote.ip()));
+    for (trunk, section) in proxy.trunks.iter().zip(&network.trunks) {
+        // What a name stands for becomes known when a request goes there.
+        let hops = trunk.next_hops.iter().filter_map(|place| match place {
+            Place::At(hop) => Some(IpNet::from(hop.remote.ip())),
+            Place::Locate(target) => target.direct().map(|hop| IpNet::from(hop.remote.ip())),
+        });
         for known in trunk.peers.iter().copied().chain(hops) {
-            guard.networks.add(known, Standing::Known);
+            if guard.networks.add(known, Standing::Known) == Some(Standing::Denied) {
+                let reason = "is denied by [guard]";
+                section.wrong(section.offset(), "", Fault::Conflict { reason, remedy: "remove its network from deny" });
+            }
         }
     }
     for section in &network.trunks {

@@ -5,6 +5,7 @@
 //! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
 //! `limits` knows the rest; `files` reads certificates and keys.
 
+mod dns;
 mod files;
 mod forking;
 mod guard;
@@ -22,7 +23,7 @@ use std::sync::Arc;
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{fetch, handshake};
+use crate::node::{fetch, handshake, resolve};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -52,6 +53,8 @@ pub struct Config {
     pub tls: Arc<Credentials>,
     /// Bounds on TLS handshakes.
     pub handshakes: handshake::Config,
+    /// Name resolution.
+    pub resolve: resolve::Config,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -103,6 +106,8 @@ impl Config {
         let (node, mut proxy) = limits::read(&root);
         let mut tls = tls::Tls::default();
         tls::read_bounds(&root, &mut tls.handshakes);
+        let mut resolve = resolve::Config::default();
+        proxy.locate = dns::read(&root, &mut resolve);
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
@@ -117,6 +122,7 @@ impl Config {
             fetch,
             tls: tls.credentials.into(),
             handshakes: tls.handshakes,
+            resolve,
             warnings,
         })
     }

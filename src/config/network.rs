@@ -10,10 +10,11 @@ use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
-use crate::proxy::{self, Listener, NextHop, Route, Trunk, TrunkId, UdpOversize};
+use crate::proxy::{self, Listener, NextHop, Place, Route, Target, TargetHost, Trunk, TrunkId, UdpOversize};
+use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
 
-const HOP: &str = "\"udp:192.0.2.10:5060\" or \"tcp:[2001:db8::10]:5060\" (an address: names are not resolved yet)";
+const HOP: &str = "\"udp:192.0.2.10:5060\", \"tls:gateway.example.net\" or \"sip:example.net\"";
 
 /// Names and the lines they stand on.
 type Names = HashMap<String, (usize, usize)>;
@@ -216,7 +217,7 @@ fn read_trunk(
         );
     }
     let leave_by = refer(section, "listener", "listener", listener_names);
-    let wanted = next_hops.first().map(|hop| hop.transport);
+    let wanted = next_hops.first().map(Place::transport);
     let chosen = leave_by.and_then(|at| Some((at.offset, listeners?.get(at.value)?)));
     if let (Some((offset, listener)), Some(wanted)) = (chosen, wanted)
         && listener.transport != wanted
@@ -257,7 +258,7 @@ fn read_trunk_tls(
     warnings: &mut Vec<Warning>,
 ) -> bool {
     let Some(table) = section.section("tls") else {
-        if trunk.next_hops.iter().any(|hop| hop.transport == Transport::Tls) {
+        if trunk.next_hops.iter().any(|hop| hop.transport().is_secure()) {
             let reason = "a next hop is reached over TLS, and nothing says which name its certificate must prove";
             let remedy = "add [trunk.tls] with names = [\"sip.example.com\"]";
             section.wrong(section.offset_of("next_hop"), "next_hop", Fault::Conflict { reason, remedy });
@@ -272,10 +273,13 @@ fn read_trunk_tls(
     shows_certificate
 }
 
-fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> Vec<NextHop> {
+fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> Vec<Place> {
     let mut hops = Vec::new();
     for At { value: hop, offset } in section.read_list("next_hop", HOP, next_hop) {
-        let fits = |l: &Listener| l.transport == hop.transport && l.bind.is_ipv4() == hop.remote.is_ipv4();
+        let fits = |l: &Listener| match &hop {
+            Place::At(hop) => l.transport == hop.transport && l.bind.is_ipv4() == hop.remote.is_ipv4(),
+            Place::Locate(target) => target.transport.is_none_or(|transport| l.transport == transport),
+        };
         let has_listener = listeners.is_none_or(|listeners| listeners.iter().any(fits));
         if !has_listener {
             let reason = "there is no listener of this transport and address family to leave by";
@@ -287,7 +291,23 @@ fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> 
     hops
 }
 
-fn next_hop(text: &str) -> Option<NextHop> {
+/// `transport:address`, `transport:host:port`, or a SIP URI.
+fn next_hop(text: &str) -> Option<Place> {
+    if let Some(target) = text.starts_with("sip").then(|| Uri::parse(text.as_bytes()).ok()).flatten() {
+        let target = Target::of_uri(&target)?;
+        return Some(target.direct().map_or(Place::Locate(target), Place::At));
+    }
+    let (transport, address) = text.split_once(':')?;
+    if let Some(hop) = numeric_hop(text) {
+        return Some(Place::At(hop));
+    }
+    let transport = Transport::from_token(transport.as_bytes())?;
+    let (name, port) =
+        host_and_port(address).filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_alphanumeric()))?;
+    Some(Place::Locate(Target { host: TargetHost::Name(name.into()), port, transport: Some(transport), secure: false }))
+}
+
+fn numeric_hop(text: &str) -> Option<NextHop> {
     let (transport, address) = text.split_once(':')?;
     let transport = Transport::from_token(transport.as_bytes())?;
     let with_port = || address.parse::<SocketAddr>().ok().filter(|remote| remote.port() != 0);
@@ -331,7 +351,7 @@ mod tests {
 
     #[test]
     fn next_hops_are_addresses_with_a_transport() {
-        let hop = |text| next_hop(text).map(|hop| (hop.transport, hop.remote.to_string()));
+        let hop = |text| numeric_hop(text).map(|hop| (hop.transport, hop.remote.to_string()));
         assert_eq!(hop("udp:192.0.2.1:5070"), Some((Transport::Udp, "192.0.2.1:5070".into())));
         assert_eq!(hop("TCP:[2001:db8::1]:5070"), Some((Transport::Tcp, "[2001:db8::1]:5070".into())));
         assert_eq!(hop("udp:192.0.2.1"), Some((Transport::Udp, "192.0.2.1:5060".into())));

@@ -16,9 +16,11 @@ use super::lane;
 use super::machine::Owners;
 use super::packet_loop::Summary;
 use super::random;
+use super::resolve::{self, ResolveThread};
 use super::worker::{Bound, Worker};
 use crate::config::{Config, Node};
 use crate::proxy::Snapshot;
+use crate::proxy::location::order::Policy;
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
@@ -37,6 +39,8 @@ pub enum StartError {
     },
     /// The side door did not open.
     Fetch(FetchStartError),
+    /// Names can not be resolved.
+    Resolve(resolve::StartError),
     /// A worker thread did not start.
     Thread(io::Error),
 }
@@ -46,6 +50,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
             Self::Fetch(error) => error.fmt(f),
+            Self::Resolve(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "worker thread: {error}"),
         }
     }
@@ -61,6 +66,7 @@ pub struct Edge {
     // Ends after the workers.
     _fetch: FetchThread,
     handshakes: HandshakeThread,
+    resolve: Option<ResolveThread>,
 }
 
 impl Edge {
@@ -75,10 +81,12 @@ impl Edge {
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let fetch_queue = config.fetch.queue.max(1);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
+        let located_queue = config.resolve.queue.max(1);
+        let resolve = start_resolve(config.resolve, &mut config.proxy)?;
         let store = tls::Store::new(config.tls);
         let handshakes = HandshakeThread::start(config.handshakes, store).map_err(StartError::Thread)?;
         let mut edge =
-            Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch, handshakes };
+            Self { addresses, stop: CancellationToken::new(), workers: Vec::new(), _fetch: fetch, handshakes, resolve };
 
         let owners = Owners { key: random(), workers };
         let replay = ReplayTable::new(config.replay, random());
@@ -100,6 +108,8 @@ impl Edge {
                 fetcher: edge._fetch.fetcher(),
                 handshaker: edge.handshakes.handshaker(),
                 answers: mpsc::channel(fetch_queue),
+                locator: edge.resolve.as_ref().map(ResolveThread::locator),
+                located: mpsc::channel(located_queue),
                 observer: observer.clone(),
                 stop: edge.stop.clone(),
             };
@@ -141,6 +151,33 @@ impl Edge {
 impl Drop for Edge {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+/// Name resolution for what the listeners can reach. A system that knows no name servers does without, unless a trunk has a name.
+fn start_resolve(
+    resolve: resolve::Config,
+    proxy: &mut crate::proxy::Config,
+) -> Result<Option<ResolveThread>, StartError> {
+    if !proxy.locate {
+        return Ok(None);
+    }
+    let mut transports: Vec<Transport> = proxy.listeners.iter().map(|listener| listener.transport).collect();
+    transports
+        .sort_by_key(|transport| [Transport::Udp, Transport::Tcp, Transport::Tls].iter().position(|t| t == transport));
+    transports.dedup();
+    let has = |is_it: fn(&SocketAddr) -> bool| proxy.listeners.iter().any(|listener| is_it(&listener.bind));
+    let (ipv4, ipv6) = (has(SocketAddr::is_ipv4), has(SocketAddr::is_ipv6));
+    let policy = Policy { transports, prefer_ipv6: resolve.prefer_ipv6, ipv4, ipv6 };
+    let has_names = proxy.trunks.iter().flat_map(|trunk| &trunk.next_hops).any(|hop| hop.address().is_none());
+    match ResolveThread::start(resolve, policy) {
+        Ok(thread) => Ok(Some(thread)),
+        Err(error) if has_names => Err(StartError::Resolve(error)),
+        Err(error) => {
+            tracing::warn!(%error, "names are not resolved");
+            proxy.locate = false;
+            Ok(None)
+        }
     }
 }
 

@@ -165,3 +165,30 @@ impl Machine {
         Taken::Done
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::TrustStore;
+    use crate::proxy::Config;
+    use crate::proxy::admission::Standing;
+    use crate::sip::hop::{ListenerId, Transport};
+    use crate::stir::replay::ReplayTable;
+
+    #[test]
+    fn kr10_what_is_denied_is_not_even_parsed() {
+        let mut config = Config::default();
+        config.guard.networks.add("192.0.2.0/24".parse().unwrap(), Standing::Denied);
+        let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
+        let owners = Owners { key: [0; 16], workers: 1 };
+        let mut machine = Machine::new(0, owners, snapshot, [1; 32], Outs::default());
+        let mut receive = |from: &str| {
+            let remote = from.parse().unwrap();
+            let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote, connection: None, peer: None };
+            machine.receive(now(), source, b"not SIP at all\r\n\r\n", Framing::Datagram, false)
+        };
+        assert_eq!(receive("192.0.2.9:5060"), Taken::Done);
+        assert_eq!(receive("198.51.100.9:5060"), Taken::Unusable);
+        assert_eq!((machine.proxy.stats().banned_messages, machine.counters.unusable), (1, 1));
+    }
+}

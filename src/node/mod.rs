@@ -12,6 +12,7 @@ pub mod handshake;
 mod lane;
 mod machine;
 mod packet_loop;
+pub mod resolve;
 mod worker;
 
 pub use edge::{Edge, StartError};

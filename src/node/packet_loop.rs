@@ -12,7 +12,8 @@ use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
-use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot};
+use super::resolve::{self, Locator};
+use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::stir::verification::{FetchFailure, FetchedChain};
@@ -56,6 +57,8 @@ pub(super) struct Parts {
     pub transmits: Outs,
     pub fetcher: Fetcher,
     pub answers: mpsc::Sender<Answered>,
+    pub locator: Option<Locator>,
+    pub located: mpsc::Sender<(u64, resolve::Located)>,
     pub events: Events,
 }
 
@@ -111,6 +114,8 @@ pub(super) struct PacketLoop {
     failed: Vec<u64>,
     fetcher: Fetcher,
     answers: mpsc::Sender<Answered>,
+    locator: Option<Locator>,
+    located: mpsc::Sender<(u64, resolve::Located)>,
     events: Events,
     next_sweep: Instant,
 }
@@ -137,6 +142,8 @@ impl PacketLoop {
             failed: Vec::new(),
             fetcher: parts.fetcher,
             answers: parts.answers,
+            locator: parts.locator,
+            located: parts.located,
             events: parts.events,
             next_sweep: now().instant,
         }
@@ -289,6 +296,14 @@ impl PacketLoop {
         self.settle(now);
     }
 
+    /// The addresses of a name that this worker asked for.
+    pub fn on_located(&mut self, need: u64, located: resolve::Located) {
+        let now = now();
+        let answer = Answer::Locate(located);
+        self.machine.proxy.handle_answer(now, NeedId(need), answer, &mut self.machine.output);
+        self.settle(now);
+    }
+
     /// Runs what is due.
     pub fn on_timeout(&mut self) {
         let now = now();
@@ -406,10 +421,8 @@ impl PacketLoop {
         for need in std::mem::take(&mut self.machine.output.needs) {
             let x5u = match need.kind {
                 NeedKind::Certificate { x5u } => x5u,
-                // Not asked for without `Config::locate`.
-                NeedKind::Locate { .. } => {
-                    let answer = Answer::Locate(Err(LocateFailure::Unsupported));
-                    self.machine.proxy.handle_answer(now, need.id, answer, &mut self.machine.output);
+                NeedKind::Locate { target } => {
+                    self.locate(now, need.id, target);
                     continue;
                 }
             };
@@ -418,6 +431,18 @@ impl PacketLoop {
                 self.machine.counters.fetch_full += 1;
                 self.answer(now, need.id, Err(FetchError::Busy));
             }
+        }
+    }
+
+    fn locate(&mut self, now: Now, need: NeedId, target: Target) {
+        let question = resolve::Question { id: need.0, target, answer_to: self.located.clone() };
+        let failure = match &self.locator {
+            Some(locator) => locator.ask(question).err().map(|_| LocateFailure::Busy),
+            None => Some(LocateFailure::Unsupported), // not asked for without `Config::locate`
+        };
+        if let Some(failure) = failure {
+            let answer = Answer::Locate(Err(failure));
+            self.machine.proxy.handle_answer(now, need, answer, &mut self.machine.output);
         }
     }
 

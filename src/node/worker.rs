@@ -26,6 +26,7 @@ use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
 use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
+use super::resolve::{Located, Locator};
 use super::{clock, random};
 use crate::proxy::Snapshot;
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
@@ -58,6 +59,8 @@ pub(super) struct Worker {
     pub fetcher: Fetcher,
     pub handshaker: Handshaker,
     pub answers: (mpsc::Sender<Answered>, mpsc::Receiver<Answered>),
+    pub locator: Option<Locator>,
+    pub located: (mpsc::Sender<(u64, Located)>, mpsc::Receiver<(u64, Located)>),
     pub observer: Observer,
     pub stop: CancellationToken,
 }
@@ -117,6 +120,8 @@ impl Worker {
             transmits: self.transmit_outs.again(),
             fetcher: self.fetcher.clone(),
             answers: self.answers.0.clone(),
+            locator: self.locator.clone(),
+            located: self.located.0.clone(),
             events: Events::new(self.observer.clone()),
         }
     }
@@ -138,6 +143,7 @@ impl Worker {
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
+                Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
                 () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
             }
         }
@@ -306,6 +312,8 @@ mod tests {
             fetcher: fetch.fetcher(),
             handshaker: handshakes.handshaker(),
             answers: mpsc::channel(1),
+            locator: None,
+            located: mpsc::channel(1),
             observer: Observer::default(),
             stop,
         }

@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
 use super::failover::{Forking, Relay503};
+use super::plan::Place;
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{Hop, ListenerId, Transport};
@@ -119,7 +120,7 @@ pub struct Trunk {
     /// Source addresses that are this trunk.
     pub peers: Vec<IpNet>,
     /// Where requests for it go, in order of preference; the next one is tried when one fails.
-    pub next_hops: Vec<NextHop>,
+    pub next_hops: Vec<Place>,
     /// The listener that requests leave by; by default the first one of the next hop's transport.
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
@@ -194,7 +195,7 @@ impl Config {
     /// wins), else whose next hop has its address.
     pub fn trunk_of(&self, source: SocketAddr) -> Option<TrunkId> {
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote == source));
+        let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.address() == Some(source)));
         let peer = || {
             let widths = self.trunks.iter().enumerate().filter_map(|(i, t)| {
                 let width =
@@ -203,7 +204,11 @@ impl Config {
             });
             widths.max().map(|(_, std::cmp::Reverse(i))| i)
         };
-        let address = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.remote.ip() == source.ip()));
+        let address = || {
+            self.trunks
+                .iter()
+                .position(|t| t.next_hops.iter().filter_map(Place::address).any(|hop| hop.ip() == source.ip()))
+        };
         exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
     }
 

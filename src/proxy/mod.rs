@@ -35,6 +35,7 @@ pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, Udp
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
+pub use plan::Place;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};

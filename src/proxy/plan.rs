@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::location::Target;
 use super::route::target::leave_by;
 use super::{Config, NextHop, TrunkId};
-use crate::sip::hop::ListenerId;
+use crate::sip::hop::{ListenerId, Transport};
 
 /// At most this many candidates are tried for one request, UDP and TCP counted apart.
 pub const MAX_ATTEMPTS: usize = 16;
@@ -32,6 +32,30 @@ pub enum Place {
     At(NextHop),
     /// Where RFC 3263 says.
     Locate(Target),
+}
+
+impl From<NextHop> for Place {
+    fn from(hop: NextHop) -> Self {
+        Place::At(hop)
+    }
+}
+
+impl Place {
+    /// Its address, if that is known without asking.
+    pub fn address(&self) -> Option<std::net::SocketAddr> {
+        match self {
+            Place::At(hop) => Some(hop.remote),
+            Place::Locate(_) => None,
+        }
+    }
+
+    /// Its transport, or the one it most likely has.
+    pub fn transport(&self) -> Transport {
+        match self {
+            Place::At(hop) => hop.transport,
+            Place::Locate(target) => target.likely_transport(),
+        }
+    }
 }
 
 impl Candidate {

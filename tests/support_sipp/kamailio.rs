@@ -36,7 +36,8 @@ impl Kamailio {
         }
         if listen.iter().any(|address| address.starts_with("tls:")) {
             command.args(["-A", "WITH_TLS"]);
-            for (name, word) in [("TLS_KEY", "kamailio_key"), ("TLS_CERT", "kamailio_chain"), ("TLS_CA", "tls_ca")] {
+            let (chain, key) = (format!("{}_chain", spec.name), format!("{}_key", spec.name));
+            for (name, word) in [("TLS_KEY", &key), ("TLS_CERT", &chain), ("TLS_CA", &"tls_ca".to_owned())] {
                 command.arg("-A").arg(format!("{name}=\"{}\"", place.get(word)));
             }
         }

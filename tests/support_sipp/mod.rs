@@ -2,6 +2,7 @@
 
 mod baresip;
 mod case;
+mod certificates;
 mod certsrv;
 mod judge;
 mod kamailio;

@@ -27,6 +27,8 @@ impl Place {
         place.set("callee", place.callee);
         place.set("a", free_port(place.proxy));
         place.set("b", free_port(place.proxy));
+        place.set("tls_a", free_port(place.proxy));
+        place.set("tls_b", free_port(place.proxy));
         place.set("caller_port", free_port(place.caller));
         place.set("callee_port", free_port(place.callee));
         for (name, host) in [("front", 5), ("back", 6)] {

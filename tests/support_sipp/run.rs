@@ -10,6 +10,7 @@ use vesperd::pki::lab::Lab;
 
 use super::baresip;
 use super::case::{Case, Side, Transport};
+use super::certificates;
 use super::certsrv;
 use super::judge::{Traces, judge};
 use super::kamailio::Kamailio;
@@ -44,6 +45,9 @@ impl Scene {
             let server = certsrv::start(place.server, lab.provider.chain_pem(), &ca_file);
             let csv = passport::calls_csv(&case.calls, lab, server, place.get("number"));
             std::fs::write(directory.path().join("calls.csv"), csv).unwrap();
+        }
+        if case.kamailio.iter().any(|spec| spec.listen.iter().any(|address| address.starts_with("tls:"))) {
+            certificates::issue(&mut place, directory.path());
         }
         let mut sides = HashSet::new();
         for socket in &case.socket {

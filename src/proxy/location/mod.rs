@@ -1,5 +1,7 @@
 //! Location of SIP servers (RFC 3263): what is asked, and what needs no asking.
 
+pub mod order;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
@@ -63,6 +65,11 @@ impl Target {
             (None, _) => return None,
         };
         Some(Target { host, port: uri.port, transport, secure: uri.scheme == Scheme::Sips })
+    }
+
+    /// The transport where nothing else is said (RFC 3263 4.1).
+    pub fn likely_transport(&self) -> Transport {
+        self.transport.unwrap_or(if self.secure { Transport::Tls } else { Transport::Udp })
     }
 
     /// The one place that a target in figures means: no DNS is asked (RFC 3263 4.1, 4.2). `None` for a name, and for an address that

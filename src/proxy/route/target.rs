@@ -3,7 +3,7 @@
 use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::plan::{Candidate, Place, Plan};
-use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
+use crate::proxy::{Config, Listener, Target, TargetHost, TrunkId};
 use crate::sip::hop::{ListenerId, Transport};
 use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
@@ -77,10 +77,10 @@ fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
 fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
     let mut plan = Plan::default();
     if let Some(trunk) = config.trunk(egress) {
-        let candidate = |hop: &NextHop| Candidate {
+        let candidate = |place: &Place| Candidate {
             egress: Some(egress),
-            place: Place::At(*hop),
-            listener: leave_by(config, hop.transport, Some(trunk.listener)),
+            place: place.clone(),
+            listener: leave_by(config, place.transport(), Some(trunk.listener)),
             keep_udp: false,
             joins: false,
         };
@@ -95,7 +95,7 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<
     let (place, transport, known) = match (target.direct(), &target.host) {
         (Some(hop), _) => (Place::At(hop), hop.transport, config.trunk_of(hop.remote)),
         (None, TargetHost::Name(_)) if config.locate => {
-            let likely = target.transport.unwrap_or(if target.secure { Transport::Tls } else { Transport::Udp });
+            let likely = target.likely_transport();
             (Place::Locate(target), likely, None)
         }
         (None, _) => return None,
