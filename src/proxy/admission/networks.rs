@@ -21,6 +21,8 @@ pub struct Networks {
     map: HashMap<IpNet, Standing>,
     /// Prefix lengths in use, longest first, of IPv4 and IPv6.
     lengths: [Vec<u8>; 2],
+    /// Some network is denied.
+    denies: bool,
 }
 
 impl Networks {
@@ -31,12 +33,18 @@ impl Networks {
             return Some(*old);
         }
         self.map.insert(network, standing);
+        self.denies |= standing == Standing::Denied;
         let [v4, v6] = &mut self.lengths;
         let lengths = if matches!(network, IpNet::V4(_)) { v4 } else { v6 };
         if let Err(place) = lengths.binary_search_by(|length| network.prefix_len().cmp(length)) {
             lengths.insert(place, network.prefix_len());
         }
         None
+    }
+
+    /// Whether any network is denied.
+    pub fn denies(&self) -> bool {
+        self.denies
     }
 
     /// The standing of an address, if any network holds it.
