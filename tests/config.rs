@@ -244,8 +244,8 @@ fields = 5
             "3: node.log: \"xml\" is none of \"text\", \"json\"",
             "7: listener \"udp\".bind: \"127.0.0.1\" can not be read; give \"ip:port\", such as \"192.0.2.1:5060\" or \
              \"[2001:db8::1]:5060\"",
-            "8: trunk \"carrier\": has neither peers nor next_hop nor tls, so nothing can come from it or go to it; add \
-             peers, next_hop or [trunk.tls]",
+            "8: trunk \"carrier\": has neither peers nor next_hop, tls nor digest, so nothing can come from it or go to it; add \
+             peers, next_hop, [trunk.tls] or [trunk.digest]",
             "10: trunk \"carrier\".peer: unknown key; did you mean `peers`?",
             "11: trunk \"carrier\".trusted: is a string; give true or false",
             "12: route.to: missing; give the name of a [[trunk]]",

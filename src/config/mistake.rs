@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::cert::{AnchorError, LogListError, PemError};
+use crate::proxy::digest::UsersError;
 use crate::stir::authentication::{SignerError, SignerWarning};
 use crate::transport::tls::CredentialError;
 
@@ -136,6 +137,13 @@ pub enum Fault {
     },
     /// A credential that can not sign.
     Signer(SignerError),
+    /// A file of users.
+    Users {
+        /// The file.
+        path: PathBuf,
+        /// Why; no line of it is repeated.
+        error: UsersError,
+    },
     /// Values that do not go together.
     Conflict {
         /// Why.
@@ -199,6 +207,7 @@ impl fmt::Display for Fault {
             Self::Pem { path, error } => write!(f, "{}: {error}; give a PEM file with certificates", path.display()),
             Self::Anchor { path, error } => write!(f, "{}: {error}; remove it or give CA certificates", path.display()),
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::Users { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
             Self::Conflict { reason, remedy } => write!(f, "{reason}; {remedy}"),
             Self::Tls(error) => error.fmt(f),

@@ -2,12 +2,13 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `identity` knows signers, verification and trust,
+//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
 //! `limits` knows the rest; `files` reads certificates and keys.
 
 mod dns;
 mod files;
 mod forking;
+mod guard;
 mod identity;
 mod limits;
 mod mistake;
@@ -116,6 +117,7 @@ impl Config {
         let mut resolve = resolve::Config::default();
         proxy.locate = dns::read(&root, &mut resolve);
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
+        guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
         root.finish();
         collector.borrow_mut().finish()?;

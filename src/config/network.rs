@@ -208,9 +208,13 @@ fn read_trunk(
         networks.entry(peer.value).or_insert(line);
     }
     let next_hops = read_next_hops(section, listeners);
-    if ["peers", "next_hop", "tls"].iter().all(|key| section.is_absent(key)) {
-        let reason = "has neither peers nor next_hop nor tls, so nothing can come from it or go to it";
-        section.wrong(section.offset(), "", Fault::Conflict { reason, remedy: "add peers, next_hop or [trunk.tls]" });
+    if ["peers", "next_hop", "tls", "digest"].iter().all(|key| section.is_absent(key)) {
+        let reason = "has neither peers nor next_hop, tls nor digest, so nothing can come from it or go to it";
+        section.wrong(
+            section.offset(),
+            "",
+            Fault::Conflict { reason, remedy: "add peers, next_hop, [trunk.tls] or [trunk.digest]" },
+        );
     }
     let leave_by = refer(section, "listener", "listener", listener_names);
     let wanted = next_hops.first().map(Place::transport);

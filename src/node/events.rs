@@ -108,6 +108,7 @@ fn log(event: &Event) {
         Event::Unsigned { call_id, trunk, error } => {
             tracing::warn!(call_id = shown(call_id), trunk = trunk.0, %error, "not signed");
         }
+        Event::Banned { network, cause } => tracing::warn!(%network, %cause, "banned"),
         Event::Unacknowledged => tracing::debug!("a final response was not acknowledged"),
     }
 }

@@ -10,6 +10,7 @@ use siphasher::sip::SipHasher13;
 use super::clock;
 use super::events;
 use super::lane::Outs;
+use crate::proxy::admission::Admission;
 use crate::proxy::{Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
 use crate::sip::{Framing, Index, Limits, Unusable, parse};
@@ -130,6 +131,11 @@ impl Machine {
     }
 
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
+        // Judged where it was received, not once more where its call lives.
+        let admission = if is_here { Admission::Known } else { self.proxy.admit(now, &source, &mut self.output) };
+        if !admission.is_heard() {
+            return Taken::Done;
+        }
         let message = match parse(bytes, &mut self.index, framing, &self.limits) {
             Ok(message) => message,
             Err(Unusable::Keepalive) => {
@@ -141,6 +147,9 @@ impl Machine {
                 return Taken::Unusable;
             }
         };
+        if admission == Admission::Stranger && self.proxy.screen(now, &source, message, &mut self.output) {
+            return Taken::Done;
+        }
         if source.transport.is_secure() && source.peer.is_some() && message.is_request() {
             let via = message.top_via().ok().filter(|via| via.params().find("alias").is_some());
             self.alias = via.map(|via| via.port().unwrap_or(source.transport.default_port()));
@@ -160,5 +169,32 @@ impl Machine {
         }
         self.proxy.handle_message(now, source, message, &mut self.output);
         Taken::Done
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cert::TrustStore;
+    use crate::proxy::Config;
+    use crate::proxy::admission::Standing;
+    use crate::sip::hop::{ListenerId, Transport};
+    use crate::stir::replay::ReplayTable;
+
+    #[test]
+    fn kr10_what_is_denied_is_not_even_parsed() {
+        let mut config = Config::default();
+        config.guard.networks.add("192.0.2.0/24".parse().unwrap(), Standing::Denied);
+        let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
+        let owners = Owners { key: [0; 16], workers: 1 };
+        let mut machine = Machine::new(0, owners, snapshot, [1; 32], Outs::default());
+        let mut receive = |from: &str| {
+            let remote = from.parse().unwrap();
+            let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote, connection: None, peer: None };
+            machine.receive(now(), source, b"not SIP at all\r\n\r\n", Framing::Datagram, false)
+        };
+        assert_eq!(receive("192.0.2.9:5060"), Taken::Done);
+        assert_eq!(receive("198.51.100.9:5060"), Taken::Unusable);
+        assert_eq!((machine.proxy.stats().banned_messages, machine.counters.unusable), (1, 1));
     }
 }

@@ -310,6 +310,9 @@ impl PacketLoop {
     /// Runs what is due.
     pub fn on_timeout(&mut self) {
         let now = now();
+        if let Some(late) = self.machine.proxy.poll_timeout().and_then(|due| now.instant.checked_duration_since(due)) {
+            self.machine.proxy.observe_delay(now, late);
+        }
         self.machine.proxy.handle_timeout(now, &mut self.machine.output);
         if self.next_sweep <= now.instant {
             self.next_sweep = now.instant + SWEEP;

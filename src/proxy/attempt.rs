@@ -153,6 +153,8 @@ impl Proxy {
         share: u16,
         out: &mut Output,
     ) -> Result<(), Local> {
+        self.may_send(now, key, candidate, request)?;
+        self.admit_call_to(now, key, candidate.egress, request)?;
         self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -194,6 +196,8 @@ impl Proxy {
             record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
             route: pre,
             max_breadth: Some(share),
+            spent: config.guard.digest.as_deref(),
+            offers_oc: config.guard.role_with(candidate.egress).client,
             alias: egress.is_some_and(|t| t.alias),
             lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
         };
@@ -219,6 +223,7 @@ impl Proxy {
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
         let next = Hop { transport, local: candidate.listener, remote: hop.remote, connection: None, peer };
         self.layer.send_request(now.instant, client, method, next, buffer, &mut out.outbox);
+        self.vouch_for(now, next.remote);
         self.stats.forwarded += 1;
         let is_initial = self.context(key).is_some_and(|c| c.is_initial);
         let patience = egress.filter(|_| is_initial).and_then(|t| t.forking.fr);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
@@ -68,6 +69,8 @@ pub struct Config {
     pub udp_mtu: usize,
     /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
     pub observe: bool,
+    /// The first line against floods.
+    pub guard: Guard,
 }
 
 impl Default for Config {
@@ -89,6 +92,7 @@ impl Default for Config {
             forward_unmatched_cancel: false,
             udp_mtu: 1300,
             observe: false,
+            guard: Guard::default(),
         }
     }
 }
@@ -206,6 +210,24 @@ impl Config {
                 .position(|t| t.next_hops.iter().filter_map(Place::address).any(|hop| hop.ip() == source.ip()))
         };
         exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
+    }
+
+    /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
+    pub fn continue_from(&mut self, old: &Config) {
+        if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
+            self.guard.bans = Arc::clone(&old.guard.bans);
+            self.guard.vouched = Arc::clone(&old.guard.vouched);
+        }
+        if let (Some(digest), Some(old)) = (self.guard.digest.as_mut().and_then(Arc::get_mut), &old.guard.digest) {
+            digest.continue_from(old);
+        }
+        for (trunk, limits) in self.trunks.iter().zip(&mut self.guard.limits) {
+            let before = old.trunks.iter().position(|t| t.name == trunk.name);
+            let before = before.and_then(|id| old.guard.limits.get(id)).and_then(Option::as_ref);
+            if let (Some(limits), Some(before)) = (limits, before) {
+                limits.continue_from(before);
+            }
+        }
     }
 
     /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address.

@@ -38,6 +38,13 @@ pub enum Event {
         /// Why.
         error: crate::stir::authentication::SignError,
     },
+    /// A source is heard no more for a while.
+    Banned {
+        /// Its address, or its IPv6 /64.
+        network: ipnet::IpNet,
+        /// Why.
+        cause: super::admission::Cause,
+    },
     /// No ACK came for a final response other than 2xx (RFC 3261 17.2.1, Timer H).
     Unacknowledged,
 }
@@ -97,4 +104,20 @@ stats! {
     failed_attempts,
     /// Requests answered 503 because a transaction table was full.
     table_full,
+    /// Messages not read because their source is banned or denied.
+    banned_messages,
+    /// Messages of unknown sources not read because there were too many.
+    excess_messages,
+    /// Error answers that unknown sources did not get (sip-parsing E-1).
+    withheld_answers,
+    /// Sources banned.
+    bans,
+    /// New dialogs refused because of overload.
+    shed,
+    /// Requests with wrong credentials.
+    wrong_credentials,
+    /// Calls refused by the limits of a trunk.
+    limited,
+    /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
+    withheld,
 }

@@ -2,6 +2,8 @@
 
 use std::net::SocketAddr;
 
+use super::digest::Digest;
+use super::overload::params::OFFER;
 use super::route::preprocess::{Preprocessed, TRUNKS_PARAMETER};
 use super::{Listener, TrunkId};
 use crate::sip::hop::Transport;
@@ -26,8 +28,12 @@ pub struct Copy<'a> {
     pub route: &'a Preprocessed,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
     pub max_breadth: Option<u16>,
+    /// Our Via offers overload control (RFC 7339 5.1).
+    pub offers_oc: bool,
     /// The neighbour may use our TLS connection for requests of its own (RFC 5923).
     pub alias: bool,
+    /// Credentials for these realms have been used and go (RFC 3261 22.3).
+    pub spent: Option<&'a Digest>,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -72,6 +78,11 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     if let Some(share) = copy.max_breadth {
         set_max_breadth(request, top, share, patch);
     }
+    for field in request.fields_of(Name::ProxyAuthorization) {
+        if copy.spent.is_some_and(|digest| digest.is_ours(&field.unfolded())) {
+            patch.remove(field.line);
+        }
+    }
     patch.insert(request.headers_end(), copy.lines);
     if request.field(Name::ContentLength).is_none() {
         patch.insert_with(request.headers_end(), |buf| {
@@ -97,6 +108,9 @@ fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
     buf.extend_from_slice(copy.branch);
     if copy.transport == Transport::Udp {
         buf.extend_from_slice(b";rport");
+    }
+    if copy.offers_oc {
+        buf.extend_from_slice(OFFER);
     }
     if copy.alias && copy.transport == Transport::Tls {
         buf.extend_from_slice(b";alias");

@@ -1,14 +1,19 @@
 //! The stateful proxy core (RFC 3261 section 16), sans-IO: messages, answers and time go in, messages to send, needs and events
 //! come out. One [`Proxy`] belongs to one worker; nothing in it is shared or locked but the [`Snapshot`].
 
+pub mod admission;
 mod attempt;
 mod config;
+pub mod digest;
 mod event;
 mod failover;
 mod forward;
+mod guard;
 mod identity;
+mod load;
 pub mod location;
 mod loop_check;
+pub mod overload;
 mod patience;
 mod plan;
 mod request;
@@ -148,6 +153,7 @@ pub struct Proxy {
     parked_acks: ParkedAcks,
     is_draining: bool,
     stats: Stats,
+    watch: guard::Watch,
     // Scratch space, kept for its memory.
     patch: Patch,
     buffer: Vec<u8>,
@@ -170,6 +176,7 @@ impl Proxy {
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
+            watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
@@ -181,6 +188,7 @@ impl Proxy {
     /// they began with. Timers and table sizes of the transaction layer change at once; ids of listeners must keep their meaning.
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.layer.set_config(snapshot.config.transaction.clone());
+        self.watch.configure(&snapshot.config.guard, self.key);
         self.snapshot = Rc::new(Held(snapshot));
     }
 
@@ -197,6 +205,7 @@ impl Proxy {
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
+        self.watch.at(now, source.remote);
         if message.is_request() {
             self.handle_request(now, source, message, out);
         } else {
@@ -292,6 +301,7 @@ impl Proxy {
 
     fn drop_if_over(&mut self, key: ContextKey) {
         if self.context(key).is_some_and(|c| c.is_over()) {
+            self.count_over(key);
             self.contexts.remove(key.slot());
         }
     }

@@ -10,7 +10,7 @@ use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
 use super::validate::{self, Valid};
-use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check};
+use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, PeerId, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
 use crate::transaction::RequestMatch;
@@ -33,6 +33,7 @@ impl Proxy {
             RequestMatch::UnmatchedCancel => {
                 self.refuse(source, request, Refusal::new(481, "Call/Transaction Does Not Exist"), &[], out); // K-4
             }
+            RequestMatch::UnmatchedAck if self.is_ack_of_refusal(request) => {} // section 14
             RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => {
                 self.forward_stateless(now, source, request, out)
             }
@@ -41,6 +42,9 @@ impl Proxy {
 
     fn new_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
+        if self.sheds(now, source, request) {
+            return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
+        }
         let hash = loop_check::loop_hash(&self.key, request);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
@@ -50,8 +54,9 @@ impl Proxy {
             Ok(breadth) => breadth,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
         };
-        let Some(ingress) = snapshot.config.ingress_of(source) else {
-            return self.refuse(source, request, Refusal::new(403, "Forbidden"), &[], out); // TG-1: relaying is for trunks
+        let ingress = match self.recognise(now, source, request, out) {
+            Ok(ingress) => ingress,
+            Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
         };
         if self.is_draining && begins_something(request, &valid) {
             return self.refuse(source, request, Refusal::new(503, "Going Down"), &[], out);
@@ -59,10 +64,16 @@ impl Proxy {
         if valid == Valid::OptionsToSelf {
             return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
         }
+        let admitted = match self.admit_call(now, ingress, request) {
+            Ok(admitted) => admitted,
+            Err(refusal) => return self.refuse(source, request, refusal, &[], out),
+        };
         let Some(key) = self.open_context(now, source, ingress, hash, breadth, request) else {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
+        self.hold_call(now, key, request, admitted);
+        self.count_load(now, ingress, source, request);
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
             self.respond_trying_to(now, key, source, request, out);
@@ -106,6 +117,7 @@ impl Proxy {
                 breadth,
                 branches: Vec::with_capacity(1),
                 responses: ResponseContext::default(),
+                held_call: None,
                 refused: None,
                 final_status: None,
                 cancelled: false,
@@ -181,7 +193,7 @@ impl Proxy {
         let config = &snapshot.config;
         let is_ack = request.method() == Some(Method::Ack);
         let may_go = request.max_forwards().ok() != Some(Some(0));
-        let planned = config.ingress_of(source).filter(|_| may_go).and_then(|ingress| {
+        let planned = self.ingress_of_ack(now, config, source).filter(|_| may_go).and_then(|ingress| {
             let pre = preprocess::preprocess(config, request, source.local).ok();
             let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
             let plan = target::decide(config, request, ingress, &pre).ok()?;
@@ -227,6 +239,8 @@ impl Proxy {
             record_route: None,
             route: &pre,
             max_breadth: None,
+            spent: config.guard.digest.as_deref(),
+            offers_oc: false,
             alias: false,
             lines: &[],
         };
@@ -253,6 +267,9 @@ impl Proxy {
             self.stats.dropped_requests += 1;
             return;
         }
+        if !self.may_answer(source, out) {
+            return;
+        }
         self.stats.refused += 1;
         self.respond_stateless(source, request, refusal.status, refusal.reason, lines, out);
     }
@@ -266,9 +283,11 @@ impl Proxy {
         lines: &[u8],
         out: &mut Output,
     ) {
-        let tag = self.tag_of(request);
+        let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
+            let start = buffer.len();
             respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            told.iter().for_each(|told| overload::params::mark(buffer, start, told));
         });
     }
 

@@ -47,6 +47,8 @@ pub struct RequestContext {
     pub branches: Vec<Branch>,
     /// Final responses of the branches.
     pub responses: ResponseContext,
+    /// The call it began, if that counts against the limits of a trunk.
+    pub held_call: Option<u64>,
     /// Why the latest candidate could not even be tried.
     pub refused: Option<Local>,
     /// The final response that was sent upstream.

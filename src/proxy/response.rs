@@ -3,7 +3,7 @@
 use super::failover::{Outcome, Relay503};
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
-use super::{ContextKey, Event, Now, Output, Proxy};
+use super::{ContextKey, Event, Now, Output, Proxy, overload};
 use crate::sip::{Framing, Message, Name, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
@@ -28,6 +28,7 @@ impl Proxy {
 
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
+        self.take_load(now, key, client, response);
         let Some(context) = self.context(key) else { return };
         let is_invite = context.is_invite;
         let answered = context.final_status.is_some();
@@ -92,7 +93,7 @@ impl Proxy {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.write_upstream(response, &[], &mut buffer);
+        self.write_upstream(key, response, &[], &mut buffer);
         if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
             let egress = context.branch_mut(client).and_then(|b| b.egress);
             let trunk = egress.and_then(|id| context.snapshot.config.trunk(id));
@@ -156,6 +157,8 @@ impl Proxy {
         }
         let Some(context) = self.context(key) else { return };
         context.note(client, outcome);
+        self.count_branch_end(key, client);
+        let Some(context) = self.context(key) else { return };
         if context.final_status.is_none() && !context.is_pending() {
             self.conclude(now, key, out);
         }
@@ -247,7 +250,7 @@ impl Proxy {
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        if self.write_upstream(response, &reasons, &mut buffer) {
+        if self.write_upstream(key, response, &reasons, &mut buffer) {
             self.send_final(now, key, status, &buffer, out);
         }
         self.buffer = buffer;
@@ -257,9 +260,11 @@ impl Proxy {
     }
 
     /// Writes a response without its top Via value (R-3, V-6). False if no Via would be left: it was for us.
-    fn write_upstream(&mut self, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) -> bool {
+    fn write_upstream(&mut self, key: ContextKey, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) -> bool {
+        let told = self.load_told(key, response);
         self.patch.clear();
         response.pop_values(Name::Via, 1, &mut self.patch);
+        overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
         self.patch.write(response.bytes(), buffer);
         response.values(Name::Via).nth(1).is_some()
@@ -267,6 +272,7 @@ impl Proxy {
 
     /// Hands a response to the server transaction and remembers that it was final.
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
+        self.count_final(key, status);
         let Some(context) = self.context(key) else { return };
         if status >= 200 {
             context.final_status = Some(status);
@@ -301,6 +307,8 @@ impl Proxy {
         let tag = self.tag_of(request);
         let mut buffer = Vec::with_capacity(512);
         respond::write(request, source.remote, status, reason, Some(&tag), lines, &mut buffer);
+        let told = self.load_for(source, request.reply_via());
+        told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.send_final(now, key, status, &buffer, out);
     }
 
@@ -317,6 +325,8 @@ impl Proxy {
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         respond::write(request, source.remote, 100, "Trying", None, &[], &mut buffer);
+        let told = self.load_for(source, request.reply_via());
+        told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.layer.respond(now.instant, server, 100, &buffer, &mut out.outbox);
         self.buffer = buffer;
     }

@@ -51,6 +51,7 @@ pub use message::{Field, Message, OwnedMessage, StartLine};
 pub use method::Method;
 pub use name::Name;
 pub use name_addr::NameAddr;
+pub(crate) use params::next_comma;
 pub use params::{Param, Params};
 pub use patch::Patch;
 pub use scan::{Framing, parse};

@@ -1,0 +1,357 @@
+//! Where the proxy asks its first line: before a message is read, before a dialog begins, before an error is answered.
+
+use std::collections::HashMap;
+use std::hash::Hasher;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use siphasher::sip::SipHasher13;
+
+use super::admission::priority::Priority;
+use super::admission::{
+    Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits,
+};
+use super::digest::Proof;
+use super::overload;
+use super::request_context::BranchState;
+use super::response_context::Local;
+use super::validate::Invalid;
+use super::{Config, ContextKey, Event, Now, Output, Proxy, TrunkId};
+use crate::sip::hop::Hop;
+use crate::sip::{Message, Method, Refusal};
+use crate::transaction::ClientId;
+
+/// Addresses remembered from which somebody authenticated.
+const MAX_AUTHENTICATED: usize = 65_536;
+/// How long whom we sent a request to counts as a neighbour.
+const VOUCHED: Duration = Duration::from_secs(3600);
+
+/// What one worker knows of sources, load and counted calls.
+pub(super) struct Watch {
+    /// The time of the message in hand, and in seconds (Unix).
+    pub now: Instant,
+    pub unix: i64,
+    /// Where it came from.
+    pub source: SocketAddr,
+    gate: Gate,
+    pub shedder: Option<Shedder>,
+    held: HeldCalls,
+    /// Trunks that authenticated lately, by the address they did it from: whose ACKs theirs are (V-9: no challenge for an ACK).
+    authenticated: HashMap<SocketAddr, (TrunkId, Instant)>,
+    /// Load of neighbours, and what they are told of ours.
+    pub client: overload::Client,
+    pub server: overload::Server,
+}
+
+impl Watch {
+    /// Knows nothing yet.
+    pub fn new(guard: &Guard, key: [u8; 16], now: Instant) -> Self {
+        let shedder = guard.shedding.clone().map(|config| Shedder::new(config, now));
+        guard.digest.iter().for_each(|digest| digest.start(&key));
+        Watch {
+            now,
+            unix: 0,
+            source: SocketAddr::from(([0; 4], 0)),
+            gate: Gate::new(guard, key, now),
+            shedder,
+            held: HeldCalls::default(),
+            authenticated: HashMap::new(),
+            client: overload::Client::default(),
+            server: overload::Server::new(now),
+        }
+    }
+}
+
+impl Watch {
+    /// Notes when and whence a message came.
+    pub fn at(&mut self, now: Now, source: SocketAddr) {
+        (self.now, self.unix, self.source) = (now.instant, now.unix, source);
+    }
+
+    /// Goes on under another configuration. Sources seen stay known if there is still room for as many.
+    pub fn configure(&mut self, guard: &Guard, key: [u8; 16]) {
+        self.gate.configure(guard, key, self.now);
+        guard.digest.iter().for_each(|digest| digest.start(&key));
+        self.shedder = guard.shedding.clone().map(|config| Shedder::new(config, self.now));
+    }
+}
+
+impl Proxy {
+    /// Judges a received message before it is read, by its source alone (KR-10). What is not heard is to be dropped without answer.
+    pub fn admit(&mut self, now: Now, source: &Hop, out: &mut Output) -> Admission {
+        let snapshot = self.snapshot.clone();
+        let (admission, banned) = self.watch.gate.admit(&snapshot.config.guard, now.instant, source);
+        self.note_ban(banned, out);
+        match admission {
+            Admission::Banned => self.stats.banned_messages += 1,
+            Admission::TooMany => self.stats.excess_messages += 1,
+            Admission::Known | Admission::Stranger => {}
+        }
+        admission
+    }
+
+    /// Looks at what a stranger sent; true if it is to be dropped without answer.
+    pub fn screen(&mut self, now: Now, source: &Hop, message: Message<'_>, out: &mut Output) -> bool {
+        let snapshot = self.snapshot.clone();
+        let banned = self.watch.gate.screen(&snapshot.config.guard, now.instant, source, message);
+        self.stats.banned_messages += u64::from(banned.is_some());
+        self.note_ban(banned, out);
+        banned.is_some()
+    }
+
+    /// Tells how late something was done: a timer after it was due, a message after it had arrived. Measures overload.
+    pub fn observe_delay(&mut self, now: Now, late: Duration) {
+        if let Some(shedder) = &mut self.watch.shedder {
+            shedder.observe(now.instant, late);
+        }
+    }
+
+    /// Who is banned at present, node-wide.
+    pub fn bans(&self, now: Now) -> Vec<Ban> {
+        self.snapshot.config.guard.bans.list(now.instant)
+    }
+
+    /// Lifts a ban. Whether there was one.
+    pub fn lift_ban(&self, now: Now, address: IpAddr) -> bool {
+        self.snapshot.config.guard.bans.lift(Source::of(address), now.instant)
+    }
+
+    /// We send requests there: what comes back is no stranger's.
+    pub(super) fn vouch_for(&mut self, now: Now, remote: SocketAddr) {
+        let snapshot = self.snapshot.clone();
+        self.watch.gate.vouch(&snapshot.config.guard, now.instant, remote.ip(), VOUCHED);
+    }
+
+    fn note_ban(&mut self, banned: Option<Banned>, out: &mut Output) {
+        if let Some(Banned { source, cause }) = banned {
+            self.stats.bans += 1;
+            out.events.push(Event::Banned { network: source.network(), cause });
+        }
+    }
+
+    /// Whether an error may be answered (E-1).
+    pub(super) fn may_answer(&mut self, source: Hop, out: &mut Output) -> bool {
+        let snapshot = self.snapshot.clone();
+        let now = self.watch.now;
+        let (may, banned) = self.watch.gate.may_answer(&snapshot.config.guard, now, &source);
+        self.note_ban(banned, out);
+        self.stats.withheld_answers += u64::from(!may);
+        may
+    }
+
+    /// Whether a new dialog is refused because this worker has too much to do (O-8). The same for all copies of a request.
+    pub(super) fn sheds(&mut self, now: Now, source: Hop, request: Message<'_>) -> bool {
+        let Some(shedder) = &mut self.watch.shedder else { return false };
+        let (servers, clients) = self.layer.live();
+        let bounds = &self.snapshot.config.transaction;
+        let fill = |entries: usize, of: usize| entries.saturating_mul(1000) / of.max(1);
+        shedder.observe_table(fill(servers, bounds.max_server).max(fill(clients, bounds.max_client)), 1000);
+        if shedder.level(now.instant) == 0 || !shedder.sheds(now.instant, hash_of(&self.key, request)) {
+            return false;
+        }
+        let config = &self.snapshot.config;
+        let ingress = config.ingress_of(source);
+        // Whoever throttles itself as it is told is not refused besides (O-5), until it is clear that this does not help.
+        let obeys = config.guard.role_with(ingress).server && overload::params::offer(request.reply_via()).is_some();
+        if obeys && shedder.level(now.instant) < 100 {
+            return false;
+        }
+        let is_trusted = ingress.and_then(|t| config.trunk(t)).is_some_and(|t| t.trusted);
+        let sheds = Priority::of(request, &config.guard.emergency_numbers, is_trusted).may_be_shed();
+        self.stats.shed += u64::from(sheds);
+        sheds
+    }
+
+    /// The trunk a request comes from (KR-11): proven by TLS, else by its credentials, else by its source.
+    ///
+    /// # Errors
+    /// 407 with challenges (V-9) where credentials are missing or wrong, 403 to who is nobody's (TG-1: relaying is for trunks).
+    pub(super) fn recognise(
+        &mut self,
+        now: Now,
+        source: Hop,
+        request: Message<'_>,
+        out: &mut Output,
+    ) -> Result<TrunkId, Invalid> {
+        let snapshot = self.snapshot.clone();
+        let known = snapshot.config.ingress_of(source);
+        let is_proven = source.peer.is_some() && source.transport.is_secure();
+        let forbidden = Refusal::new(403, "Forbidden");
+        let Some(digest) = snapshot.config.guard.digest.as_deref().filter(|_| !(is_proven && known.is_some())) else {
+            return known.ok_or(forbidden.into());
+        };
+        let proof = digest.prove(request, now.unix);
+        match (proof, known.filter(|trunk| !digest.requires(*trunk))) {
+            (Proof::Trunk(trunk), _) => {
+                self.note_authenticated(now, source, trunk, digest.life_for(trunk));
+                return Ok(trunk);
+            }
+            (Proof::None, Some(trunk)) => return Ok(trunk), // it need not authenticate
+            _ => {}
+        }
+        if proof == Proof::Wrong {
+            self.stats.wrong_credentials += 1;
+            let guard = &snapshot.config.guard;
+            let banned = self.watch.gate.offence(guard, now.instant, &source, Cause::Credentials);
+            self.note_ban(banned, out);
+        }
+        let mut line = Vec::with_capacity(256);
+        let mut hasher = SipHasher13::new_with_key(&self.key);
+        hasher.write_u64(self.next_serial());
+        digest.challenge(known, now.unix, hasher.finish(), proof == Proof::Stale, &mut line);
+        Err(Invalid { refusal: Refusal::new(407, "Proxy Authentication Required"), line })
+    }
+
+    fn note_authenticated(&mut self, now: Now, source: Hop, trunk: TrunkId, life: Duration) {
+        let snapshot = self.snapshot.clone();
+        self.watch.gate.vouch(&snapshot.config.guard, now.instant, source.remote.ip(), life);
+        let known = &mut self.watch.authenticated;
+        if known.len() >= MAX_AUTHENTICATED {
+            known.retain(|_, (_, until)| *until > now.instant);
+        }
+        if known.len() < MAX_AUTHENTICATED {
+            known.insert(source.remote, (trunk, now.instant + life));
+        }
+    }
+
+    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed.
+    pub(super) fn ingress_of_ack(&self, now: Now, config: &Config, source: Hop) -> Option<TrunkId> {
+        let lately = || self.watch.authenticated.get(&source.remote).filter(|(_, until)| *until > now.instant);
+        config.ingress_of(source).or_else(|| lately().map(|(trunk, _)| *trunk))
+    }
+
+    /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).
+    pub(super) fn is_ack_of_refusal(&self, ack: Message<'_>) -> bool {
+        ack.to_tag().is_some_and(|tag| tag == self.tag_of(ack))
+    }
+
+    /// Counts a new call against the limits of the trunk it comes from. The guard is for [`Proxy::hold_call`].
+    pub(super) fn admit_call(
+        &mut self,
+        now: Now,
+        ingress: TrunkId,
+        request: Message<'_>,
+    ) -> Result<Option<CallGuard>, Refusal> {
+        let snapshot = self.snapshot.clone();
+        let Some(limits) = snapshot.config.guard.limits_of(ingress).filter(|limits| limits.from) else {
+            return Ok(None);
+        };
+        self.admit_one(now, limits, ingress, request)
+    }
+
+    fn admit_one(
+        &mut self,
+        now: Now,
+        limits: &TrunkLimits,
+        trunk: TrunkId,
+        request: Message<'_>,
+    ) -> Result<Option<CallGuard>, Refusal> {
+        if request.method() != Some(Method::Invite) || request.to_tag().is_some() {
+            return Ok(None);
+        }
+        self.watch.held.expire(now.instant);
+        let config = &self.snapshot.config;
+        let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
+        let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
+        match limits.admit(now.instant, is_emergency) {
+            Ok(guard) => Ok(limits.counts_calls().then_some(guard)),
+            Err(_) => {
+                self.stats.limited += 1;
+                Err(Refusal::new(limits.status, "Call Limit Reached"))
+            }
+        }
+    }
+
+    /// The same for the trunk of a candidate; counted until the call ends there. A call is counted once for each trunk.
+    pub(super) fn admit_call_to(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        egress: Option<TrunkId>,
+        request: Message<'_>,
+    ) -> Result<(), Local> {
+        let Some(egress) = egress else { return Ok(()) };
+        let snapshot = self.snapshot_of(key);
+        let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
+        if self.watch.held.counts(call_of(&self.key, request), limits) {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
+        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
+        self.hold_call(now, key, request, admitted);
+        Ok(())
+    }
+
+    /// A branch has failed: the call does not count any more for its trunk, unless another branch goes there, or it came from there.
+    pub(super) fn count_branch_end(&mut self, key: ContextKey, client: ClientId) {
+        if self.watch.held.is_empty() {
+            return;
+        }
+        let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
+        let (call, ingress) = (context.held_call, context.ingress);
+        let Some(egress) = context.branch_mut(client).and_then(|branch| branch.egress) else { return };
+        let others = context.branches.iter().filter(|b| b.id != client && b.egress == Some(egress));
+        let goes_on = others.into_iter().any(|b| !matches!(b.state, BranchState::Ended(_)));
+        let snapshot = self.snapshot_of(key);
+        if let (Some(call), Some(limits)) = (call, snapshot.config.guard.limits_of(egress))
+            && !goes_on
+            && !(ingress == egress && limits.from)
+        {
+            self.watch.held.release_one(call, limits);
+        }
+    }
+
+    /// Keeps what a call counts by until it ends, and notes which request may end it.
+    pub(super) fn hold_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, guard: Option<CallGuard>) {
+        if guard.is_none() && self.watch.held.is_empty() {
+            return;
+        }
+        let longest = self.snapshot.config.guard.longest_call;
+        let call = call_of(&self.key, request);
+        let is_bye = request.method() == Some(Method::Bye);
+        let is_held = self.watch.held.contains(call);
+        match guard {
+            Some(guard) => self.watch.held.hold(now.instant, call, guard, longest),
+            None if is_bye => {}
+            None => return self.watch.held.touch(now.instant, call, longest),
+        }
+        // Of several INVITEs of one call the first decides when it ends.
+        if let Some(context) = self.context(key).filter(|_| !is_held || is_bye) {
+            context.held_call = Some(call);
+        }
+    }
+
+    /// A final response goes upstream: it ends a counted call if it refuses the INVITE or answers the BYE.
+    pub(super) fn count_final(&mut self, key: ContextKey, status: u16) {
+        let Some(context) = self.context(key).filter(|_| status >= 200) else { return };
+        let ends = if context.is_invite { status >= 300 } else { !matches!(status, 401 | 407) };
+        if let Some(call) = context.held_call.take_if(|_| ends) {
+            self.watch.held.release(call);
+        }
+    }
+
+    /// A request is over: a BYE that nobody answered has ended its call all the same.
+    pub(super) fn count_over(&mut self, key: ContextKey) {
+        let call =
+            self.context(key).filter(|c| !c.is_invite && c.final_status.is_none()).and_then(|c| c.held_call.take());
+        if let Some(call) = call {
+            self.watch.held.release(call);
+        }
+    }
+}
+
+/// Even over requests, equal for the copies of one.
+fn hash_of(key: &[u8; 16], request: Message<'_>) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write(request.reply_via().branch().unwrap_or_default());
+    hasher.write(request.call_id().unwrap_or_default());
+    hasher.finish()
+}
+
+/// Names a call in the table of counted ones.
+fn call_of(key: &[u8; 16], request: Message<'_>) -> u64 {
+    let mut hasher = SipHasher13::new_with_key(key);
+    hasher.write_u8(1); // another hash than the one above
+    hasher.write(request.call_id().unwrap_or_default());
+    hasher.finish()
+}
