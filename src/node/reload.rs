@@ -61,6 +61,7 @@ pub(super) fn keep_numbers(
         numbers.push(TrunkId(u16::try_from(number).map_err(|_| ReloadError::Trunks)?));
     }
     new.trunks = trunks;
+    new.guard.renumber(&numbers, new.trunks.len());
     let number_of = |id: TrunkId| numbers.get(usize::from(id.0)).copied().unwrap_or(id);
     for route in &mut new.routes {
         route.to = number_of(route.to);

@@ -126,6 +126,25 @@ impl Default for Guard {
 }
 
 impl Guard {
+    /// Gives trunks other numbers: `numbers` holds the new one at the place of the old one, all below `count`. For a configuration that is
+    /// not yet in use.
+    pub fn renumber(&mut self, numbers: &[TrunkId], count: usize) {
+        fn moved<T: Default>(old: Vec<T>, numbers: &[TrunkId], count: usize) -> Vec<T> {
+            let mut new: Vec<T> = (0..count).map(|_| T::default()).collect();
+            for (value, number) in old.into_iter().zip(numbers) {
+                if let Some(place) = new.get_mut(usize::from(number.0)) {
+                    *place = value;
+                }
+            }
+            new
+        }
+        self.limits = moved(std::mem::take(&mut self.limits), numbers, count);
+        self.overload = moved(std::mem::take(&mut self.overload), numbers, count);
+        if let Some(digest) = self.digest.as_mut().and_then(Arc::get_mut) {
+            digest.renumber(numbers, count);
+        }
+    }
+
     /// What is done about overload with a trunk; nothing with nobody.
     pub fn role_with(&self, trunk: Option<TrunkId>) -> Role {
         trunk.and_then(|trunk| self.overload.get(usize::from(trunk.0))).copied().unwrap_or_default()

@@ -83,6 +83,21 @@ impl Digest {
         (self.nonces, self.counts) = (Arc::clone(&old.nonces), Arc::clone(&old.counts));
     }
 
+    /// Gives trunks other numbers: `numbers` holds the new one at the place of the old one, all below `count`.
+    pub fn renumber(&mut self, numbers: &[TrunkId], count: usize) {
+        let number_of = |id: usize| numbers.get(id).copied();
+        let mut required = vec![None; count];
+        for (trunk, realm) in self.required.iter().enumerate() {
+            if let Some(place) = number_of(trunk).and_then(|id| required.get_mut(usize::from(id.0))) {
+                *place = *realm;
+            }
+        }
+        self.required = required;
+        for (trunk, _) in self.realms.iter_mut().flat_map(|realm| realm.users.values_mut()) {
+            *trunk = number_of(usize::from(trunk.0)).unwrap_or(*trunk);
+        }
+    }
+
     /// Whether a trunk has to authenticate.
     pub fn requires(&self, trunk: TrunkId) -> bool {
         self.required.get(usize::from(trunk.0)).is_some_and(Option::is_some)
