@@ -95,3 +95,27 @@ fn the_configurations_of_the_readme_load() {
         }
     }
 }
+
+#[test]
+fn what_the_conformance_table_names_exists_and_every_case_is_in_it() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = fs::read_to_string(root.join("docs/conformance.md")).unwrap();
+    let mut named = std::collections::BTreeSet::new();
+    for row in table.lines().filter(|row| row.contains("| passes")) {
+        let by = row.trim_end_matches(" |").rsplit(" | ").next().unwrap();
+        for part in by.split("; ") {
+            match part.strip_prefix("case ") {
+                Some(cases) => named.extend(cases.split(", ").map(str::to_owned)),
+                None => {
+                    let (file, test) = part.split_once(' ').unwrap_or_else(|| panic!("{row}"));
+                    let source = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+                    assert!(source.contains(&format!("fn {test}(")), "{file} has no {test}");
+                }
+            }
+        }
+    }
+    let files = fs::read_dir(root.join("sipp-scenarios/cases")).unwrap();
+    let cases: std::collections::BTreeSet<String> =
+        files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert_eq!(named, cases);
+}

@@ -37,12 +37,16 @@ impl HttpThread {
     /// The address can not be bound, the thread not started.
     pub fn start(address: SocketAddr, published: Arc<Published>) -> io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let listener = runtime.block_on(tokio::net::TcpListener::bind(address))?;
+        let listener = std::net::TcpListener::bind(address)?;
+        listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         let (stop, stopped) = oneshot::channel();
         let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
             runtime.block_on(async {
-                tokio::select! { () = serve(listener, published) => {}, _ = stopped => {} }
+                match tokio::net::TcpListener::from_std(listener) {
+                    Ok(listener) => tokio::select! { () = serve(listener, published) => {}, _ = stopped => {} },
+                    Err(error) => tracing::error!(%error, "the page for operators"),
+                }
             });
         })?;
         Ok(Self { address, stop: Some(stop), thread: Some(thread) })

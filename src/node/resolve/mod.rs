@@ -131,18 +131,28 @@ impl ResolveThread {
         let (queue, questions) = mpsc::channel(config.queue.max(1));
         let (stop, stopped) = oneshot::channel();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
-        let records = runtime.block_on(async { Records::new(&config) }).map_err(StartError::Resolver)?;
+        // The resolver is made where it runs; whether that went well is told before this returns.
+        let (made, is_made) = std::sync::mpsc::sync_channel(1);
         let thread = std::thread::Builder::new()
             .name("resolve".to_owned())
             .spawn(move || {
-                let serve = serve(config, Arc::new(records), Arc::new(policy), questions);
                 runtime.block_on(async {
+                    let records = match Records::new(&config) {
+                        Ok(records) => records,
+                        Err(error) => return drop(made.send(Err(error))),
+                    };
+                    let _ = made.send(Ok(()));
+                    let serve = serve(config, Arc::new(records), Arc::new(policy), questions);
                     tokio::select! { () = serve => {}, _ = stopped => {} }
                 });
                 runtime.shutdown_background();
             })
             .map_err(StartError::Thread)?;
-        Ok(Self { locator: Locator { queue }, stop: Some(stop), thread: Some(thread) })
+        match is_made.recv() {
+            Ok(Ok(())) => Ok(Self { locator: Locator { queue }, stop: Some(stop), thread: Some(thread) }),
+            Ok(Err(error)) => Err(StartError::Resolver(error)),
+            Err(_) => Err(StartError::Thread(io::ErrorKind::Other.into())), // it ended before it could say anything
+        }
     }
 
     /// The workers' end.

@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn bans_end_and_can_be_listed_and_lifted() {
-        let (bans, start) = (Bans::new(64), Instant::now());
+        let (bans, start) = (Bans::new(64), crate::node::clock::instant());
         bans.ban(source(1), start, Duration::from_secs(9), Cause::Rate);
         assert!(!bans.is_banned(source(1), start), "nothing before the start");
         bans.start(start, [1; 16]);
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_flood_of_bans_takes_no_more_room_and_keeps_the_longest() {
-        let (bans, start) = (Bans::new(64), Instant::now());
+        let (bans, start) = (Bans::new(64), crate::node::clock::instant());
         bans.start(start, [7; 16]);
         bans.ban(source(0), start, Duration::from_secs(3600), Cause::Scanner);
         for n in 1..10_000 {

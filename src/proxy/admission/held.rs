@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn kr6_calls_are_let_go_by_their_end_or_their_length() {
         let limits = TrunkLimits::new(None, Some(10), 503);
-        let (start, hour) = (Instant::now(), Duration::from_secs(3600));
+        let (start, hour) = (crate::node::clock::instant(), Duration::from_secs(3600));
         let mut held = HeldCalls::default();
         for call in 0..3 {
             held.hold(start, call, limits.admit(start, false).unwrap(), hour);
@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn what_has_ended_leaves_nothing_behind() {
         let limits = TrunkLimits::new(None, None, 503);
-        let (start, hour) = (Instant::now(), Duration::from_secs(3600));
+        let (start, hour) = (crate::node::clock::instant(), Duration::from_secs(3600));
         let mut held = HeldCalls::default();
         for call in 0..100_000 {
             held.hold(start, call, limits.admit(start, false).unwrap(), hour);

@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn calls_at_a_time_are_counted_until_they_end() {
         let limits = TrunkLimits::new(None, Some(2), 503);
-        let now = Instant::now();
+        let now = crate::node::clock::instant();
         let first = limits.admit(now, false).unwrap();
         let second = limits.admit(now, false).unwrap();
         assert_eq!(limits.admit(now, false).unwrap_err(), Refused::Calls);
@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn calls_per_second_have_a_burst_and_a_refused_call_is_not_counted() {
         let limits = TrunkLimits::new(Some(Rate::new(10, 3)), None, 503);
-        let start = Instant::now();
+        let start = crate::node::clock::instant();
         let admitted = |at: Instant| (0..10).filter(|_| limits.admit(at, false).is_ok()).count();
         assert_eq!(admitted(start), 3);
         assert_eq!(limits.calls(), 0);
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn threads_never_exceed_the_count_together() {
         let limits = TrunkLimits::new(None, Some(100), 503);
-        let now = Instant::now();
+        let now = crate::node::clock::instant();
         let held: usize = std::thread::scope(|scope| {
             let run = || (0..100).filter_map(|_| limits.admit(now, false).ok()).collect::<Vec<_>>();
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();

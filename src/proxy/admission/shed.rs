@@ -111,7 +111,7 @@ mod tests {
 
     impl Run {
         fn new() -> Self {
-            let now = Instant::now();
+            let now = crate::node::clock::instant();
             Run { shedder: Shedder::new(SheddingConfig::default(), now), now }
         }
 

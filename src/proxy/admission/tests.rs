@@ -26,7 +26,7 @@ const STRANGER: &str = "203.0.113.9:5060";
 
 #[test]
 fn kr10_a_stranger_has_a_burst_then_a_rate_and_is_banned_when_it_goes_on() {
-    let (guard, start) = (guard(), Instant::now());
+    let (guard, start) = (guard(), crate::node::clock::instant());
     let mut gate = Gate::new(&guard, [1; 16], start);
     let mut seen = Vec::new();
     let mut banned = None;
@@ -49,7 +49,7 @@ fn kr10_a_stranger_has_a_burst_then_a_rate_and_is_banned_when_it_goes_on() {
 
 #[test]
 fn trap14_a_neighbour_is_never_limited_and_what_is_denied_is_never_heard() {
-    let (guard, now) = (guard(), Instant::now());
+    let (guard, now) = (guard(), crate::node::clock::instant());
     let mut gate = Gate::new(&guard, [1; 16], now);
     for _ in 0..100_000 {
         assert_eq!(gate.admit(&guard, now, &hop("192.0.2.7:5060")), (Admission::Known, None));
@@ -62,7 +62,7 @@ fn trap14_a_neighbour_is_never_limited_and_what_is_denied_is_never_heard() {
 
 #[test]
 fn c60_invented_addresses_take_no_memory_and_not_the_whole_worker() {
-    let (guard, now) = (guard(), Instant::now());
+    let (guard, now) = (guard(), crate::node::clock::instant());
     let mut gate = Gate::new(&guard, [1; 16], now);
     let from =
         |n: u32| Hop { remote: SocketAddr::from((std::net::Ipv4Addr::from(0x0b00_0000 + n), 5060)), ..hop(STRANGER) };
@@ -73,7 +73,7 @@ fn c60_invented_addresses_take_no_memory_and_not_the_whole_worker() {
 
 #[test]
 fn e1_error_answers_to_strangers_are_few() {
-    let (guard, now) = (guard(), Instant::now());
+    let (guard, now) = (guard(), crate::node::clock::instant());
     let mut gate = Gate::new(&guard, [1; 16], now);
     let answered = (0..60).filter(|_| gate.may_answer(&guard, now, &hop(STRANGER)).0).count();
     assert_eq!(answered, 10);
@@ -82,7 +82,7 @@ fn e1_error_answers_to_strangers_are_few() {
 
 #[test]
 fn who_is_vouched_for_is_treated_as_a_neighbour_for_that_time() {
-    let (guard, now) = (guard(), Instant::now());
+    let (guard, now) = (guard(), crate::node::clock::instant());
     Gate::new(&guard, [2; 16], now).vouch(&guard, now, "203.0.113.9".parse().unwrap(), Duration::from_secs(60));
     let mut gate = Gate::new(&guard, [1; 16], now); // another worker
     assert_eq!(gate.admit(&guard, now, &hop(STRANGER)).0, Admission::Known);
@@ -91,7 +91,7 @@ fn who_is_vouched_for_is_treated_as_a_neighbour_for_that_time() {
 
 #[test]
 fn scanners_are_known_by_their_names() {
-    let (guard, now) = (guard(), Instant::now());
+    let (guard, now) = (guard(), crate::node::clock::instant());
     let gate = Gate::new(&guard, [1; 16], now);
     let mut index = Index::new();
     let mut screen = |agent: &str| {

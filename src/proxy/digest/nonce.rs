@@ -145,7 +145,7 @@ mod tests {
     fn each_count_is_good_once_and_may_come_a_little_late() {
         let counts = Counts::default();
         let claim = Claim { made: 100, number: 7 };
-        let mut note = |count| counts.note(claim, count, 0);
+        let note = |count| counts.note(claim, count, 0);
         assert_eq!([note(1), note(1), note(3), note(2), note(2), note(3)], {
             use Count::{Fresh, Used};
             [Fresh, Used, Fresh, Fresh, Used, Used]

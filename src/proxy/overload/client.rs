@@ -158,7 +158,7 @@ mod tests {
 
     impl Run {
         fn new() -> Self {
-            Run { client: Client::default(), now: Instant::now(), random: 1, sequence: 1 }
+            Run { client: Client::default(), now: crate::node::clock::instant(), random: 1, sequence: 1 }
         }
 
         fn ask(&mut self, value: u32, algorithm: Algorithm, millis: u64) {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn rfc7415_the_bucket_against_values_worked_out_by_hand() {
         // T = 100 ms, TAU = 4 T. At one moment 5 pass (X = 0, 100 .. 400 before each); then one per T.
-        let start = Instant::now();
+        let start = crate::node::clock::instant();
         let mut bucket = Bucket::new(start);
         let at = |millis| start + Duration::from_millis(millis);
         let passes: Vec<bool> = (0..7).map(|_| bucket.pass(at(0), 10, Some(4))).collect();
@@ -266,7 +266,7 @@ mod tests {
     #[test]
     fn neighbours_beyond_number_are_not_remembered() {
         let mut client = Client::default();
-        let now = Instant::now();
+        let now = crate::node::clock::instant();
         for n in 0..10_000u32 {
             let peer = SocketAddr::from((std::net::Ipv4Addr::from(n), 5060));
             let validity = Duration::from_secs(5);

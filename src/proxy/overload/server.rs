@@ -87,7 +87,7 @@ mod tests {
 
     #[test]
     fn o5_loss_is_the_level_rate_is_what_remains_of_what_came() {
-        let start = Instant::now();
+        let start = crate::node::clock::instant();
         let mut server = Server::new(start);
         let (a, b) = ("192.0.2.1:5060".parse().unwrap(), "192.0.2.2:5060".parse().unwrap());
         for n in 0..200u32 {
@@ -110,7 +110,7 @@ mod tests {
 
     #[test]
     fn sequences_grow() {
-        let start = Instant::now();
+        let start = crate::node::clock::instant();
         let mut server = Server::new(start);
         let client = "192.0.2.1:5060".parse().unwrap();
         let mut at = |millis, unix| server.feedback(start + Duration::from_millis(millis), unix, client, 1).sequence;
