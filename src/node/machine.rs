@@ -123,6 +123,13 @@ impl Machine {
         })
     }
 
+    /// Copies an item to every other worker whose lane has room.
+    pub fn tell_others(&mut self, worker: usize, hop: Hop, tag: u64, bytes: &[u8]) {
+        for other in (0..self.owners.workers).filter(|other| *other != worker) {
+            let _ = self.lanes.to(other).is_some_and(|lane| lane.push(hop, tag, bytes));
+        }
+    }
+
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         let message = match parse(bytes, &mut self.index, framing, &self.limits) {
             Ok(message) => message,

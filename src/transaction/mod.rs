@@ -430,6 +430,16 @@ impl Layer {
         }
     }
 
+    /// A request came back by ICMP from `remote` (RFC 3261 18.4); `quoted` is its beginning. Fails the client transaction whose branch
+    /// is quoted, if it sent there, and no other (T-9): whoever can not read our requests can not name one. False if there is none.
+    pub fn returned(&mut self, now: Instant, quoted: &[u8], remote: std::net::SocketAddr) -> bool {
+        let found = branch::quoted_in(quoted).and_then(|(method, branch)| self.clients.sent_to(method, branch, remote));
+        if let Some(client) = found {
+            self.clients.transport_failed(&mut self.shared, now, client);
+        }
+        found.is_some()
+    }
+
     /// When to call [`Self::handle_timeout`] next; `None` while no timer runs. Cheap, and sometimes early (see [`timer::Wheel`]).
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.shared.wheel.poll_timeout()
