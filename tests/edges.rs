@@ -1,6 +1,7 @@
-//! What the edge learns from sockets besides messages: datagrams that come back by ICMP.
+//! What the edge learns from sockets besides messages: datagrams that come back by ICMP, connections that break.
 
-use std::net::{SocketAddr, UdpSocket};
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,7 +13,12 @@ use vesperd::node::{Edge, Observer, clock};
 const QUICKLY: Duration = Duration::from_secs(10);
 
 fn edge(workers: usize, ip: &str, next_hops: &[SocketAddr]) -> Edge {
-    let hops: Vec<String> = next_hops.iter().map(|hop| format!("\"udp:{hop}\"")).collect();
+    let hops: Vec<String> = next_hops.iter().map(|hop| format!("udp:{hop}")).collect();
+    edge_to(workers, ip, &hops)
+}
+
+fn edge_to(workers: usize, ip: &str, next_hops: &[String]) -> Edge {
+    let hops: Vec<String> = next_hops.iter().map(|hop| format!("\"{hop}\"")).collect();
     let text = format!(
         r#"
 [node]
@@ -20,6 +26,10 @@ workers = {workers}
 [[listener]]
 name = "udp"
 transport = "udp"
+bind = "{ip}:0"
+[[listener]]
+name = "tcp"
+transport = "tcp"
 bind = "{ip}:0"
 [[trunk]]
 name = "caller"
@@ -129,5 +139,30 @@ fn c30_all_down_is_an_error_quickly() {
             let summary = edge.stop();
             assert_eq!(summary.proxy.failed_attempts, 20, "{summary:?}");
         }
+    }
+}
+
+/// Takes one message from each connection, then closes it.
+fn rude_callee() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 65_535]);
+        }
+    });
+    local
+}
+
+#[test]
+fn k9_a_connection_that_breaks_fails_the_requests_that_await_an_answer() {
+    for method in ["INVITE", "OPTIONS"] {
+        let hops = [format!("tcp:{}", rude_callee()), format!("udp:{}", callee("127.0.0.1"))];
+        let edge = edge_to(1, "127.0.0.1", &hops);
+        let (finals, took) = statuses(&edge, "127.0.0.1", method, 1);
+        assert_eq!(finals, ["200"], "{method}: the next address is tried");
+        assert!(took < QUICKLY);
+        let summary = edge.stop();
+        assert_eq!((summary.proxy.failed_attempts, summary.tcp.sent), (1, 1), "it was sent: {summary:?}");
     }
 }

@@ -22,7 +22,7 @@ mod server_invite;
 mod server_non_invite;
 pub mod timer;
 
-use crate::sip::hop::{Hop, Outbox};
+use crate::sip::hop::{Hop, Outbox, RESPONSE_TAG};
 use crate::sip::{Message, Method};
 use alarms::{Alarm, Owner};
 use branch::Branch;
@@ -118,7 +118,7 @@ impl ServerId {
 }
 
 /// Set in the tags of server transactions; ids leave this bit free.
-const SERVER_TAG: u64 = 1 << 63;
+const SERVER_TAG: u64 = RESPONSE_TAG;
 
 /// What an id is made of: where the transaction lies, and the number that tells it from others that lay there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
