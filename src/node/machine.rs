@@ -25,6 +25,8 @@ pub struct Counters {
     pub lane_waits: u64,
     /// Keepalives swallowed.
     pub keepalives: u64,
+    /// STUN messages swallowed (KA-2): a binding request by UDP is a keepalive that gets no answer here.
+    pub stun: u64,
     /// Messages that nobody could answer: not SIP, or without a readable Via.
     pub unusable: u64,
     /// Needs that the fetch queue had no room for.
@@ -42,6 +44,7 @@ impl Counters {
         self.lane_full += other.lane_full;
         self.lane_waits += other.lane_waits;
         self.keepalives += other.keepalives;
+        self.stun += other.stun;
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
         self.no_way += other.no_way;
@@ -135,6 +138,10 @@ impl Machine {
             Ok(message) => message,
             Err(Unusable::Keepalive) => {
                 self.counters.keepalives += 1;
+                return Taken::Done;
+            }
+            Err(Unusable::Stun) if framing == Framing::Datagram => {
+                self.counters.stun += 1;
                 return Taken::Done;
             }
             Err(_) => {
