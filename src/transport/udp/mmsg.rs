@@ -161,7 +161,7 @@ fn extended_error(header: &libc::msghdr) -> Option<libc::sock_extended_err> {
             let needed = libc::CMSG_LEN(mem::size_of::<libc::sock_extended_err>() as u32) as usize;
             let is_error =
                 kind == (libc::IPPROTO_IP, libc::IP_RECVERR) || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
-            if is_error && head.cmsg_len as usize >= needed {
+            if is_error && head.cmsg_len >= needed {
                 return Some(ptr::read_unaligned(libc::CMSG_DATA(entry).cast()));
             }
             entry = libc::CMSG_NXTHDR(header, entry);
