@@ -216,7 +216,9 @@ fn junk_and_keepalives_are_swallowed_and_events_are_told() {
     let (to, mut events) = tokio::sync::mpsc::channel(16);
     let edge = edge(1, "udp:192.0.2.1:5060", &Observer::new(to));
     let caller = udp();
-    for junk in [&b"\r\n\r\n"[..], b"\0\0\0\0", b"GET / HTTP/1.1\r\n\r\n", b"hello"] {
+    for junk in
+        [&b"\r\n\r\n"[..], b"\0\0\0\0", b"\0\x01\0\0\x21\x12\xa4\x42aaaaaaaaaaaa", b"GET / HTTP/1.1\r\n\r\n", b"hello"]
+    {
         caller.send_to(junk, address(&edge, "udp")).unwrap();
     }
     let bad = String::from_utf8(options(1, "UDP", caller.local_addr().unwrap()))
@@ -232,7 +234,7 @@ fn junk_and_keepalives_are_swallowed_and_events_are_told() {
         "{event:?}"
     );
     let summary = edge.stop();
-    assert_eq!((summary.worker.keepalives, summary.worker.unusable), (2, 2));
+    assert_eq!((summary.worker.keepalives, summary.worker.stun, summary.worker.unusable), (2, 1, 2), "KA-2");
 }
 
 #[test]

@@ -107,6 +107,7 @@ fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut N
     size("max_connections_per_prefix", ENTRIES, &mut tcp.max_per_prefix);
     size("write_queue_bytes", MEMORY, &mut tcp.write_queue_bytes);
     size("write_queue_messages", (1, 65_536), &mut tcp.write_queue_messages);
+    size("awaited_requests", (0, 65_536), &mut tcp.awaited_requests);
     if let Some(number) = section.number("connect_timeout_ms", (10, 60_000)) {
         tcp.connect_timeout = Duration::from_millis(number);
     }

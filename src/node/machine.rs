@@ -26,6 +26,8 @@ pub struct Counters {
     pub lane_waits: u64,
     /// Keepalives swallowed.
     pub keepalives: u64,
+    /// STUN messages swallowed (KA-2): a binding request by UDP is a keepalive that gets no answer here.
+    pub stun: u64,
     /// Messages that nobody could answer: not SIP, or without a readable Via.
     pub unusable: u64,
     /// Needs that the fetch queue had no room for.
@@ -43,6 +45,7 @@ impl Counters {
         self.lane_full += other.lane_full;
         self.lane_waits += other.lane_waits;
         self.keepalives += other.keepalives;
+        self.stun += other.stun;
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
         self.no_way += other.no_way;
@@ -130,6 +133,13 @@ impl Machine {
         })
     }
 
+    /// Copies an item to every other worker whose lane has room.
+    pub fn tell_others(&mut self, worker: usize, hop: Hop, tag: u64, bytes: &[u8]) {
+        for other in (0..self.owners.workers).filter(|other| *other != worker) {
+            let _ = self.lanes.to(other).is_some_and(|lane| lane.push(hop, tag, bytes));
+        }
+    }
+
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         // Judged where it was received, not once more where its call lives.
         let admission = if is_here { Admission::Known } else { self.proxy.admit(now, &source, &mut self.output) };
@@ -140,6 +150,10 @@ impl Machine {
             Ok(message) => message,
             Err(Unusable::Keepalive) => {
                 self.counters.keepalives += 1;
+                return Taken::Done;
+            }
+            Err(Unusable::Stun) if framing == Framing::Datagram => {
+                self.counters.stun += 1;
                 return Taken::Done;
             }
             Err(_) => {

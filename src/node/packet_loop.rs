@@ -24,6 +24,8 @@ use crate::transport::udp;
 const SWEEP: Duration = Duration::from_secs(1);
 /// Octets read from a connection at once.
 const READ: usize = 64 * 1024;
+/// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
+const RETURNED: u64 = 1;
 
 /// What ends or halts the task of a connection.
 pub(super) enum Halt {
@@ -182,6 +184,20 @@ impl PacketLoop {
         }
     }
 
+    /// Datagrams that came back by ICMP. The kernel picks the socket by the flow, not by who sent: a transaction that is not here may
+    /// be another worker's.
+    fn on_returned(&mut self, now: Now, socket: usize) {
+        let Some(from) = self.sockets.get_mut(socket) else { return };
+        let local = from.listener();
+        let Self { machine, worker, .. } = self;
+        for udp::Returned { remote, quoted } in from.take_returned() {
+            if !machine.proxy.handle_returned(now, &quoted, remote, &mut machine.output) {
+                let hop = Hop { transport: Transport::Udp, local, remote, connection: None, peer: None };
+                machine.tell_others(*worker, hop, RETURNED, &quoted);
+            }
+        }
+    }
+
     fn on_datagrams(&mut self, now: Now, local: ListenerId) {
         let Self { batch, machine, .. } = self;
         for (remote, bytes) in batch.iter() {
@@ -271,7 +287,12 @@ impl PacketLoop {
     /// Messages of calls that this worker owns, received by another.
     pub fn on_messages(&mut self, parcel: &Parcel) {
         let now = now();
-        for (source, _, bytes) in parcel.iter() {
+        for (source, tag, bytes) in parcel.iter() {
+            if tag == RETURNED {
+                let Machine { proxy, output, .. } = &mut self.machine;
+                proxy.handle_returned(now, bytes, source.remote, output);
+                continue;
+            }
             let framing = if source.transport.is_reliable() { Framing::Stream } else { Framing::Datagram };
             self.machine.receive(now, source, bytes, framing, true);
         }
@@ -352,6 +373,7 @@ impl PacketLoop {
     fn settle(&mut self, now: Now) {
         loop {
             self.send(now);
+            (0..self.sockets.len()).for_each(|socket| self.on_returned(now, socket));
             self.tcp.flush_all(now.instant, &mut self.failed);
             self.ask(now);
             self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));

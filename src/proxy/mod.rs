@@ -226,6 +226,14 @@ impl Proxy {
         self.handle_events(now, out);
     }
 
+    /// Takes the beginning of a request that came back by ICMP from `remote` (T-8). False if no branch of this proxy is quoted: then
+    /// nothing has changed.
+    pub fn handle_returned(&mut self, now: Now, quoted: &[u8], remote: std::net::SocketAddr, out: &mut Output) -> bool {
+        let is_ours = self.layer.returned(now.instant, quoted, remote);
+        self.handle_events(now, out);
+        is_ours
+    }
+
     /// The next moment [`Proxy::handle_timeout`] must be called.
     pub fn poll_timeout(&self) -> Option<Instant> {
         match (self.layer.poll_timeout(), self.timers.poll_timeout()) {

@@ -85,6 +85,9 @@ pub struct Hop {
     pub peer: Option<PeerId>,
 }
 
+/// Set in the tags of responses: nothing comes back for what bears it.
+pub const RESPONSE_TAG: u64 = 1 << 63;
+
 /// One message in an [`Outbox`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transmit {

@@ -4,7 +4,7 @@
 //! the client's id, hidden under a keyed hash of N; a number nobody outside can guess, new for each transaction; the loop hash of
 //! RFC 5393 4.2.1, which this element recognises in a request that comes back.
 
-use crate::sip::MAGIC_COOKIE;
+use crate::sip::{MAGIC_COOKIE, Method, Via};
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 use std::ops::Deref;
@@ -85,6 +85,38 @@ pub fn loop_hash_of(branch: &[u8]) -> Option<u64> {
     parts(branch).map(|[.., loop_hash]| loop_hash)
 }
 
+/// Method and first branch of a request of which only the beginning may be left (an ICMP message quotes a few hundred octets). `None`
+/// for a response, for anything else, and when the first Via is not whole.
+pub fn quoted_in(datagram: &[u8]) -> Option<(Method<'_>, &[u8])> {
+    let mut lines = Lines(datagram);
+    let start = lines.next()?;
+    let (method, rest) = start.split_at(start.iter().position(|octet| *octet == b' ')?);
+    if !rest.ends_with(b" SIP/2.0") {
+        return None;
+    }
+    let value = lines.find_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|octet| *octet == b':')?)?;
+        let name = name.trim_ascii_end();
+        (name.eq_ignore_ascii_case(b"Via") || name.eq_ignore_ascii_case(b"v")).then_some(value.get(1..)?)
+    })?;
+    let first = value.split(|octet| *octet == b',').next()?;
+    Some((Method::new(method), Via::parse(first.trim_ascii()).ok()?.branch()?))
+}
+
+/// Whole lines only.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let end = self.0.windows(2).position(|pair| pair == b"\r\n")?;
+        let (line, rest) = self.0.split_at_checked(end)?;
+        self.0 = rest.get(2..)?;
+        (!line.is_empty()).then_some(line)
+    }
+}
+
 /// Strict, so that one value has one spelling and comparing values is comparing octets.
 fn parts(branch: &[u8]) -> Option<[u64; 3]> {
     let branch: &[u8; LENGTH] = branch.try_into().ok()?;
@@ -149,6 +181,21 @@ mod tests {
             other.truncate(at);
             assert_eq!(codec.decode(&other), None);
         }
+    }
+
+    #[test]
+    fn t9_a_quoted_request_names_its_branch_only_while_its_first_via_is_whole() {
+        let branch = BranchCodec::new([7; 16]).encode(5, Nonce { number: 1, loop_hash: 2 });
+        let mut request = b"INVITE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=".to_vec();
+        request.extend_from_slice(&branch);
+        request.extend_from_slice(b";rport\r\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bKother\r\nCall");
+        assert_eq!(quoted_in(&request), Some((Method::Invite, &branch[..])));
+        let whole = request.windows(2).skip(30).position(|pair| pair == b"\r\n").unwrap() + 32;
+        for length in 0..request.len() {
+            assert_eq!(quoted_in(&request[..length]).is_some(), length >= whole, "{length} octets");
+        }
+        assert_eq!(quoted_in(b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n"), None, "a response");
+        assert_eq!(quoted_in(b"OPTIONS sip:a SIP/2.0\r\n\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n"), None, "a body");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use crate::sip::{Message, Method};
 use siphasher::sip::SipHasher13;
 use slab::Slab;
 use std::hash::Hasher;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
@@ -167,17 +168,29 @@ impl Clients {
 
     /// RFC 3261 17.1.3: the branch, whole, and the method of the CSeq; a CANCEL shares the branch of its INVITE.
     fn find(&self, response: Message<'_>) -> Option<u32> {
-        let (id, nonce) = self.codec.decode(response.reply_via().branch()?)?;
+        self.find_by(response.reply_via().branch()?, response.cseq().ok()?.method)
+    }
+
+    fn find_by(&self, branch: &[u8], method: Method<'_>) -> Option<u32> {
+        let (id, nonce) = self.codec.decode(branch)?;
         let Place { index, serial } = Place::of(id);
         let client = self.entries.get(index as usize)?;
         if client.serial != serial || client.nonce != nonce {
             return None;
         }
-        let method = response.cseq().ok()?.method;
         match client.cancel {
             Cancel::Running(cancel) if method == Method::Cancel => Some(cancel),
             _ => (client.sent.as_ref()?.method == self.method_hash(method)).then_some(index),
         }
+    }
+
+    /// The transaction that sent a request of this method and branch to this address. The ACK to a 300-699 is the INVITE's.
+    pub(super) fn sent_to(&self, method: Method<'_>, branch: &[u8], remote: SocketAddr) -> Option<ClientId> {
+        let index = self.find_by(branch, if method == Method::Ack { Method::Invite } else { method })?;
+        let client = self.entries.get(index as usize)?;
+        let to = client.sent.as_ref()?.hop.remote;
+        ((to.ip(), to.port()) == (remote.ip(), remote.port()))
+            .then(|| ClientId(Place { index, serial: client.serial }.id()))
     }
 
     pub(super) fn cancel(

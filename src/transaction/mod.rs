@@ -22,7 +22,7 @@ mod server_invite;
 mod server_non_invite;
 pub mod timer;
 
-use crate::sip::hop::{Hop, Outbox};
+use crate::sip::hop::{Hop, Outbox, RESPONSE_TAG};
 use crate::sip::{Message, Method};
 use alarms::{Alarm, Owner};
 use branch::Branch;
@@ -118,7 +118,7 @@ impl ServerId {
 }
 
 /// Set in the tags of server transactions; ids leave this bit free.
-const SERVER_TAG: u64 = 1 << 63;
+const SERVER_TAG: u64 = RESPONSE_TAG;
 
 /// What an id is made of: where the transaction lies, and the number that tells it from others that lay there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -428,6 +428,16 @@ impl Layer {
         } else if let Some(server) = ServerId::from_tag(tag) {
             self.servers.transport_failed(&mut self.shared, now, server);
         }
+    }
+
+    /// A request came back by ICMP from `remote` (RFC 3261 18.4); `quoted` is its beginning. Fails the client transaction whose branch
+    /// is quoted, if it sent there, and no other (T-9): whoever can not read our requests can not name one. False if there is none.
+    pub fn returned(&mut self, now: Instant, quoted: &[u8], remote: std::net::SocketAddr) -> bool {
+        let found = branch::quoted_in(quoted).and_then(|(method, branch)| self.clients.sent_to(method, branch, remote));
+        if let Some(client) = found {
+            self.clients.transport_failed(&mut self.shared, now, client);
+        }
+        found.is_some()
     }
 
     /// When to call [`Self::handle_timeout`] next; `None` while no timer runs. Cheap, and sometimes early (see [`timer::Wheel`]).

@@ -195,3 +195,48 @@ fn tags_of_the_ended_and_of_others_do_nothing() {
     }
     assert_eq!((bench.events(), bench.layer.stats().transport_failures), (vec![], 0));
 }
+
+/// Whoever sends ICMP errors without having seen the request can not name its branch.
+#[test]
+fn t9_a_returned_request_fails_the_transaction_it_quotes_and_no_other() {
+    for method in ["INVITE", "OPTIONS"] {
+        let mut bench = Bench::new(Transport::Udp);
+        let (hit, spared) = (bench.send(method), bench.send(method));
+        let remote = hop(Transport::Udp).remote;
+        let quoted = hit.request.message().bytes().to_vec();
+        let text = String::from_utf8(quoted.clone()).unwrap();
+        let start = text.find("branch=z9hG4bK").unwrap() + "branch=z9hG4bK".len();
+        for at in start..start + 50 {
+            let mut forged = quoted.clone();
+            forged[at] = if forged[at] == b'0' { b'1' } else { b'0' };
+            assert!(!bench.layer.returned(bench.now, &forged, remote), "octet {at}");
+        }
+        let response = response_to(hit.request.message(), 200, "1");
+        let other_method = text.replacen(method, "MESSAGE", 1);
+        for wrong in [&quoted[..start], b"", &response, other_method.as_bytes()] {
+            assert!(!bench.layer.returned(bench.now, wrong, remote));
+        }
+        for elsewhere in ["192.0.2.77:5061", "192.0.2.78:5060"] {
+            assert!(!bench.layer.returned(bench.now, &quoted, elsewhere.parse().unwrap()), "{elsewhere}");
+        }
+        assert!(bench.events().is_empty());
+        assert!(bench.layer.returned(bench.now, &quoted, remote));
+        assert_eq!(bench.events(), ["Failed", "Gone"]);
+        assert!(!bench.layer.returned(bench.now, &quoted, remote), "once");
+        bench.respond_to(&spared, 200);
+        assert_eq!(bench.layer.stats().transport_failures, 1);
+    }
+}
+
+#[test]
+fn t9_after_a_final_response_a_returned_request_changes_nothing() {
+    let mut bench = Bench::new(Transport::Udp);
+    let client = bench.send("OPTIONS");
+    bench.respond_to(&client, 200);
+    bench.layer.returned(bench.now, client.request.message().bytes(), hop(Transport::Udp).remote);
+    assert!(bench.events().is_empty());
+    let client = bench.send("INVITE");
+    bench.respond_to(&client, 180);
+    bench.layer.returned(bench.now, client.request.message().bytes(), hop(Transport::Udp).remote);
+    assert!(bench.events().is_empty(), "somebody is ringing");
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::{CloseReason, Config, Stream};
 use crate::sip::Limits;
-use crate::sip::hop::{ConnectionId, ListenerId, PeerId, Transport};
+use crate::sip::hop::{ConnectionId, ListenerId, PeerId, RESPONSE_TAG, Transport};
 use crate::sip::stream::StreamFramer;
 use crate::transport::tls::Identities;
 
@@ -48,6 +48,10 @@ pub(super) struct Connection {
     written: usize,
     /// Messages of `output`: end in it and tag.
     messages: VecDeque<(usize, u64)>,
+    /// Tags of the last requests that were written, at most `max_awaited`: they fail if the connection ends, unless they are answered
+    /// by then, which only their transactions know.
+    awaited: VecDeque<u64>,
+    max_awaited: usize,
     is_blocked: bool,
 }
 
@@ -79,6 +83,8 @@ impl Connection {
             output: Vec::new(),
             written: 0,
             messages: VecDeque::new(),
+            awaited: VecDeque::new(),
+            max_awaited: 0,
             is_blocked: false,
         }
     }
@@ -100,6 +106,7 @@ impl Connection {
         if waiting + bytes.len() > config.write_queue_bytes || self.messages.len() >= config.write_queue_messages {
             return false;
         }
+        self.max_awaited = config.awaited_requests;
         self.output.extend_from_slice(bytes);
         self.messages.push_back((self.output.len(), tag));
         true
@@ -173,14 +180,23 @@ impl Connection {
         self.written == self.output.len()
     }
 
-    /// Tags of messages that are not written to their end.
-    pub fn unsent(&self) -> impl Iterator<Item = u64> {
-        self.messages.iter().map(|&(_, tag)| tag).filter(|&tag| tag != 0)
+    /// Tags of messages that are not written to their end, and of requests that may await a response.
+    pub fn unfinished(&self) -> impl Iterator<Item = u64> {
+        let unsent = self.messages.iter().map(|&(_, tag)| tag).filter(|&tag| tag != 0);
+        unsent.chain(self.awaited.iter().copied())
     }
 
     fn forget_written(&mut self) {
-        while self.messages.front().is_some_and(|&(end, _)| end <= self.written) {
+        while let Some(&(end, tag)) = self.messages.front()
+            && end <= self.written
+        {
             self.messages.pop_front();
+            if tag != 0 && tag & RESPONSE_TAG == 0 && self.max_awaited > 0 {
+                if self.awaited.len() >= self.max_awaited {
+                    self.awaited.pop_front();
+                }
+                self.awaited.push_back(tag);
+            }
         }
         self.is_blocked = !self.is_flushed();
         if self.is_flushed() {

@@ -26,6 +26,8 @@ pub struct Config {
     pub write_queue_bytes: usize,
     /// Messages that wait to be written on one connection; 1024 (CN-6).
     pub write_queue_messages: usize,
+    /// Requests sent over one connection that fail with it if they have no answer; of more the oldest wait for their timers; 4096.
+    pub awaited_requests: usize,
     /// Connections per worker; 16,384.
     pub max_connections: usize,
     /// Accepted connections per source /24 (IPv4) or /56 (IPv6) and worker; 256.
@@ -39,6 +41,7 @@ impl Default for Config {
             idle_timeout: Duration::from_secs(15 * 60),
             write_queue_bytes: 512 * 1024,
             write_queue_messages: 1024,
+            awaited_requests: 4096,
             max_connections: 16_384,
             max_per_prefix: 256,
         }

@@ -310,13 +310,13 @@ impl Table {
         }
     }
 
-    /// Closes now. Tags of messages that are not written go to `failed`.
+    /// Closes now. Tags of messages that are not written, and of requests that may await a response, go to `failed`.
     pub fn close(&mut self, id: ConnectionId, reason: CloseReason, failed: &mut Vec<u64>) {
         if self.get(id).is_none() {
             return;
         }
         let connection = self.slots.remove(slot(id));
-        failed.extend(connection.unsent());
+        failed.extend(connection.unfinished());
         if let Some(count) = self.stats.closed.get_mut(reason as usize) {
             *count += 1;
         }

@@ -98,6 +98,89 @@ pub fn send(socket: BorrowedFd<'_>, datagrams: &[(SocketAddr, &[u8])]) -> io::Re
     usize::try_from(sent).map_err(|_| io::Error::last_os_error())
 }
 
+/// A datagram of ours that came back (RFC 3261 18.4).
+#[derive(Debug)]
+pub struct Returned {
+    /// Where it was sent.
+    pub remote: SocketAddr,
+    /// Its beginning, as much as the ICMP message quotes: at least 8 octets of UDP header, so maybe nothing of it.
+    pub quoted: Box<[u8]>,
+}
+
+/// More of a returned datagram is not kept: an ICMP message quotes at most 1232 octets behind an IPv6 header.
+const QUOTED: usize = 1280;
+
+/// Asks the kernel for ICMP errors on an unconnected socket, and for the reading event when there are some.
+pub fn report_errors(socket: BorrowedFd<'_>, is_ipv6: bool) -> io::Result<()> {
+    let option = if is_ipv6 { (libc::IPPROTO_IPV6, libc::IPV6_RECVERR) } else { (libc::IPPROTO_IP, libc::IP_RECVERR) };
+    let on: libc::c_int = 1;
+    for (level, name) in [option, (libc::SOL_SOCKET, libc::SO_SELECT_ERR_QUEUE)] {
+        // SAFETY: the pointer and the length are those of `on`, which is only read during the call.
+        let result = unsafe {
+            let length = mem::size_of_val(&on) as libc::socklen_t;
+            libc::setsockopt(socket.as_raw_fd(), level, name, ptr::from_ref(&on).cast(), length)
+        };
+        if result != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// The next entry of the socket's error queue: `Some(None)` if it means no failure of a datagram; `None` when the queue is empty.
+pub fn next_error(socket: BorrowedFd<'_>) -> Option<Option<Returned>> {
+    let mut buffer = [0u8; QUOTED];
+    // Room for one extended error with the address of who sent it, and more; aligned as control messages must be.
+    let mut control = [0u64; 64];
+    // SAFETY: all-zero sockaddr_storage and msghdr are valid values.
+    let (mut name, mut header): (libc::sockaddr_storage, libc::msghdr) = unsafe { mem::zeroed() };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    header.msg_name = ptr::from_mut(&mut name).cast();
+    header.msg_namelen = mem::size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    header.msg_iov = ptr::from_mut(&mut part);
+    header.msg_iovlen = 1;
+    header.msg_control = control.as_mut_ptr().cast();
+    header.msg_controllen = mem::size_of_val(&control) as _;
+    // SAFETY: name, part, buffer and control live past the call; their lengths are given.
+    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &mut header, libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT) };
+    let received = usize::try_from(received).ok()?;
+    let is_failure = extended_error(&header).is_some_and(|error| is_unreachable(&error));
+    let quoted = buffer.get(..received.min(QUOTED)).unwrap_or_default();
+    let returned = || Some(Returned { remote: address_of(&name)?, quoted: quoted.into() });
+    Some(if is_failure { returned() } else { None })
+}
+
+/// The extended error among the control messages of a header that `recvmsg` has filled.
+fn extended_error(header: &libc::msghdr) -> Option<libc::sock_extended_err> {
+    // SAFETY: the kernel has filled the control buffer, which the caller keeps alive, and set its length; the macros walk it within
+    // that length. An entry is read only if its own length covers the plain old data read from it.
+    unsafe {
+        let mut entry = libc::CMSG_FIRSTHDR(header);
+        while let Some(head) = entry.as_ref() {
+            let kind = (head.cmsg_level, head.cmsg_type);
+            let needed = libc::CMSG_LEN(mem::size_of::<libc::sock_extended_err>() as u32) as usize;
+            let is_error =
+                kind == (libc::IPPROTO_IP, libc::IP_RECVERR) || kind == (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
+            if is_error && head.cmsg_len >= needed {
+                return Some(ptr::read_unaligned(libc::CMSG_DATA(entry).cast()));
+            }
+            entry = libc::CMSG_NXTHDR(header, entry);
+        }
+    }
+    None
+}
+
+/// T-8: host, network, port or protocol unreachable, or parameter problem. Not: time exceeded, source quench, packet too big (the
+/// kernel fragments from then on), errors of this host (the call itself reports them).
+fn is_unreachable(error: &libc::sock_extended_err) -> bool {
+    const FRAGMENTATION_NEEDED: u8 = 4;
+    match (error.ee_origin, error.ee_type) {
+        (libc::SO_EE_ORIGIN_ICMP, 3) => error.ee_code != FRAGMENTATION_NEEDED,
+        (libc::SO_EE_ORIGIN_ICMP, 12) | (libc::SO_EE_ORIGIN_ICMP6, 1 | 4) => true,
+        _ => false,
+    }
+}
+
 /// Registers a socket with the runtime for one kind of event.
 pub fn watch(socket: UdpSocket, interest: Interest) -> io::Result<AsyncFd<UdpSocket>> {
     // SAFETY: a std socket owns its descriptor: it is open, and the same one, for as long as the `AsyncFd` owns the socket.
@@ -119,5 +202,31 @@ fn address_of(name: &libc::sockaddr_storage) -> Option<SocketAddr> {
             Some(SocketAddrV6::new(ip, u16::from_be(v6.sin6_port), 0, v6.sin6_scope_id).into())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t8_which_icmp_errors_count() {
+        let counts = |origin, kind, code| {
+            // SAFETY: plain old data.
+            let zero: libc::sock_extended_err = unsafe { mem::zeroed() };
+            is_unreachable(&libc::sock_extended_err { ee_origin: origin, ee_type: kind, ee_code: code, ..zero })
+        };
+        let (v4, v6) = (libc::SO_EE_ORIGIN_ICMP, libc::SO_EE_ORIGIN_ICMP6);
+        for (origin, kind, code) in
+            [(v4, 3, 0), (v4, 3, 1), (v4, 3, 2), (v4, 3, 3), (v4, 12, 0), (v6, 1, 4), (v6, 4, 0)]
+        {
+            assert!(counts(origin, kind, code), "{origin} {kind} {code}");
+        }
+        // Fragmentation needed, source quench, time exceeded, packet too big, an error of this host.
+        for (origin, kind, code) in
+            [(v4, 3, 4), (v4, 4, 0), (v4, 11, 0), (v6, 2, 0), (v6, 3, 0), (libc::SO_EE_ORIGIN_LOCAL, 3, 3)]
+        {
+            assert!(!counts(origin, kind, code), "{origin} {kind} {code}");
+        }
     }
 }

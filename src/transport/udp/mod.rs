@@ -14,7 +14,12 @@ use tokio::io::unix::AsyncFd;
 
 use crate::sip::hop::{ListenerId, Outbox};
 
-pub use mmsg::{BATCH, Batch, MAX_DATAGRAM};
+pub use mmsg::{BATCH, Batch, MAX_DATAGRAM, Returned};
+
+/// Returned datagrams that are kept until they are taken; the rest of a flood is only counted.
+const MAX_RETURNED: usize = 64;
+/// Errors of others (see [`Socket::drain_errors`]) that may come between a datagram and its own.
+const MAX_TRIES: usize = 4;
 
 /// Settings of all UDP sockets.
 #[derive(Clone, Debug)]
@@ -42,6 +47,8 @@ pub struct Stats {
     pub dropped: u64,
     /// Datagrams the kernel refused (no route, too large, not permitted).
     pub refused: u64,
+    /// Datagrams that came back by ICMP (T-8).
+    pub returned: u64,
 }
 
 impl Stats {
@@ -51,6 +58,7 @@ impl Stats {
         self.sent += other.sent;
         self.dropped += other.dropped;
         self.refused += other.refused;
+        self.returned += other.returned;
     }
 }
 
@@ -81,6 +89,7 @@ fn open(address: SocketAddr, config: &Config) -> io::Result<socket2::Socket> {
     socket.set_recv_buffer_size(config.buffer)?;
     socket.set_send_buffer_size(config.buffer)?;
     socket.set_nonblocking(true)?;
+    mmsg::report_errors(socket.as_fd(), address.is_ipv6())?;
     Ok(socket)
 }
 
@@ -96,6 +105,7 @@ pub struct Socket {
     backlog: VecDeque<Waiting>,
     backlog_bytes: usize,
     backlog_limit: usize,
+    returned: Vec<Returned>,
     stats: Stats,
 }
 
@@ -110,13 +120,14 @@ impl Socket {
     /// Registers a bound socket; call within the runtime.
     pub fn new(socket: std::net::UdpSocket, listener: ListenerId, config: &Config) -> io::Result<Self> {
         Ok(Self {
-            io: mmsg::watch(socket, Interest::READABLE)?,
+            io: mmsg::watch(socket, Interest::READABLE.add(Interest::PRIORITY))?,
             writable: None,
             listener,
             waker: None,
             backlog: VecDeque::new(),
             backlog_bytes: 0,
             backlog_limit: config.backlog,
+            returned: Vec::new(),
             stats: Stats::default(),
         })
     }
@@ -150,11 +161,41 @@ impl Socket {
                     self.stats.received += received as u64;
                     return Poll::Ready(Ok(received));
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => ready.clear_ready(),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    // Woken without a datagram: there may be errors.
+                    if self.drain_errors() {
+                        return Poll::Ready(Ok(0));
+                    }
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Reported once, ahead of what can be read.
+                Err(_) if self.drain_errors() => return Poll::Ready(Ok(0)),
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+    }
+
+    /// Datagrams that came back since the last call (T-8).
+    pub fn take_returned(&mut self) -> Vec<Returned> {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// Empties the error queue, and with it the error that the next call on the socket would report whatever it is about. Whether
+    /// there was anything.
+    fn drain_errors(&mut self) -> bool {
+        let mut some = false;
+        // Bounded: what is left of a flood makes the next call fail again.
+        for _ in 0..MAX_RETURNED {
+            let Some(error) = mmsg::next_error(self.io.get_ref().as_fd()) else { break };
+            some = true;
+            let Some(returned) = error else { continue };
+            self.stats.returned += 1;
+            if self.returned.len() < MAX_RETURNED {
+                self.returned.push(returned);
+            }
+        }
+        some
     }
 
     /// Sends what waits for room, and watches the socket for writing as long as something does.
@@ -212,18 +253,22 @@ impl Socket {
 
     /// Returns how many datagrams are done with, sent or refused; fewer than all mean that the send buffer is full.
     fn send_now(&mut self, datagrams: &[(SocketAddr, &[u8])], tags: &[u64], failed: &mut Vec<u64>) -> usize {
-        let mut done = 0;
+        let (mut done, mut tries) = (0, 0);
         while let (Some(rest @ [_, ..]), Some(&tag)) = (datagrams.get(done..), tags.get(done)) {
             match mmsg::send(self.io.get_ref().as_fd(), rest) {
                 Ok(sent) => {
                     done += sent;
+                    tries = 0;
                     self.stats.sent += sent as u64;
                 }
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                // Perhaps the ICMP error of an earlier datagram, which is not to cost this one (T-9): its own error comes again.
+                Err(_) if tries < MAX_TRIES && self.drain_errors() => tries += 1,
                 // RFC 3261 18.4: a send error is the failure of this one datagram.
                 Err(_) => {
                     done += 1;
+                    tries = 0;
                     self.stats.refused += 1;
                     failed.extend((tag != 0).then_some(tag));
                 }

@@ -1,0 +1,168 @@
+//! What the edge learns from sockets besides messages: datagrams that come back by ICMP, connections that break.
+
+use std::io::Read;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vesperd::config::Config;
+use vesperd::node::{Edge, Observer, clock};
+
+/// Less than half of Timer B or F: whoever waits for them fails here.
+const QUICKLY: Duration = Duration::from_secs(10);
+
+fn edge(workers: usize, ip: &str, next_hops: &[SocketAddr]) -> Edge {
+    let hops: Vec<String> = next_hops.iter().map(|hop| format!("udp:{hop}")).collect();
+    edge_to(workers, ip, &hops)
+}
+
+fn edge_to(workers: usize, ip: &str, next_hops: &[String]) -> Edge {
+    let hops: Vec<String> = next_hops.iter().map(|hop| format!("\"{hop}\"")).collect();
+    let text = format!(
+        r#"
+[node]
+workers = {workers}
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "{ip}:0"
+[[listener]]
+name = "tcp"
+transport = "tcp"
+bind = "{ip}:0"
+[[trunk]]
+name = "caller"
+peers = ["127.0.0.0/8", "::1/128"]
+[[trunk]]
+name = "callee"
+next_hop = [{}]
+[[route]]
+from = "caller"
+to = "callee"
+"#,
+        hops.join(", ")
+    );
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+    Edge::start(config, &Observer::default()).unwrap()
+}
+
+fn socket(ip: &str) -> UdpSocket {
+    let socket = UdpSocket::bind(format!("{ip}:0")).unwrap();
+    socket.set_read_timeout(Some(QUICKLY)).unwrap();
+    socket
+}
+
+/// A port of loopback that is closed to the edge, and stays so: a socket connected to somebody else holds it.
+fn closed(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind(format!("{ip}:0")).unwrap();
+    socket.connect(format!("{ip}:9")).unwrap();
+    let local = socket.local_addr().unwrap();
+    std::mem::forget(socket);
+    local
+}
+
+/// Answers every request; ends with the process of the test.
+fn callee(ip: &str) -> SocketAddr {
+    let socket = UdpSocket::bind(format!("{ip}:0")).unwrap();
+    let local = socket.local_addr().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 65_535];
+        while let Ok((count, from)) = socket.recv_from(&mut buffer) {
+            let request = std::str::from_utf8(&buffer[..count]).unwrap();
+            let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
+            let lines: Vec<&str> =
+                request.split("\r\n").filter(|line| copied.iter().any(|name| line.starts_with(name))).collect();
+            let lines = lines.join("\r\n");
+            if !request.starts_with("ACK") {
+                let answer = format!("SIP/2.0 200 OK\r\n{lines}\r\nContent-Length: 0\r\n\r\n");
+                socket.send_to(answer.as_bytes(), from).unwrap();
+            }
+        }
+    });
+    local
+}
+
+fn request(method: &str, call: usize, via: SocketAddr) -> Vec<u8> {
+    format!(
+        "{method} sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK-{call}\r\n\
+         From: <sip:12155550112@192.0.2.8>;tag=a\r\nTo: <sip:12155550113@192.0.2.9>\r\nCall-ID: call-{call}@test\r\n\
+         CSeq: 1 {method}\r\nContact: <sip:a@{via}>\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+/// Sends so many requests, waits for the final responses of all; their status codes and how long it took.
+fn statuses(edge: &Edge, ip: &str, method: &str, calls: usize) -> (Vec<String>, Duration) {
+    let caller = socket(ip);
+    let to = edge.addresses()[0].2;
+    let begin = Instant::now();
+    for call in 0..calls {
+        caller.send_to(&request(method, call, caller.local_addr().unwrap()), to).unwrap();
+    }
+    let (mut buffer, mut finals) = ([0; 65_535], vec![String::new(); calls]);
+    while finals.iter().any(String::is_empty) {
+        let count = caller.recv(&mut buffer).expect("a final response, quickly");
+        let text = std::str::from_utf8(&buffer[..count]).unwrap();
+        let status = text.split(' ').nth(1).unwrap().to_owned();
+        let call: usize = text.split("call-").nth(1).unwrap().split('@').next().unwrap().parse().unwrap();
+        if !status.starts_with('1') {
+            finals[call] = status;
+        }
+    }
+    (finals, begin.elapsed())
+}
+
+#[test]
+fn t8_k9_a_closed_port_hands_the_call_to_the_next_address_at_once() {
+    for (workers, ip) in [(1, "127.0.0.1"), (3, "127.0.0.1"), (1, "[::1]"), (3, "[::1]")] {
+        for method in ["INVITE", "OPTIONS"] {
+            let edge = edge(workers, ip, &[closed(ip), closed(ip), callee(ip)]);
+            let (finals, took) = statuses(&edge, ip, method, 20);
+            assert!(finals.iter().all(|status| status == "200"), "{workers} {ip} {method}: {finals:?}");
+            assert!(took < QUICKLY);
+            let summary = edge.stop();
+            assert!(summary.udp.returned >= 1, "{summary:?}");
+            assert_eq!(summary.udp.refused, 0, "T-9: no datagram pays for another's error");
+        }
+    }
+}
+
+#[test]
+fn c30_all_down_is_an_error_quickly() {
+    for (workers, ip) in [(1, "127.0.0.1"), (3, "[::1]")] {
+        for method in ["INVITE", "OPTIONS"] {
+            let edge = edge(workers, ip, &[closed(ip), closed(ip)]);
+            let (finals, took) = statuses(&edge, ip, method, 10);
+            assert!(finals.iter().all(|status| status.starts_with('5')), "{workers} {ip} {method}: {finals:?}");
+            assert!(took < QUICKLY);
+            let summary = edge.stop();
+            assert_eq!(summary.proxy.failed_attempts, 20, "{summary:?}");
+        }
+    }
+}
+
+/// Takes one message from each connection, then closes it.
+fn rude_callee() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let local = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 65_535]);
+        }
+    });
+    local
+}
+
+#[test]
+fn k9_a_connection_that_breaks_fails_the_requests_that_await_an_answer() {
+    for method in ["INVITE", "OPTIONS"] {
+        let hops = [format!("tcp:{}", rude_callee()), format!("udp:{}", callee("127.0.0.1"))];
+        let edge = edge_to(1, "127.0.0.1", &hops);
+        let (finals, took) = statuses(&edge, "127.0.0.1", method, 1);
+        assert_eq!(finals, ["200"], "{method}: the next address is tried");
+        assert!(took < QUICKLY);
+        let summary = edge.stop();
+        assert_eq!((summary.proxy.failed_attempts, summary.tcp.sent), (1, 1), "it was sent: {summary:?}");
+    }
+}
