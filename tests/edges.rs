@@ -96,7 +96,7 @@ fn request(method: &str, call: usize, via: SocketAddr) -> Vec<u8> {
 fn statuses(edge: &Edge, ip: &str, method: &str, calls: usize) -> (Vec<String>, Duration) {
     let caller = socket(ip);
     let to = edge.addresses()[0].2;
-    let begin = Instant::now();
+    let begin = vesperd::node::clock::instant();
     for call in 0..calls {
         caller.send_to(&request(method, call, caller.local_addr().unwrap()), to).unwrap();
     }
