@@ -1,6 +1,9 @@
 //! The running program: worker (the packet loop), fetch (slow side door), start and stop. Only here tasks are spawned, clocks
 //! are read and randomness is drawn.
 //!
+//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
+//! (what a new configuration may change).
+//!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs, `events` tell what happened.
 
