@@ -4,7 +4,6 @@
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustls::Connection;
@@ -13,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use super::side_thread::SideThread;
 use crate::sip::hop::{ListenerId, PeerId};
 use crate::transport::tls::{Session, Store};
 
@@ -80,8 +80,7 @@ impl Handshaker {
 /// The thread; ends when it is dropped.
 pub struct HandshakeThread {
     handshaker: Handshaker,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: SideThread,
 }
 
 impl HandshakeThread {
@@ -91,32 +90,14 @@ impl HandshakeThread {
     /// Without threads or a runtime there are no handshakes.
     pub fn start(config: Config, store: Store) -> io::Result<Self> {
         let (queue, jobs) = mpsc::channel(config.queue.max(1));
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let own = store.clone();
-        let thread = std::thread::Builder::new().name("handshakes".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                tokio::select! { () = serve(config, own, jobs) => {}, _ = stopped => {} }
-            });
-        })?;
-        let handshaker = Handshaker { queue, store };
-        Ok(Self { handshaker, stop: Some(stop), thread: Some(thread) })
+        let thread = SideThread::start("handshakes", move || serve(config, own, jobs))?;
+        Ok(Self { handshaker: Handshaker { queue, store }, _thread: thread })
     }
 
     /// The workers' end.
     pub fn handshaker(&self) -> Handshaker {
         self.handshaker.clone()
-    }
-}
-
-impl Drop for HandshakeThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http_body_util::Full;
@@ -14,9 +13,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::Semaphore;
 
 use super::metrics::Published;
+use super::side_thread::SideThread;
 
 /// Connections at the same time; more wait.
 const MAX_CONNECTIONS: usize = 64;
@@ -26,8 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The thread; ends when it is dropped.
 pub struct HttpThread {
     address: SocketAddr,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: SideThread,
 }
 
 impl HttpThread {
@@ -36,36 +35,21 @@ impl HttpThread {
     /// # Errors
     /// The address can not be bound, the thread not started.
     pub fn start(address: SocketAddr, published: Arc<Published>) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let listener = std::net::TcpListener::bind(address)?;
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::Builder::new().name("http".to_owned()).spawn(move || {
-            runtime.block_on(async {
-                match tokio::net::TcpListener::from_std(listener) {
-                    Ok(listener) => tokio::select! { () = serve(listener, published) => {}, _ = stopped => {} },
-                    Err(error) => tracing::error!(%error, "the page for operators"),
-                }
-            });
+        let thread = SideThread::start("http", move || async move {
+            match tokio::net::TcpListener::from_std(listener) {
+                Ok(listener) => serve(listener, published).await,
+                Err(error) => tracing::error!(%error, "the page for operators"),
+            }
         })?;
-        Ok(Self { address, stop: Some(stop), thread: Some(thread) })
+        Ok(Self { address, _thread: thread })
     }
 
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
-    }
-}
-
-impl Drop for HttpThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -19,6 +19,7 @@ pub mod metrics;
 mod packet_loop;
 mod reload;
 pub mod resolve;
+mod side_thread;
 mod worker;
 
 pub use edge::{Edge, StartError};

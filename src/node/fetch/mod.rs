@@ -11,16 +11,16 @@ use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use moka::Expiry;
 use moka::future::Cache;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 
 use self::client::{Client, Fetched};
 use super::clock;
+use super::side_thread::SideThread;
 use crate::stir::FetchFailure;
 use crate::stir::verification::FetchedChain;
 
@@ -222,8 +222,7 @@ impl Fetcher {
 /// The running thread; ends when dropped or stopped.
 pub struct FetchThread {
     fetcher: Fetcher,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: SideThread,
 }
 
 impl FetchThread {
@@ -231,36 +230,14 @@ impl FetchThread {
     pub fn start(config: Config) -> Result<Self, FetchStartError> {
         let tls = Arc::new(tls_config(&config)?);
         let (queue, questions) = mpsc::channel(config.queue.max(1));
-        let (stop, stopped) = oneshot::channel();
-        let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(FetchStartError::Thread)?;
-        let thread = std::thread::Builder::new()
-            .name("fetch".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    tokio::select! { () = serve(config, tls, questions) => {}, _ = stopped => {} }
-                });
-                // A name lookup may hang in the system's resolver: do not wait for it.
-                runtime.shutdown_background();
-            })
-            .map_err(FetchStartError::Thread)?;
-        Ok(Self { fetcher: Fetcher { queue }, stop: Some(stop), thread: Some(thread) })
+        let thread =
+            SideThread::start("fetch", move || serve(config, tls, questions)).map_err(FetchStartError::Thread)?;
+        Ok(Self { fetcher: Fetcher { queue }, _thread: thread })
     }
 
     /// The workers' end.
     pub fn fetcher(&self) -> Fetcher {
         self.fetcher.clone()
-    }
-}
-
-impl Drop for FetchThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 

@@ -6,7 +6,6 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverConfig};
@@ -15,10 +14,11 @@ use hickory_resolver::net::runtime::TokioRuntimeProvider;
 use hickory_resolver::proto::rr::{RData, RecordType};
 use hickory_resolver::{Resolver, TokioResolver};
 use moka::future::Cache;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
 
 use super::random;
+use super::side_thread::SideThread;
 use crate::proxy::location::order::{
     First, Naptr, Policy, Service, Srv, default_services, draw, first, is_absent, last_resort, places, services_of,
 };
@@ -118,8 +118,7 @@ impl std::error::Error for StartError {}
 /// The thread; ends when it is dropped.
 pub struct ResolveThread {
     locator: Locator,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    _thread: SideThread,
 }
 
 impl ResolveThread {
@@ -129,27 +128,20 @@ impl ResolveThread {
     /// Without name servers or a thread.
     pub fn start(config: Config, policy: Policy) -> Result<Self, StartError> {
         let (queue, questions) = mpsc::channel(config.queue.max(1));
-        let (stop, stopped) = oneshot::channel();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(StartError::Thread)?;
         // The resolver is made where it runs; whether that went well is told before this returns.
         let (made, is_made) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new()
-            .name("resolve".to_owned())
-            .spawn(move || {
-                runtime.block_on(async {
-                    let records = match Records::new(&config) {
-                        Ok(records) => records,
-                        Err(error) => return drop(made.send(Err(error))),
-                    };
+        let thread = SideThread::start("resolve", move || async move {
+            match Records::new(&config) {
+                Ok(records) => {
                     let _ = made.send(Ok(()));
-                    let serve = serve(config, Arc::new(records), Arc::new(policy), questions);
-                    tokio::select! { () = serve => {}, _ = stopped => {} }
-                });
-                runtime.shutdown_background();
-            })
-            .map_err(StartError::Thread)?;
+                    serve(config, Arc::new(records), Arc::new(policy), questions).await;
+                }
+                Err(error) => drop(made.send(Err(error))),
+            }
+        });
+        let thread = thread.map_err(StartError::Thread)?;
         match is_made.recv() {
-            Ok(Ok(())) => Ok(Self { locator: Locator { queue }, stop: Some(stop), thread: Some(thread) }),
+            Ok(Ok(())) => Ok(Self { locator: Locator { queue }, _thread: thread }),
             Ok(Err(error)) => Err(StartError::Resolver(error)),
             Err(_) => Err(StartError::Thread(io::ErrorKind::Other.into())), // it ended before it could say anything
         }
@@ -158,17 +150,6 @@ impl ResolveThread {
     /// The workers' end.
     pub fn locator(&self) -> Locator {
         self.locator.clone()
-    }
-}
-
-impl Drop for ResolveThread {
-    fn drop(&mut self) {
-        if let Some(stop) = self.stop.take() {
-            let _ = stop.send(());
-        }
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }
 
