@@ -39,6 +39,7 @@ impl ProxyNode {
         let trunk = |name: &str, remotes: &[SocketAddr]| Trunk {
             name: name.into(),
             peers: Vec::new(),
+            dispatcher: vesperd::proxy::dispatcher::Dispatcher::new(Default::default(), Vec::new(), remotes.len()),
             next_hops: remotes.iter().map(|remote| NextHop { transport, remote: *remote }.into()).collect(),
             listener: ListenerId(0),
             trusted: false,
@@ -357,6 +358,35 @@ fn gateways_die_and_come_back_and_no_invariant_breaks() {
         answered as f64 * 100.0 / calls as f64
     );
     assert!(answered * 100 > calls * 90, "{answered} of {calls}");
+}
+
+#[test]
+fn kr3_a_gateway_that_is_dead_costs_three_calls_their_patience_and_then_none() {
+    let mut fan = Fan::new(6, Transport::Udp, Link::default());
+    fan.set_alive(0, false, false, Link::default());
+    for _ in 0..5 {
+        fan.call();
+        fan.network.run_for(Duration::from_secs(60));
+    }
+    let tried = |network: &Network, to| {
+        let invites =
+            network.packets().iter().filter(|p| (p.from, p.to) == (FIRST, to) && p.bytes.starts_with(b"INVITE"));
+        invites
+            .map(|p| support::message::message(&p.bytes).message().call_id().unwrap_or_default().to_vec())
+            .collect::<BTreeSet<_>>()
+    };
+    let dead = fan.gateways[0].0;
+    assert_eq!(tried(&fan.network, dead).len(), 3 + 1, "three in a row, and one more when its half minute is over");
+    assert_eq!(tried(&fan.network, fan.gateways[1].0).len(), 5);
+    fan.set_alive(0, true, false, Link::default());
+    fan.network.run_for(Duration::from_secs(60));
+    let before = tried(&fan.network, dead).len();
+    fan.call();
+    fan.network.run_for(Duration::from_secs(60));
+    fan.call();
+    fan.network.run_until_idle(Duration::from_secs(600));
+    assert_eq!(tried(&fan.network, dead).len(), before + 2, "it answers again and has its place");
+    assert!(fan.uac.borrow().calls().iter().all(|call| call.ending == Some(Ending::HungUp(200))));
 }
 
 #[test]

@@ -233,7 +233,9 @@ fn read_trunk(
     let default = listeners.and_then(|listeners| listeners.iter().position(fits));
     let listener = leave_by.map(|at| at.value).or(default).unwrap_or(0);
     let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
+    let dispatcher = forking::read_dispatcher(section, next_hops.len());
     Trunk {
+        dispatcher,
         name,
         peers: peers.into_iter().map(|peer| peer.value).collect(),
         next_hops,

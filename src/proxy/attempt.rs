@@ -232,6 +232,7 @@ impl Proxy {
             id: client,
             state: BranchState::Calling,
             egress: candidate.egress,
+            member: candidate.member,
             share,
             rang: false,
             overdue: false,

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
+use super::dispatcher::Dispatcher;
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
 use crate::sip;
@@ -133,6 +134,8 @@ pub struct Trunk {
     pub udp_oversize: UdpOversize,
     /// We show it a certificate over TLS, so it may send requests of its own over our connections (RFC 5923, CN-4).
     pub alias: bool,
+    /// Which of its next hops comes first, and which are down.
+    pub dispatcher: Dispatcher,
     /// How its addresses are tried.
     pub forking: Forking,
     /// What the caller is told when this trunk's 503 is the best there is.
@@ -152,6 +155,7 @@ impl Default for Trunk {
             verify: None,
             udp_oversize: UdpOversize::default(),
             alias: false,
+            dispatcher: Dispatcher::default(),
             forking: Forking::default(),
             relay_503: Relay503::default(),
         }
@@ -220,6 +224,12 @@ impl Config {
         }
         if let (Some(digest), Some(old)) = (self.guard.digest.as_mut().and_then(Arc::get_mut), &old.guard.digest) {
             digest.continue_from(old);
+        }
+        for trunk in &mut self.trunks {
+            let before = old.trunks.iter().find(|t| t.name == trunk.name && t.next_hops == trunk.next_hops);
+            if let Some(before) = before {
+                trunk.dispatcher.continue_from(&before.dispatcher);
+            }
         }
         for (trunk, limits) in self.trunks.iter().zip(&mut self.guard.limits) {
             let before = old.trunks.iter().position(|t| t.name == trunk.name);

@@ -45,6 +45,15 @@ pub enum Event {
         /// Why.
         cause: super::admission::Cause,
     },
+    /// A next hop of a trunk went down, or came back.
+    NextHop {
+        /// The trunk.
+        trunk: TrunkId,
+        /// The next hop as text.
+        next_hop: String,
+        /// It answers again.
+        is_up: bool,
+    },
     /// No ACK came for a final response other than 2xx (RFC 3261 17.2.1, Timer H).
     Unacknowledged,
 }

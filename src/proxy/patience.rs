@@ -72,7 +72,11 @@ impl Proxy {
             self.layer.cancel(now.instant, client, &[], &mut out.outbox);
             return;
         }
+        let was_silent = branch.state == BranchState::Calling;
         branch.state = BranchState::Abandoned;
+        if was_silent {
+            self.note_silence(now, key, client, out);
+        }
         self.stop_timers(key, client);
         self.layer.abandon(client);
         self.layer.cancel(now.instant, client, &[], &mut out.outbox);

@@ -21,6 +21,8 @@ pub struct Candidate {
     pub listener: ListenerId,
     /// This is the UDP retry of an oversize request whose TCP attempt failed (RFC 3261 18.1.1): do not switch again.
     pub keep_udp: bool,
+    /// Its place among the next hops of the trunk, for a request that is not in a dialog.
+    pub member: Option<u16>,
     /// It is tried at the same time as the candidate before it.
     pub joins: bool,
 }
@@ -32,6 +34,15 @@ pub enum Place {
     At(NextHop),
     /// Where RFC 3263 says.
     Locate(Target),
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Place::At(hop) => write!(f, "{}:{}", hop.transport.via_token(), hop.remote),
+            Place::Locate(target) => target.fmt(f),
+        }
+    }
 }
 
 impl From<NextHop> for Place {
@@ -135,6 +146,7 @@ mod tests {
 
     fn candidates(ports: std::ops::Range<u16>) -> impl Iterator<Item = Candidate> {
         ports.map(|port| Candidate {
+            member: None,
             egress: None,
             place: Place::At(NextHop { transport: Transport::Udp, remote: ([192, 0, 2, 1], port).into() }),
             listener: ListenerId(0),

@@ -71,6 +71,8 @@ pub struct Branch {
     pub state: BranchState,
     /// The trunk it goes to.
     pub egress: Option<TrunkId>,
+    /// Its place among that trunk's next hops.
+    pub member: Option<u16>,
     /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).
     pub share: u16,
     /// A 101 to 199 came.

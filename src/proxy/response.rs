@@ -29,6 +29,7 @@ impl Proxy {
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
         self.take_load(now, key, client, response);
+        self.note_answer(now, key, client, status, response, out);
         let Some(context) = self.context(key) else { return };
         let is_invite = context.is_invite;
         let answered = context.final_status.is_some();
@@ -122,7 +123,11 @@ impl Proxy {
                 branch.state = BranchState::Ended(Local::Timeout); // as which it counted before
                 return;
             }
-            BranchState::Calling | BranchState::Proceeding => branch.state = BranchState::Ended(how),
+            BranchState::Calling => {
+                branch.state = BranchState::Ended(how);
+                self.note_silence(now, key, client, out);
+            }
+            BranchState::Proceeding => branch.state = BranchState::Ended(how),
         }
         if how != Local::Cancelled {
             self.stats.failed_attempts += 1;

@@ -44,6 +44,22 @@ pub enum LocateFailure {
     Busy,
 }
 
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.secure { "sips:" } else { "sip:" })?;
+        match &self.host {
+            TargetHost::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]")?,
+            TargetHost::Ip(ip) => write!(f, "{ip}")?,
+            TargetHost::Name(name) => f.write_str(name)?,
+        }
+        if let Some(port) = self.port {
+            write!(f, ":{port}")?;
+        }
+        self.transport
+            .map_or(Ok(()), |transport| write!(f, ";transport={}", transport.via_token().to_ascii_lowercase()))
+    }
+}
+
 impl Target {
     /// The target of a SIP or SIPS URI: `maddr` before host. `None` for other schemes and for transports unknown here.
     pub fn of_uri(uri: &Uri<'_>) -> Option<Target> {

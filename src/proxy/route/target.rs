@@ -12,11 +12,26 @@ const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
 const NOT_RELAYING: Refusal = Refusal::new(403, "Not Relaying");
 const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
 
+/// What a choice among next hops depends on besides the request.
+#[derive(Clone, Copy, Debug)]
+pub struct Chance {
+    /// Drawn for this request.
+    pub random: u64,
+    /// The time, Unix seconds.
+    pub unix: i64,
+}
+
 /// Decides where a request goes.
 ///
 /// # Errors
 /// The response that says why it goes nowhere.
-pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
+pub fn decide(
+    config: &Config,
+    request: Message<'_>,
+    ingress: TrunkId,
+    pre: &Preprocessed,
+    chance: Chance,
+) -> Result<Plan, Refusal> {
     // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours.
     if pre.was_ours && (pre.trunks.is_some() || request.to_tag().is_some()) {
         return in_route_set(config, request, ingress, pre);
@@ -28,12 +43,12 @@ pub fn decide(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Pre
             return Err(NOT_RELAYING);
         }
         let next = NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?;
-        return direct(config, next.uri, None, None).map_or_else(|| by_table(config, request, ingress), Ok);
+        return direct(config, next.uri, None, None).map_or_else(|| by_table(config, request, ingress, chance), Ok);
     }
     if request.to_tag().is_some() && !is_trusted {
         return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
     }
-    by_table(config, request, ingress)
+    by_table(config, request, ingress, chance)
 }
 
 /// A request of a call that we record-routed: to its next Route value or its Request-URI. Where names are not located, the request
@@ -49,11 +64,11 @@ fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &P
         return Ok(plan);
     }
     let egress = other.ok_or(UNRESOLVED)?;
-    Ok(to_trunk(config, egress))
+    Ok(to_trunk(config, egress, None))
 }
 
 /// The route table: first rule whose trunk and number prefix match.
-fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId) -> Result<Plan, Refusal> {
+fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId, chance: Chance) -> Result<Plan, Refusal> {
     let mut number = None;
     for route in config.routes.iter().filter(|r| r.from.is_none_or(|from| from == ingress)) {
         if let Some(prefix) = &route.prefix {
@@ -62,7 +77,7 @@ fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId) -> Result<P
                 continue;
             }
         }
-        return Ok(to_trunk(config, route.to));
+        return Ok(to_trunk(config, route.to, Some((request, chance))));
     }
     Err(NO_ROUTE)
 }
@@ -74,17 +89,26 @@ fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
     TelephoneNumber::from_user(number.number, &DialPlan::default())
 }
 
-fn to_trunk(config: &Config, egress: TrunkId) -> Plan {
+/// The next hops of a trunk: chosen among for a request that begins something (KR-4), in the order written for one in a dialog.
+fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, Chance)>) -> Plan {
     let mut plan = Plan::default();
-    if let Some(trunk) = config.trunk(egress) {
-        let candidate = |place: &Place| Candidate {
-            egress: Some(egress),
-            place: place.clone(),
-            listener: leave_by(config, place.transport(), Some(trunk.listener)),
-            keep_udp: false,
-            joins: false,
-        };
-        plan.push(trunk.next_hops.iter().map(candidate), trunk.forking.parallel);
+    let Some(trunk) = config.trunk(egress) else { return plan };
+    let candidate = |(place, hop): (usize, &Place)| Candidate {
+        egress: Some(egress),
+        place: hop.clone(),
+        listener: leave_by(config, hop.transport(), Some(trunk.listener)),
+        member: begins.and(u16::try_from(place).ok()),
+        keep_udp: false,
+        joins: false,
+    };
+    match begins {
+        Some((request, chance)) if trunk.next_hops.len() > 1 => {
+            let call_id = request.call_id().unwrap_or_default();
+            let order = trunk.dispatcher.order(trunk.next_hops.len(), call_id, chance.random, chance.unix);
+            let hops = order.into_iter().filter_map(|place| Some((place, trunk.next_hops.get(place)?)));
+            plan.push(hops.map(candidate), trunk.forking.parallel);
+        }
+        _ => plan.push(trunk.next_hops.iter().enumerate().map(candidate), trunk.forking.parallel),
     }
     plan
 }
@@ -101,7 +125,14 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<
         (None, _) => return None,
     };
     let listener = leave_by(config, transport, exit);
-    Some(Plan::one(Candidate { egress: egress.or(known), place, listener, keep_udp: false, joins: false }))
+    Some(Plan::one(Candidate {
+        egress: egress.or(known),
+        place,
+        listener,
+        member: None,
+        keep_udp: false,
+        joins: false,
+    }))
 }
 
 /// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call
