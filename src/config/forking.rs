@@ -76,7 +76,7 @@ pub(super) fn read_dispatcher(section: &Section<'_, '_>, next_hops: usize) -> Di
     let weights =
         section.read_list("weights", expected, |text| text.parse::<u16>().ok().filter(|weight| *weight <= 1000));
     let weights: Vec<u16> = weights.into_iter().map(|weight| weight.value).collect();
-    if (algorithm == Algorithm::Weighted) != !section.is_absent("weights") {
+    if (algorithm == Algorithm::Weighted) == section.is_absent("weights") {
         let (reason, remedy) = ("algorithm = \"weighted\" and weights go together", "give both or neither");
         section.wrong(section.offset_of("weights"), "weights", Fault::Conflict { reason, remedy });
     } else if algorithm == Algorithm::Weighted
