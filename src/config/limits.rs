@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use super::Node;
-use super::reader::Section;
+use super::files::Files;
+use super::mistake::Fault;
+use super::reader::{At, Section};
+use crate::cert::sct::sha256;
 use crate::proxy;
 use crate::sip;
 use crate::transport::{tcp, udp};
@@ -21,7 +24,7 @@ pub enum LogFormat {
 const MEMORY: (u64, u64) = (1024, 1 << 30);
 const ENTRIES: (u64, u64) = (1, 10_000_000);
 
-pub(super) fn read(root: &Section<'_, '_>) -> (Node, proxy::Config) {
+pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::Config) {
     let mut proxy = proxy::Config::default();
     let mut node = Node {
         workers: 0,
@@ -35,6 +38,7 @@ pub(super) fn read(root: &Section<'_, '_>) -> (Node, proxy::Config) {
     };
     if let Some(section) = root.section("node") {
         proxy.observe = section.bool("log_verified_calls", false);
+        read_route_key(&section, files, &mut proxy);
         read_node(section, &mut node);
     }
     if let Some(section) = root.section("timers") {
@@ -67,6 +71,32 @@ fn read_node(section: Section<'_, '_>, node: &mut Node) {
         node.log_level = level.value;
     }
     section.finish();
+}
+
+/// What signs the marks in our Record-Route (RR-2).
+fn read_route_key(section: &Section<'_, '_>, files: &Files<'_>, proxy: &mut proxy::Config) {
+    proxy.requires_marks = section.bool("require_route_mac", false);
+    let Some(At { value, offset }) = section.string("route_key") else {
+        if proxy.requires_marks {
+            let reason = "calls would not outlive a restart, as the key would be a new one";
+            let remedy = "add route_key = \"FILE\" with 16 or more random octets";
+            section.wrong(
+                section.offset_of("require_route_mac"),
+                "require_route_mac",
+                Fault::Conflict { reason, remedy },
+            );
+        }
+        return;
+    };
+    let path = files.path(value);
+    match files.read(&path) {
+        Ok(secret) if secret.trim_ascii().len() >= 16 => {
+            let hash = sha256(secret.trim_ascii());
+            proxy.keys.trunks = Some(std::array::from_fn(|i| hash.get(i).copied().unwrap_or_default()));
+        }
+        Ok(_) => section.wrong(offset, "route_key", Fault::Content { path, expected: "16 or more random octets" }),
+        Err(fault) => section.wrong(offset, "route_key", fault),
+    }
 }
 
 fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {

@@ -13,6 +13,7 @@ use super::tls::{self, Tls};
 use crate::proxy::{self, Listener, NextHop, Place, Route, Target, TargetHost, Trunk, TrunkId, UdpOversize};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
+use crate::transport::ws::Origins;
 
 const HOP: &str = "\"udp:192.0.2.10:5060\", \"tls:gateway.example.net\" or \"sip:example.net\"";
 
@@ -46,6 +47,7 @@ impl<'a, 'c> Network<'a, 'c> {
             trunk.alias = read_trunk_tls(section, &trunk, PeerId(position as u16), files, tls, warnings);
             proxy.trunks.push(trunk);
         }
+        proxy.default_trunks = read_default_trunks(root, &trunk_names);
         for section in root.sections("route") {
             if let Some(route) = read_route(&section, &trunk_names, &trunks) {
                 proxy.routes.push(route);
@@ -54,6 +56,18 @@ impl<'a, 'c> Network<'a, 'c> {
         }
         Self { trunks }
     }
+}
+
+/// `trunk` of each listener (KR-11); the other keys of the tables were read before the trunks were known.
+fn read_default_trunks(root: &Section<'_, '_>, trunks: &Names) -> Vec<Option<TrunkId>> {
+    let sections = root.sections("listener").into_iter();
+    let named = sections.map(|mut section| {
+        if let Some(name) = section.string("name") {
+            section.relabel(format!("listener \"{}\"", name.value));
+        }
+        refer(&section, "trunk", "trunk", trunks).map(|at| TrunkId(at.value as u16))
+    });
+    named.collect()
 }
 
 /// Reads `name`, which no other table of its kind may have.
@@ -110,9 +124,13 @@ fn read_listeners(
                 section.wrong(section.offset_of("bind"), "bind", Fault::Duplicate { what, first_line });
             }
             bound.entry(key).or_insert(section.line(section.offset_of("bind")));
-            if listener.transport == Transport::Tls
+            let id = ListenerId(proxy.listeners.len() as u16);
+            if listener.transport.is_web() {
+                tls.credentials.add_web(id, read_origins(&section));
+            }
+            if listener.transport.is_secure()
                 && let Some(server) = tls::read_server(&section, files, warnings)
-                && let Err(error) = tls.credentials.add_server(ListenerId(proxy.listeners.len() as u16), server)
+                && let Err(error) = tls.credentials.add_server(id, server)
             {
                 section.wrong(section.offset_of("certificate"), "certificate", Fault::Tls(error));
             }
@@ -132,6 +150,7 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
     if section.string("bind").is_none() && transport.is_some() {
         section.required("bind", "\"ip:port\"");
     }
+    let _ = section.is_absent("trunk"); // is read once the trunks are known
     let bind = section.read("bind", "\"ip:port\", such as \"192.0.2.1:5060\" or \"[2001:db8::1]:5060\"", |text| {
         text.parse::<SocketAddr>().ok()
     });
@@ -152,9 +171,30 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
 }
 
 fn read_transport(section: &Section<'_, '_>) -> Option<Transport> {
-    section.required("transport", "\"udp\", \"tcp\" or \"tls\"")?;
-    let choices = [("udp", Transport::Udp), ("tcp", Transport::Tcp), ("tls", Transport::Tls)];
+    section.required("transport", "\"udp\", \"tcp\", \"tls\", \"ws\" or \"wss\"")?;
+    let choices = [
+        ("udp", Transport::Udp),
+        ("tcp", Transport::Tcp),
+        ("tls", Transport::Tls),
+        ("ws", Transport::Ws),
+        ("wss", Transport::Wss),
+    ];
     section.choice("transport", &choices)
+}
+
+/// Who may open a WebSocket from a web page: nobody unless it is said, for a page from anywhere could use its visitor's network and
+/// cookies (RFC 6455 10.2).
+fn read_origins(section: &Section<'_, '_>) -> Origins {
+    let expected = "origins such as \"https://phone.example.com\", or \"*\" for any";
+    let origins = section.read_list("origins", expected, |text| {
+        let is_origin = || {
+            let (scheme, rest) = text.split_once("://")?;
+            let is_host = !rest.is_empty() && !rest.contains(['/', '?', '#', '@']);
+            (matches!(scheme, "http" | "https") && is_host).then_some(())
+        };
+        (text == "*" || is_origin().is_some()).then(|| text.to_ascii_lowercase())
+    });
+    Origins(origins.into_iter().map(|origin| origin.value).collect())
 }
 
 fn host_of(address: IpAddr) -> String {
@@ -296,14 +336,15 @@ fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> 
 /// `transport:address`, `transport:host:port`, or a SIP URI.
 fn next_hop(text: &str) -> Option<Place> {
     if let Some(target) = text.starts_with("sip").then(|| Uri::parse(text.as_bytes()).ok()).flatten() {
-        let target = Target::of_uri(&target)?;
+        let target = Target::of_uri(&target).filter(|target| !target.transport.is_some_and(Transport::is_web))?;
         return Some(target.direct().map_or(Place::Locate(target), Place::At));
     }
     let (transport, address) = text.split_once(':')?;
+    // No connection is opened to a browser.
+    let transport = Transport::from_token(transport.as_bytes()).filter(|transport| !transport.is_web())?;
     if let Some(hop) = numeric_hop(text) {
         return Some(Place::At(hop));
     }
-    let transport = Transport::from_token(transport.as_bytes())?;
     let (name, port) =
         host_and_port(address).filter(|(name, _)| name.starts_with(|c: char| c.is_ascii_alphanumeric()))?;
     Some(Place::Locate(Target { host: TargetHost::Name(name.into()), port, transport: Some(transport), secure: false }))

@@ -103,6 +103,8 @@ impl Edge {
         let owners = Owners { key: random(), workers };
         let replay = ReplayTable::new(config.replay, random());
         let listeners = [configured, config.proxy.listeners.clone()];
+        config.proxy.keys.flow = Some(random());
+        config.proxy.keys.trunks.get_or_insert_with(random);
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         let mut edge = Self {
             addresses,
@@ -245,6 +247,7 @@ fn start_resolve(
     transports
         .sort_by_key(|transport| [Transport::Udp, Transport::Tcp, Transport::Tls].iter().position(|t| t == transport));
     transports.dedup();
+    transports.retain(|transport| !transport.is_web());
     let has = |is_it: fn(&SocketAddr) -> bool| proxy.listeners.iter().any(|listener| is_it(&listener.bind));
     let (ipv4, ipv6) = (has(SocketAddr::is_ipv4), has(SocketAddr::is_ipv6));
     let policy = Policy { transports, prefer_ipv6: resolve.prefer_ipv6, ipv4, ipv6 };

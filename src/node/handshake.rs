@@ -1,4 +1,4 @@
-//! TLS handshakes, on a thread of their own: a storm of reconnects takes its time there, not from the packets. How many may be under way
+//! TLS and WebSocket handshakes, on a thread of their own: a storm of reconnects takes its time there, not from the packets. How many may be under way
 //! is bounded; what comes on top is refused at once. The worker that asked gets the socket back with its session.
 
 use std::io;
@@ -7,14 +7,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::Connection;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::handshake::server::Request;
+use tokio_tungstenite::tungstenite::protocol::WebSocketConfig;
 
 use super::side_thread::SideThread;
-use crate::sip::hop::{ListenerId, PeerId};
+use crate::sip::hop::{ListenerId, PeerId, Transport};
+use crate::transport::tcp::Stream;
 use crate::transport::tls::{Session, Store};
+use crate::transport::ws;
+
+/// Octets of a WebSocket's HTTP request read at once.
+const HEAD: usize = 4096;
 
 /// Bounds on handshakes.
 #[derive(Clone, Debug)]
@@ -35,14 +44,17 @@ impl Default for Config {
 
 #[derive(Clone, Copy)]
 enum Role {
-    Server(ListenerId),
+    Server(ListenerId, Transport),
     Client(PeerId),
 }
+
+/// A socket without a runtime, and the session over it.
+type Shaken = (StdStream, Option<Connection>);
 
 struct Job {
     socket: StdStream,
     role: Role,
-    answer: oneshot::Sender<io::Result<(StdStream, Connection)>>,
+    answer: oneshot::Sender<io::Result<Shaken>>,
 }
 
 /// The workers' end.
@@ -58,22 +70,26 @@ impl Handshaker {
         &self.store
     }
 
-    /// As the server of a listener.
-    pub async fn accept(&self, socket: TcpStream, listener: ListenerId) -> io::Result<Session> {
-        self.run(socket, Role::Server(listener)).await
+    /// As the server of a listener. What a WebSocket's messages travel in comes back as the bare stream.
+    pub async fn accept(&self, socket: TcpStream, listener: ListenerId, transport: Transport) -> io::Result<Stream> {
+        self.run(socket, Role::Server(listener, transport)).await
     }
 
     /// As a client of a neighbour.
-    pub async fn connect(&self, socket: TcpStream, peer: PeerId) -> io::Result<Session> {
+    pub async fn connect(&self, socket: TcpStream, peer: PeerId) -> io::Result<Stream> {
         self.run(socket, Role::Client(peer)).await
     }
 
-    async fn run(&self, socket: TcpStream, role: Role) -> io::Result<Session> {
+    async fn run(&self, socket: TcpStream, role: Role) -> io::Result<Stream> {
         let (answer, answered) = oneshot::channel();
         let job = Job { socket: socket.into_std()?, role, answer };
         self.queue.try_send(job).map_err(|_| io::Error::from(io::ErrorKind::ResourceBusy))?;
         let (socket, tls) = answered.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))?;
-        Ok(Session::new(TcpStream::from_std(socket)?, tls))
+        let socket = TcpStream::from_std(socket)?;
+        Ok(match tls {
+            Some(tls) => Session::new(socket, tls).into(),
+            None => socket.into(),
+        })
     }
 }
 
@@ -114,21 +130,42 @@ async fn serve(config: Config, store: Store, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
-async fn shake(store: &Store, socket: StdStream, role: Role) -> io::Result<(StdStream, Connection)> {
+async fn shake(store: &Store, socket: StdStream, role: Role) -> io::Result<Shaken> {
     let socket = TcpStream::from_std(socket)?;
     let credentials = store.current();
     let unknown = || io::Error::from(io::ErrorKind::InvalidData);
     let (socket, tls) = match role {
-        Role::Server(listener) => {
+        Role::Server(listener, Transport::Ws) => {
+            let origins = credentials.origins(listener).ok_or_else(unknown)?;
+            (open_web(socket, &origins).await?, None)
+        }
+        Role::Server(listener, transport) => {
             let config = credentials.server(listener).ok_or_else(unknown)?;
-            let (socket, tls) = TlsAcceptor::from(config).accept(socket).await?.into_inner();
-            (socket, Connection::Server(tls))
+            let mut session = TlsAcceptor::from(config).accept(socket).await?;
+            if transport.is_web() {
+                let origins = credentials.origins(listener).ok_or_else(unknown)?;
+                session = open_web(session, &origins).await?;
+            }
+            let (socket, tls) = session.into_inner();
+            (socket, Some(Connection::Server(tls)))
         }
         Role::Client(peer) => {
             let (config, name) = credentials.client(peer).ok_or_else(unknown)?;
             let (socket, tls) = TlsConnector::from(config).connect(name, socket).await?.into_inner();
-            (socket, Connection::Client(tls))
+            (socket, Some(Connection::Client(tls)))
         }
     };
     Ok((socket.into_std()?, tls))
+}
+
+/// The HTTP part (RFC 6455 4.2). Its size is bounded by the library, its time by [`Config::timeout`]. A client that sends frames before
+/// it has the answer is refused, so nothing read is left in the library's hands.
+async fn open_web<S: AsyncRead + AsyncWrite + Unpin>(stream: S, origins: &ws::Origins) -> io::Result<S> {
+    #[allow(clippy::result_large_err)] // the type that the library wants
+    let screen = |request: &Request, response| ws::screen(request, response, origins);
+    let config = WebSocketConfig::default().read_buffer_size(HEAD).write_buffer_size(0);
+    let opened = tokio_tungstenite::accept_hdr_async_with_config(stream, screen, Some(config)).await;
+    opened
+        .map(WebSocketStream::into_inner)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.to_string()))
 }

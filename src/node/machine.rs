@@ -117,6 +117,11 @@ impl Machine {
         }
     }
 
+    /// Bounds of messages.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// Goes on with another configuration.
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.limits = snapshot.config.parser.clone();

@@ -18,7 +18,7 @@ use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::stir::verification::{FetchFailure, FetchedChain};
 use crate::transport::tcp::{self, CloseReason, Incoming, Refused, Stream};
-use crate::transport::udp;
+use crate::transport::{udp, ws};
 
 /// How often idle and slow connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -219,6 +219,13 @@ impl PacketLoop {
         self.tcp.accept(stream, local, remote, peer, now().instant)
     }
 
+    /// A WebSocket over a stream on which one was opened.
+    pub fn web(&self, stream: Stream) -> Stream {
+        let (limits, config) = (self.machine.limits(), self.tcp.config());
+        let longest = limits.message.saturating_add(limits.head); // head and body are bounded each
+        Stream::Ws(Box::new(ws::Session::new(stream, longest, config.write_queue_bytes)))
+    }
+
     /// Whether a connection from here may begin its handshake.
     pub fn may_shake(&mut self, remote: SocketAddr) -> bool {
         self.tcp.check_source(remote).is_ok()
@@ -267,7 +274,8 @@ impl PacketLoop {
             };
             let source = tcp.hop(id)?;
             // What is broken has no call: it is answered here, whatever its Call-ID says.
-            let taken = machine.receive(now, source, tcp.bytes(id, range.clone()), Framing::Stream, is_broken);
+            let taken =
+                machine.receive(now, source, tcp.bytes(id, range.clone()), source.transport.framing(), is_broken);
             if let Some(port) = machine.alias.take() {
                 tcp.alias(id, port);
             }
@@ -293,8 +301,7 @@ impl PacketLoop {
                 proxy.handle_returned(now, bytes, source.remote, output);
                 continue;
             }
-            let framing = if source.transport.is_reliable() { Framing::Stream } else { Framing::Datagram };
-            self.machine.receive(now, source, bytes, framing, true);
+            self.machine.receive(now, source, bytes, source.transport.framing(), true);
         }
         self.settle(now);
     }
@@ -307,7 +314,11 @@ impl PacketLoop {
         for (hop, _, bytes) in parcel.iter() {
             match self.connection_for(now, hop) {
                 Some(id) => self.tcp.send(id, 0, bytes, &mut unheard),
-                None => self.no_way(0),
+                None => {
+                    self.no_way(0);
+                    // The worker that sent it knows its branch.
+                    self.machine.tell_others(self.worker, hop, RETURNED, bytes);
+                }
             }
         }
         self.settle(now);
@@ -400,10 +411,8 @@ impl PacketLoop {
                 (Transport::Udp, Some(socket)) => {
                     self.queued.get_mut(socket).into_iter().for_each(|queue| queue.push(item))
                 }
-                (Transport::Tcp | Transport::Tls, _) => {
-                    self.send_stream(now, hop, transmit.tag, outbox.bytes_of(transmit));
-                }
-                (Transport::Udp | Transport::Ws | Transport::Wss, _) => self.no_way(transmit.tag),
+                (Transport::Udp, None) => self.no_way(transmit.tag),
+                _ => self.send_stream(now, hop, transmit.tag, outbox.bytes_of(transmit)),
             }
         }
         for (socket, queue) in self.sockets.iter_mut().zip(&mut self.queued) {
@@ -433,6 +442,9 @@ impl PacketLoop {
     /// one (T-4: a response whose connection is gone goes to the sent-by port of the source).
     fn connection_for(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
         let named = hop.connection.filter(|id| self.tcp.takes(*id));
+        if hop.transport.is_web() {
+            return named; // T-4: a browser is reached over its connection or not at all
+        }
         named.or_else(|| self.tcp.find(hop)).or_else(|| self.open(now, hop))
     }
 

@@ -63,6 +63,7 @@ pub(super) fn keep_numbers(
     new.trunks = trunks;
     new.guard.renumber(&numbers, new.trunks.len());
     let number_of = |id: TrunkId| numbers.get(usize::from(id.0)).copied().unwrap_or(id);
+    new.default_trunks.iter_mut().flatten().for_each(|trunk| *trunk = number_of(*trunk));
     for route in &mut new.routes {
         route.to = number_of(route.to);
         route.from = route.from.map(number_of);

@@ -260,8 +260,8 @@ impl Shared {
 async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
     loop {
         match listener.accept().await {
-            Ok((stream, remote)) if transport.is_secure() => {
-                spawn_local(admit(shared.clone(), stream, remote, id));
+            Ok((stream, remote)) if transport != Transport::Tcp => {
+                spawn_local(admit(shared.clone(), stream, remote, id, transport));
             }
             Ok((stream, remote)) => {
                 // A refused connection is closed by being dropped; the table has counted it.
@@ -277,21 +277,24 @@ async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerI
     }
 }
 
-/// TLS before the table: who has no session takes no place in it.
-async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: ListenerId) {
+/// TLS and WebSocket before the table: who has no session takes no place in it.
+async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: ListenerId, transport: Transport) {
     if shared.with(|packets| packets.may_shake(remote)) != Some(true) {
         return;
     }
-    match shared.handshaker.accept(stream, listener).await {
+    match shared.handshaker.accept(stream, listener, transport).await {
         Ok(session) => {
             let peer = shared.handshaker.store().current().peer_of(&session.identities());
-            let accepted = shared.with(|packets| packets.on_accepted(session, remote, listener, peer));
+            let accepted = shared.with(|packets| {
+                let stream = if transport.is_web() { packets.web(session) } else { session };
+                packets.on_accepted(stream, remote, listener, peer)
+            });
             if let Some(Ok(connection)) = accepted {
                 drive(shared, connection).await;
             }
         }
         Err(error) => {
-            tracing::debug!(%remote, %error, "TLS handshake refused"); // strangers decide how often
+            tracing::debug!(%remote, %error, "handshake refused"); // strangers decide how often
             shared.enter(PacketLoop::on_handshake_failed);
         }
     }
@@ -305,7 +308,7 @@ async fn connect(shared: Shared, opening: Opening) {
             if let Err(error) = &session {
                 tracing::warn!(remote = %opening.remote, %error, "TLS handshake failed");
             }
-            session.map(Stream::from)
+            session
         }
         (result, _) => result.map(Stream::from),
     };

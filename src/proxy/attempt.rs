@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::plan::{Candidate, Place};
 use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
+use super::route::marks::Marks;
 use super::route::preprocess::{self, Preprocessed};
 use super::{ContextKey, Held, Now, Output, Proxy, Timer, UdpOversize, forward};
 use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
@@ -183,6 +184,7 @@ impl Proxy {
         // Ids come from one configuration; a call is answered all the same.
         let entry = config.listener(source.local).ok_or(NO_LISTENER)?;
         let exit = config.listener(candidate.listener).ok_or(NO_LISTENER)?;
+        let flow = source.connection.filter(|_| source.transport.is_web());
         let (client, branch) = self.layer.reserve_client(key.0, loop_hash).map_err(|_| TABLE_FULL)?;
         let method = request.method().unwrap_or(Method::Other(b""));
         let egress = candidate.egress.and_then(|id| config.trunk(id));
@@ -193,7 +195,14 @@ impl Proxy {
             exit,
             transport: hop.transport,
             branch: &branch,
-            record_route: forward::is_record_routed(method).then_some((ingress, candidate.egress)),
+            record_route: forward::is_record_routed(method).then_some(Marks {
+                keys: &config.keys,
+                call_id: request.call_id().unwrap_or_default(),
+                ingress,
+                egress: candidate.egress,
+            }),
+            flows: [flow, candidate.flow],
+            path: flow.filter(|_| method == Method::Register).map(|flow| (&config.keys, flow)),
             route: pre,
             max_breadth: Some(share),
             spent: config.guard.digest.as_deref(),
@@ -221,9 +230,11 @@ impl Proxy {
             return Err(why);
         }
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
-        let next = Hop { transport, local: candidate.listener, remote: hop.remote, connection: None, peer };
+        let next = Hop { transport, local: candidate.listener, remote: hop.remote, connection: candidate.flow, peer };
         self.layer.send_request(now.instant, client, method, next, buffer, &mut out.outbox);
-        self.vouch_for(now, next.remote);
+        if candidate.flow.is_none() {
+            self.vouch_for(now, next.remote);
+        }
         self.stats.forwarded += 1;
         let is_initial = self.context(key).is_some_and(|c| c.is_initial);
         let patience = egress.filter(|_| is_initial).and_then(|t| t.forking.fr);
@@ -234,6 +245,7 @@ impl Proxy {
             egress: candidate.egress,
             member: candidate.member,
             share,
+            is_flow: candidate.flow.is_some(),
             rang: false,
             overdue: false,
             timer_c: (method == Method::Invite)

@@ -11,6 +11,7 @@ use super::attempt::FAILOVER_BUDGET;
 use super::dispatcher::Dispatcher;
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
+use super::route::marks::Keys;
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{Hop, ListenerId, Transport};
@@ -72,6 +73,12 @@ pub struct Config {
     pub observe: bool,
     /// The first line against floods.
     pub guard: Guard,
+    /// Secrets of what stands in our Record-Route and Path.
+    pub keys: Keys,
+    /// A request of a call whose route set does not carry our MAC is refused (RR-9); otherwise it only loses what the marks tell.
+    pub requires_marks: bool,
+    /// The trunk of whoever is known by nothing else, by listener (KR-11).
+    pub default_trunks: Vec<Option<TrunkId>>,
 }
 
 impl Default for Config {
@@ -94,6 +101,9 @@ impl Default for Config {
             udp_mtu: 1300,
             observe: false,
             guard: Guard::default(),
+            keys: Keys::default(),
+            requires_marks: false,
+            default_trunks: Vec::new(),
         }
     }
 }
@@ -218,6 +228,8 @@ impl Config {
 
     /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
     pub fn continue_from(&mut self, old: &Config) {
+        self.keys.flow = old.keys.flow;
+        self.keys.trunks = self.keys.trunks.or(old.keys.trunks);
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
             self.guard.bans = Arc::clone(&old.guard.bans);
             self.guard.vouched = Arc::clone(&old.guard.vouched);
@@ -240,10 +252,16 @@ impl Config {
         }
     }
 
-    /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address.
+    /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address, else its listener's.
     pub fn ingress_of(&self, source: Hop) -> Option<TrunkId> {
         let proven = source.peer.filter(|_| source.transport.is_secure()).map(|peer| TrunkId(peer.0));
-        proven.filter(|id| self.trunk(*id).is_some()).or_else(|| self.trunk_of(source.remote))
+        let proven = proven.filter(|id| self.trunk(*id).is_some());
+        proven.or_else(|| self.trunk_of(source.remote)).or_else(|| self.default_trunk(source.local))
+    }
+
+    /// The trunk of whoever is known by nothing but the listener.
+    pub fn default_trunk(&self, listener: ListenerId) -> Option<TrunkId> {
+        self.default_trunks.get(usize::from(listener.0)).copied().flatten()
     }
 
     /// A trunk by its id. Ids come from this configuration only.

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 
+use super::Listener;
 use super::digest::Digest;
 use super::overload::params::OFFER;
-use super::route::preprocess::{Preprocessed, TRUNKS_PARAMETER};
-use super::{Listener, TrunkId};
-use crate::sip::hop::Transport;
+use super::route::marks::{self, Keys, Marks};
+use super::route::preprocess::Preprocessed;
+use crate::sip::hop::{ConnectionId, Transport};
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
 
@@ -22,8 +23,12 @@ pub struct Copy<'a> {
     pub transport: Transport,
     /// Branch of our Via.
     pub branch: &'a [u8],
-    /// The trunks to note in Record-Route; `None` writes no Record-Route.
-    pub record_route: Option<(TrunkId, Option<TrunkId>)>,
+    /// What to note in Record-Route; `None` writes no Record-Route.
+    pub record_route: Option<Marks<'a>>,
+    /// The connections by which a browser before and behind us is reached (W-3).
+    pub flows: [Option<ConnectionId>; 2],
+    /// A registration of the browser at the end of this connection: the registrar learns the way back (RFC 3327, RFC 5626 5.1).
+    pub path: Option<(&'a Keys, ConnectionId)>,
     /// What the route set said.
     pub route: &'a Preprocessed,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
@@ -68,8 +73,11 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     let top = request.headers_start();
     patch.insert_with(top, |buf| {
         write_via(copy, buf);
-        if let Some(trunks) = copy.record_route {
-            write_record_route(copy, trunks, buf);
+        if let Some(marks) = &copy.record_route {
+            write_record_route(copy, marks, buf);
+        }
+        if let Some((keys, connection)) = copy.path {
+            write_path(copy.entry, keys, connection, buf);
         }
     });
     request.top_via()?.stamp(copy.source, patch);
@@ -118,30 +126,42 @@ fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
     buf.extend_from_slice(b"\r\n");
 }
 
-/// RR-2 and RR-4: one value, or two when the sides differ: the upper for the side the request leaves by.
-fn write_record_route(copy: &Copy<'_>, trunks: (TrunkId, Option<TrunkId>), buf: &mut Vec<u8>) {
-    let double = copy.entry != copy.exit;
-    for listener in [copy.exit, copy.entry].into_iter().take(1 + usize::from(double)) {
-        buf.extend_from_slice(b"Record-Route: <sip:");
-        push_address(buf, listener);
-        match listener.transport {
-            Transport::Udp if !double => {}
-            Transport::Udp => buf.extend_from_slice(b";transport=udp"),
-            Transport::Tcp => buf.extend_from_slice(b";transport=tcp"),
-            Transport::Tls => buf.extend_from_slice(b";transport=tls"),
-            Transport::Ws | Transport::Wss => buf.extend_from_slice(b";transport=ws"), // RFC 7118 5.5
-        }
-        buf.extend_from_slice(b";lr");
-        if let (ingress, Some(egress)) = trunks {
-            buf.push(b';');
-            buf.extend_from_slice(TRUNKS_PARAMETER.as_bytes());
-            buf.push(b'=');
-            push_decimal(buf, ingress.0.into());
-            buf.push(b'.');
-            push_decimal(buf, egress.0.into());
+/// RR-2 and RR-4: one value, or two when the sides differ: the upper for the side the request leaves by. Between two browsers each side has
+/// its own connection.
+fn write_record_route(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
+    let [before, behind] = copy.flows;
+    let double = copy.entry != copy.exit || before.is_some() || behind.is_some();
+    for (listener, flow) in [(copy.exit, behind), (copy.entry, before)].into_iter().take(1 + usize::from(double)) {
+        buf.extend_from_slice(b"Record-Route: <");
+        push_uri(listener, double, buf);
+        marks.write(buf);
+        if let Some(flow) = flow {
+            marks::write_flow(marks.keys, flow, buf);
         }
         buf.extend_from_slice(b">\r\n");
     }
+}
+
+/// RFC 5626 5.1: requests for whoever registers come to the connection it registers by.
+fn write_path(entry: &Listener, keys: &Keys, connection: ConnectionId, buf: &mut Vec<u8>) {
+    buf.extend_from_slice(b"Path: <");
+    push_uri(entry, true, buf);
+    marks::write_flow(keys, connection, buf);
+    buf.extend_from_slice(b";ob>\r\n");
+}
+
+/// A URI of ours, without its end.
+fn push_uri(listener: &Listener, names_udp: bool, buf: &mut Vec<u8>) {
+    buf.extend_from_slice(b"sip:");
+    push_address(buf, listener);
+    match listener.transport {
+        Transport::Udp if !names_udp => {}
+        Transport::Udp => buf.extend_from_slice(b";transport=udp"),
+        Transport::Tcp => buf.extend_from_slice(b";transport=tcp"),
+        Transport::Tls => buf.extend_from_slice(b";transport=tls"),
+        Transport::Ws | Transport::Wss => buf.extend_from_slice(b";transport=ws"), // RFC 7118 5.5
+    }
+    buf.extend_from_slice(b";lr");
 }
 
 /// F-3: one less, or 70 where it is absent or out of range.

@@ -38,6 +38,7 @@ pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
 pub use plan::Place;
+pub use route::marks::Keys;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};

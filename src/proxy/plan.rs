@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::location::Target;
 use super::route::target::leave_by;
 use super::{Config, NextHop, TrunkId};
-use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 
 /// At most this many candidates are tried for one request, UDP and TCP counted apart.
 pub const MAX_ATTEMPTS: usize = 16;
@@ -25,6 +25,8 @@ pub struct Candidate {
     pub member: Option<u16>,
     /// It is tried at the same time as the candidate before it.
     pub joins: bool,
+    /// The connection it is reached by, and by nothing else (RFC 5626 5.3).
+    pub flow: Option<ConnectionId>,
 }
 
 /// Where a candidate is reached.
@@ -152,6 +154,7 @@ mod tests {
             listener: ListenerId(0),
             keep_udp: false,
             joins: false,
+            flow: None,
         })
     }
 

@@ -239,6 +239,8 @@ impl Proxy {
             transport,
             branch: &branch,
             record_route: None,
+            flows: [None; 2],
+            path: None,
             route: &pre,
             max_breadth: None,
             spent: config.guard.digest.as_deref(),
@@ -247,7 +249,7 @@ impl Proxy {
             lines: &[],
         };
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
-        let hop = Hop { transport, local: candidate.listener, remote, connection: None, peer };
+        let hop = Hop { transport, local: candidate.listener, remote, connection: candidate.flow, peer };
         let patch = &mut self.patch;
         out.outbox.push_with(hop, 0, |buffer| {
             // Validated above and by the parser: there is nothing left to refuse, and there is no answer to give anyway.

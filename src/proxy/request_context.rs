@@ -75,6 +75,8 @@ pub struct Branch {
     pub member: Option<u16>,
     /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).
     pub share: u16,
+    /// It goes to a browser by its connection (W-3).
+    pub is_flow: bool,
     /// A 101 to 199 came.
     pub rang: bool,
     /// Its time was over (fr_inv) and it was cancelled: a 487 stands for a timeout.
@@ -155,7 +157,8 @@ impl RequestContext {
         if has(Local::Timeout) {
             return Some(Local::Timeout);
         }
-        self.refused.or_else(|| has(Local::Unavailable).then_some(Local::Unavailable))
+        let refused = || locals().find(|local| matches!(local, Local::Refused { .. }));
+        self.refused.or_else(refused).or_else(|| has(Local::Unavailable).then_some(Local::Unavailable))
     }
 
     /// Notes how a branch ended: whether further candidates may be tried at all.

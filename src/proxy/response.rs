@@ -3,6 +3,7 @@
 use super::failover::{Outcome, Relay503};
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
+use super::route::target::FLOW_FAILED;
 use super::{ContextKey, Event, Now, Output, Proxy, overload};
 use crate::sip::{Framing, Message, Name, respond};
 use crate::transaction::{ClientId, ResponseMatch};
@@ -116,7 +117,11 @@ impl Proxy {
     pub(super) fn branch_ended(&mut self, now: Now, key: ContextKey, client: ClientId, how: Local, out: &mut Output) {
         self.stop_timers(key, client);
         let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
-        let how = if branch.overdue && how == Local::Cancelled { Local::Timeout } else { how };
+        let how = match how {
+            Local::Cancelled if branch.overdue => Local::Timeout,
+            Local::Unavailable if branch.is_flow => FLOW_FAILED.into(), // RFC 5626 5.3
+            how => how,
+        };
         match branch.state {
             BranchState::Final | BranchState::Ended(_) => return,
             BranchState::Abandoned => {

@@ -3,6 +3,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
+use super::Framing;
+
 /// A transport of RFC 3261 18.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Transport {
@@ -38,6 +40,16 @@ impl Transport {
     /// Octets travel under TLS: what a `sips` URI demands (RFC 3261 26.2.2).
     pub fn is_secure(self) -> bool {
         matches!(self, Self::Tls | Self::Wss)
+    }
+
+    /// Messages of a WebSocket (RFC 7118): they come over connections that browsers open, and go nowhere else.
+    pub fn is_web(self) -> bool {
+        matches!(self, Self::Ws | Self::Wss)
+    }
+
+    /// How messages are told apart: on a WebSocket by its own messages, as datagrams are (F-9).
+    pub fn framing(self) -> Framing {
+        if matches!(self, Self::Tcp | Self::Tls) { Framing::Stream } else { Framing::Datagram }
     }
 
     /// Port used where none is written (T-2).

@@ -2,12 +2,10 @@
 
 use std::ops::Range;
 
+use super::marks;
 use crate::proxy::{Config, TrunkId};
-use crate::sip::hop::{ListenerId, Transport};
+use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 use crate::sip::{Message, Name, NameAddr, Refusal, Uri};
-
-/// Name of the Record-Route URI parameter that carries the two trunks of a call, `in.out` as numbers.
-pub const TRUNKS_PARAMETER: &str = "vt";
 
 /// What the Route values and the Request-URI said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -22,6 +20,8 @@ pub struct Preprocessed {
     pub exit: Option<ListenerId>,
     /// The two trunks of the call, if our Record-Route still carries them (RR-9: fail soft).
     pub trunks: Option<(TrunkId, TrunkId)>,
+    /// The connection that the last removed value names (W-3).
+    pub flow: Option<ConnectionId>,
     /// The first Route value that stays, as a range of the message.
     pub next: Option<Range<usize>>,
     /// Where the URI of that value stands if it is a strict router's: it has no `lr` (RT-5, F-6).
@@ -48,11 +48,12 @@ pub struct MovedUri {
 pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> Result<Preprocessed, Refusal> {
     let mut out =
         Preprocessed { without_maddr: own_maddr(config, request.request_uri(), entry)?, ..Default::default() };
+    let call_id = request.call_id().unwrap_or_default();
     let Some(last) = request.values(Name::Route).last() else { return Ok(out) };
     // RT-1: a strict router put our Record-Route URI into the Request-URI and the target at the end of Route.
     let mut left = request.values(Name::Route).count();
     out.total = left;
-    if let Some(own) = own_route(config, request.request_uri()) {
+    if let Some(own) = own_route(config, request.request_uri(), call_id) {
         let address = NameAddr::parse(last.value).map_err(|_| BAD_ROUTE)?;
         let start = last.range.start + offset_in(last.value, address.uri);
         out.request_uri = Some(MovedUri { uri: start..start + address.uri.len(), cut: last.cut });
@@ -62,7 +63,7 @@ pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> R
     // RT-3: our own value on top, and a second one of a double Record-Route; never more.
     for value in request.values(Name::Route).take(left) {
         let address = NameAddr::parse(value.value).map_err(|_| BAD_ROUTE)?;
-        match own_route(config, address.uri) {
+        match own_route(config, address.uri, call_id) {
             Some(own) if out.pop < 2 => {
                 out.pop += 1;
                 out.note(own);
@@ -128,6 +129,7 @@ fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 struct OwnRoute {
     listener: ListenerId,
     trunks: Option<(TrunkId, TrunkId)>,
+    flow: Option<ConnectionId>,
 }
 
 impl Preprocessed {
@@ -135,20 +137,16 @@ impl Preprocessed {
         self.was_ours = true;
         self.exit = Some(own.listener);
         self.trunks = own.trunks.or(self.trunks);
+        self.flow = own.flow;
     }
 }
 
-fn own_route(config: &Config, uri: &[u8]) -> Option<OwnRoute> {
+fn own_route(config: &Config, uri: &[u8], call_id: &[u8]) -> Option<OwnRoute> {
     let uri = Uri::parse(uri).ok()?;
     if uri.user.is_some() || !uri.is_loose() {
         return None;
     }
     let listener = config.own_listener_of(&uri)?;
-    let trunks = uri.param(TRUNKS_PARAMETER).flatten().and_then(read_trunks);
-    Some(OwnRoute { listener, trunks })
-}
-
-fn read_trunks(value: &[u8]) -> Option<(TrunkId, TrunkId)> {
-    let (ingress, egress) = std::str::from_utf8(value).ok()?.split_once('.')?;
-    Some((TrunkId(ingress.parse().ok()?), TrunkId(egress.parse().ok()?)))
+    let trunks = marks::trunks_of(&config.keys, &uri, call_id);
+    Some(OwnRoute { listener, trunks, flow: marks::flow_of(&config.keys, &uri) })
 }

@@ -1,15 +1,20 @@
 //! Target and next hop (RFC 3261 16.5, 16.6 items 6 and 7; sip-proxy TG-1 to TG-4, F-7).
 
+use std::net::SocketAddr;
+
 use super::preprocess::Preprocessed;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::plan::{Candidate, Place, Plan};
-use crate::proxy::{Config, Listener, Target, TargetHost, TrunkId};
-use crate::sip::hop::{ListenerId, Transport};
+use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
+use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
 
 const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
 const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
 const NOT_RELAYING: Refusal = Refusal::new(403, "Not Relaying");
+const NO_MARKS: Refusal = Refusal::new(403, "Not Our Route");
+/// RFC 5626 11.6.
+pub const FLOW_FAILED: Refusal = Refusal::new(430, "Flow Failed");
 const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
 
 /// What a choice among next hops depends on besides the request.
@@ -33,7 +38,7 @@ pub fn decide(
     chance: Chance,
 ) -> Result<Plan, Refusal> {
     // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours.
-    if pre.was_ours && (pre.trunks.is_some() || request.to_tag().is_some()) {
+    if pre.was_ours && (pre.trunks.is_some() || pre.flow.is_some() || request.to_tag().is_some()) {
         return in_route_set(config, request, ingress, pre);
     }
     let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
@@ -54,6 +59,14 @@ pub fn decide(
 /// A request of a call that we record-routed: to its next Route value or its Request-URI. Where names are not located, the request
 /// goes to the trunk on the other side of the call instead.
 fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
+    if config.requires_marks && pre.trunks.is_none() && pre.flow.is_none() {
+        return Err(NO_MARKS);
+    }
+    if let Some(exit) = pre.exit
+        && let Some(listener) = config.listener(exit).filter(|l| l.transport.is_web())
+    {
+        return Ok(by_flow(config, listener, exit, pre.flow.ok_or(FLOW_FAILED)?));
+    }
     let uri = match (&pre.next, &pre.request_uri) {
         (Some(next), _) => NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?.uri,
         (None, Some(moved)) => slice(request, &moved.uri),
@@ -65,6 +78,19 @@ fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &P
     }
     let egress = other.ok_or(UNRESOLVED)?;
     Ok(to_trunk(config, egress, None))
+}
+
+/// To the browser at the other end of a connection (W-3). Its address is nobody's concern: it can not be connected to.
+fn by_flow(config: &Config, listener: &Listener, exit: ListenerId, flow: ConnectionId) -> Plan {
+    Plan::one(Candidate {
+        egress: config.default_trunk(exit),
+        place: Place::At(NextHop { transport: listener.transport, remote: SocketAddr::from(([0; 4], 0)) }),
+        listener: exit,
+        member: None,
+        keep_udp: false,
+        joins: false,
+        flow: Some(flow),
+    })
 }
 
 /// The route table: first rule whose trunk and number prefix match.
@@ -100,6 +126,7 @@ fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, Chanc
         member: begins.and(u16::try_from(place).ok()),
         keep_udp: false,
         joins: false,
+        flow: None,
     };
     match begins {
         Some((request, chance)) if trunk.next_hops.len() > 1 => {
@@ -118,7 +145,7 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<
     let target = Target::of_uri(&Uri::parse(uri).ok()?)?;
     let (place, transport, known) = match (target.direct(), &target.host) {
         (Some(hop), _) => (Place::At(hop), hop.transport, config.trunk_of(hop.remote)),
-        (None, TargetHost::Name(_)) if config.locate => {
+        (None, TargetHost::Name(name)) if config.locate && !is_nowhere(name) => {
             let likely = target.likely_transport();
             (Place::Locate(target), likely, None)
         }
@@ -132,7 +159,13 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<
         member: None,
         keep_udp: false,
         joins: false,
+        flow: None,
     }))
+}
+
+/// RFC 6761 6.4: what browsers call themselves is in no DNS (W-3).
+fn is_nowhere(name: &str) -> bool {
+    name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("invalid"))
 }
 
 /// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call

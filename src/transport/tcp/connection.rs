@@ -7,11 +7,12 @@ use std::ops::Range;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
+use super::framer::Framer;
 use super::{CloseReason, Config, Stream};
 use crate::sip::Limits;
 use crate::sip::hop::{ConnectionId, ListenerId, PeerId, RESPONSE_TAG, Transport};
-use crate::sip::stream::StreamFramer;
 use crate::transport::tls::Identities;
+use crate::transport::ws::Received;
 
 /// Capacity above which an emptied buffer is given back: a burst does not stay in memory for the life of a connection.
 const KEEP_CAPACITY: usize = 64 * 1024;
@@ -31,7 +32,7 @@ pub(super) struct Connection {
     pub is_outbound: bool,
     /// `None` while the connection is being opened.
     pub stream: Option<Stream>,
-    pub framer: StreamFramer,
+    pub framer: Framer,
     /// A framed message that its owner has no room for yet.
     pub held: Option<Range<usize>>,
     pub last_active: Instant,
@@ -73,7 +74,7 @@ impl Connection {
             alias: None,
             is_outbound: stream.is_none(),
             stream,
-            framer: StreamFramer::new(),
+            framer: Framer::new(transport),
             held: None,
             last_active: now,
             closing: None,
@@ -89,15 +90,27 @@ impl Connection {
         }
     }
 
-    /// Reads once into `scratch` and hands it to the framer. `Ready(Ok(0))`: the peer has closed.
-    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], now: Instant) -> Poll<io::Result<usize>> {
+    /// Reads once, with the help of `scratch`, and hands it to the framer. `Ready(Ok(false))`: the peer has closed.
+    pub fn poll_read(&mut self, cx: &mut Context<'_>, scratch: &mut [u8], now: Instant) -> Poll<io::Result<bool>> {
         let Some(stream) = &mut self.stream else { return Poll::Pending };
-        let read = ready!(stream.poll_read(cx, scratch))?;
-        if self.closing.is_none() {
-            self.framer.push(scratch.get(..read).unwrap_or_default(), now);
-            self.last_active = now;
+        if self.closing.is_some() {
+            return stream.poll_octets(cx, scratch).map_ok(|read| read > 0); // forgotten
         }
-        Poll::Ready(Ok(read))
+        if let Stream::Ws(socket) = stream {
+            match ready!(socket.poll_read(cx, now))? {
+                Received::Message(message) => self.framer.put(message),
+                Received::Control => {}
+                Received::Closed => return Poll::Ready(Ok(false)),
+            }
+        } else {
+            let read = ready!(stream.poll_octets(cx, scratch))?;
+            if read == 0 {
+                return Poll::Ready(Ok(false));
+            }
+            self.framer.push(scratch.get(..read).unwrap_or_default(), now);
+        }
+        self.last_active = now;
+        Poll::Ready(Ok(true))
     }
 
     /// Queues a message; false when the queue is full (CN-6).
@@ -115,10 +128,18 @@ impl Connection {
     /// Writes what waits, as far as the kernel has room.
     pub fn flush(&mut self, now: Instant) -> io::Result<()> {
         let Some(stream) = &mut self.stream else { return Ok(()) };
-        if stream.has_pending() {
-            stream.try_write(&[])?;
+        let is_web = self.transport.is_web();
+        if stream.has_pending()
+            && let Err(error) = stream.try_write(&[])
+            && error.kind() != ErrorKind::WouldBlock
+        {
+            return Err(error);
         }
-        while let Some(rest @ [_, ..]) = self.output.get(self.written..) {
+        let mut ends = self.messages.iter().map(|(end, _)| *end);
+        while self.written < self.output.len() && !(is_web && stream.has_pending()) {
+            // A stream takes what it can, a WebSocket one message at a time.
+            let end = if is_web { ends.find(|end| *end > self.written) } else { None };
+            let rest = self.output.get(self.written..end.unwrap_or(self.output.len())).unwrap_or_default();
             match stream.try_write(rest) {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => self.written += count,
@@ -128,8 +149,11 @@ impl Connection {
             }
         }
         let has_pending = stream.has_pending();
-        if self.written == self.output.len() && !has_pending && self.closing.is_some() {
-            stream.shut();
+        if self.written == self.output.len()
+            && !has_pending
+            && let Some(reason) = self.closing.filter(|_| !self.is_shut)
+        {
+            stream.shut(reason);
             self.is_shut = true;
         }
         if self.closing.is_none() {
@@ -167,11 +191,26 @@ impl Connection {
     pub fn overdue(&self, now: Instant, idle: Duration, limits: &Limits) -> Option<CloseReason> {
         let quiet = now.saturating_duration_since(self.last_active);
         // A message that waits for its owner is complete: nobody was slow.
-        let is_slow = || self.held.is_none() && self.framer.check_deadline(now, limits).is_err();
+        let limit = Duration::from_millis(limits.message_millis);
+        let is_slow_web = || matches!(&self.stream, Some(Stream::Ws(socket)) if socket.is_slow(now, limit));
+        let is_slow = || self.held.is_none() && (self.framer.is_late(now, limits) || is_slow_web());
         match self.closing {
-            Some(reason) => (quiet >= Duration::from_millis(limits.message_millis)).then_some(reason),
+            Some(reason) => (quiet >= limit).then_some(reason),
             None if is_slow() => Some(CloseReason::TooSlow),
             None => (quiet >= idle).then_some(CloseReason::Idle),
+        }
+    }
+
+    /// A WebSocket whose peer broke its rules says so before it ends.
+    pub fn is_told_why(&self, error: &io::Error) -> bool {
+        self.transport.is_web() && error.kind() == ErrorKind::InvalidData && self.closing.is_none()
+    }
+
+    /// A session that ends for a reason of this side's does not just vanish (CN-5).
+    pub fn take_leave(&mut self, reason: CloseReason) {
+        let is_ours = matches!(reason, CloseReason::Idle | CloseReason::TooSlow | CloseReason::NotSip);
+        if let Some(stream) = self.stream.as_mut().filter(|_| is_ours && !self.is_shut) {
+            stream.shut(reason);
         }
     }
 

@@ -2,6 +2,7 @@
 //! opened it; only that worker reads, frames and writes.
 
 mod connection;
+mod framer;
 mod stream;
 mod table;
 

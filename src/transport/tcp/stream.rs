@@ -1,4 +1,4 @@
-//! What a connection reads from and writes to: a TCP socket, or a TLS session over one.
+//! What a connection reads from and writes to: a TCP socket, a TLS session over one, or a WebSocket over either.
 
 use std::io;
 use std::net::Shutdown;
@@ -9,8 +9,10 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::CloseReason;
 use crate::sip::hop::Transport;
 use crate::transport::tls::{Identities, Session};
+use crate::transport::ws;
 
 /// A byte stream in both directions.
 pub enum Stream {
@@ -18,6 +20,8 @@ pub enum Stream {
     Plain(TcpStream),
     /// Under TLS.
     Tls(Session),
+    /// Messages instead of octets.
+    Ws(Box<ws::Session>),
 }
 
 impl From<TcpStream> for Stream {
@@ -37,14 +41,16 @@ impl Stream {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(session) => session.socket(),
+            Self::Ws(session) => session.carrier().socket(),
         }
     }
 
-    /// TCP or TLS.
+    /// Of which kind it is.
     pub fn transport(&self) -> Transport {
         match self {
             Self::Plain(_) => Transport::Tcp,
             Self::Tls(_) => Transport::Tls,
+            Self::Ws(session) => session.transport(),
         }
     }
 
@@ -53,6 +59,7 @@ impl Stream {
         match self {
             Self::Plain(_) => Identities::new(),
             Self::Tls(session) => session.identities(),
+            Self::Ws(session) => session.carrier().identities(),
         }
     }
 
@@ -60,7 +67,8 @@ impl Stream {
         let _ = self.socket().set_nodelay(true); // latency only: a failure here shows with the first write
     }
 
-    pub(super) fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
+    /// Reads octets; of a WebSocket those behind its last message.
+    pub(crate) fn poll_octets(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         match self {
             Self::Plain(socket) => {
                 let mut buffer = ReadBuf::new(buffer);
@@ -68,21 +76,39 @@ impl Stream {
                 Poll::Ready(Ok(buffer.filled().len()))
             }
             Self::Tls(session) => session.poll_read(cx, buffer),
+            Self::Ws(session) => session.poll_rest(cx, buffer),
         }
     }
 
-    pub(super) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    /// Reads octets if there are any.
+    pub(crate) fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => socket.try_read(buffer),
+            Self::Tls(session) => session.try_read(buffer),
+            Self::Ws(_) => Err(io::ErrorKind::Unsupported.into()), // has messages
+        }
+    }
+
+    pub(crate) fn poll_read_ready(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket().poll_read_ready(cx)
+    }
+
+    /// Takes octets, or one whole message.
+    pub(crate) fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Plain(socket) => socket.try_write(bytes),
             Self::Tls(session) => session.try_write(bytes),
+            Self::Ws(session) if bytes.is_empty() => session.flush().map(|()| 0),
+            Self::Ws(session) => session.try_write(bytes),
         }
     }
 
     /// Octets taken by [`Self::try_write`] that the kernel has not.
-    pub(super) fn has_pending(&self) -> bool {
+    pub(crate) fn has_pending(&self) -> bool {
         match self {
             Self::Plain(_) => false,
             Self::Tls(session) => session.has_pending(),
+            Self::Ws(session) => session.has_pending(),
         }
     }
 
@@ -90,10 +116,18 @@ impl Stream {
         self.socket().poll_write_ready(cx)
     }
 
-    /// Tells the peer that nothing more comes.
-    pub(super) fn shut(&mut self) {
+    /// Ends the session over the socket, if there is one.
+    pub(crate) fn close_session(&mut self) {
         if let Self::Tls(session) = self {
             session.close();
+        }
+    }
+
+    /// Tells the peer that nothing more comes, and why.
+    pub(super) fn shut(&mut self, reason: CloseReason) {
+        match self {
+            Self::Ws(session) => session.close(reason),
+            _ => self.close_session(),
         }
         let _ = SockRef::from(self.socket()).shutdown(Shutdown::Write); // fails when the peer is gone: nothing left to tell
     }

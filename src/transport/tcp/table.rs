@@ -146,7 +146,9 @@ impl Table {
     /// RFC 5923: the peer of an accepted connection takes requests on it, as if it had been opened to this port. Only where TLS has
     /// proven who it is (CN-2).
     pub fn alias(&mut self, id: ConnectionId, port: u16) {
-        let Some(connection) = self.get(id).filter(|c| c.transport.is_secure() && c.peer.is_some()) else { return };
+        let Some(connection) = self.get(id).filter(|c| c.transport == Transport::Tls && c.peer.is_some()) else {
+            return;
+        };
         let remote = SocketAddr::new(connection.remote.ip(), port);
         let way = (connection.transport, connection.listener, remote, connection.peer);
         if self.opened.contains_key(&way) {
@@ -260,8 +262,12 @@ impl Table {
         let Some(connection) = self.get_mut(id) else { return Poll::Ready(false) };
         let reason = match connection.poll_read(cx, scratch, now) {
             Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(0)) => CloseReason::Peer,
-            Poll::Ready(Ok(_)) => return Poll::Ready(true),
+            Poll::Ready(Ok(false)) => CloseReason::Peer,
+            Poll::Ready(Ok(true)) => return Poll::Ready(true),
+            Poll::Ready(Err(error)) if connection.is_told_why(&error) => {
+                self.close_when_written(id, CloseReason::Error, now); // the peer learns from the close code what was wrong
+                return Poll::Ready(true);
+            }
             Poll::Ready(Err(_)) => CloseReason::Error,
         };
         self.close(id, reason, failed);
@@ -315,8 +321,9 @@ impl Table {
         if self.get(id).is_none() {
             return;
         }
-        let connection = self.slots.remove(slot(id));
+        let mut connection = self.slots.remove(slot(id));
         failed.extend(connection.unfinished());
+        connection.take_leave(reason);
         if let Some(count) = self.stats.closed.get_mut(reason as usize) {
             *count += 1;
         }

@@ -19,6 +19,7 @@ pub use identity::{Identities, identities_of, proves};
 pub use session::Session;
 
 use crate::sip::hop::{ListenerId, PeerId};
+use crate::transport::ws::Origins;
 use verifier::{FromClients, FromServer};
 
 /// What a client of a listener has to show.
@@ -107,6 +108,8 @@ impl std::error::Error for CredentialError {}
 pub struct Credentials {
     servers: HashMap<ListenerId, Arc<ServerConfig>>,
     clients: HashMap<PeerId, (Arc<ClientConfig>, ServerName<'static>)>,
+    /// Pages that may open a WebSocket.
+    origins: HashMap<ListenerId, Arc<Origins>>,
     /// Who proves which name.
     names: Vec<(PeerId, Vec<String>, bool)>,
 }
@@ -132,6 +135,11 @@ impl Credentials {
         let keys = server.credentials.into_iter().map(ByName::certified).collect::<Result<_, _>>()?;
         self.servers.insert(listener, Arc::new(builder.with_cert_resolver(Arc::new(ByName { keys }))));
         Ok(())
+    }
+
+    /// Adds a listener for WebSockets, whose TLS, if it has any, is added by [`Credentials::add_server`].
+    pub fn add_web(&mut self, listener: ListenerId, origins: Origins) {
+        self.origins.insert(listener, Arc::new(origins));
     }
 
     /// Adds a neighbour.
@@ -161,12 +169,17 @@ impl Credentials {
         let clients = self.clients.iter().map(|(peer, client)| (number(*peer), client.clone())).collect();
         let names =
             self.names.iter().map(|(peer, names, wildcard)| (number(*peer), names.clone(), *wildcard)).collect();
-        Self { servers: self.servers.clone(), clients, names }
+        Self { servers: self.servers.clone(), origins: self.origins.clone(), clients, names }
     }
 
     /// For a handshake on a listener.
     pub fn server(&self, listener: ListenerId) -> Option<Arc<ServerConfig>> {
         self.servers.get(&listener).cloned()
+    }
+
+    /// For the opening of a WebSocket on a listener.
+    pub fn origins(&self, listener: ListenerId) -> Option<Arc<Origins>> {
+        self.origins.get(&listener).cloned()
     }
 
     /// For a handshake with a neighbour: the settings and the name to ask for.

@@ -52,21 +52,30 @@ impl Session {
     /// Reads plain octets. `Ready(Ok(0))`: the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
         loop {
+            match self.try_read(buffer) {
+                Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(self.socket.poll_read_ready(cx))?,
+                read => return Poll::Ready(read),
+            }
+        }
+    }
+
+    /// The same, or `WouldBlock`.
+    pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
             // What came with the handshake is there before the socket has anything.
             match self.tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Poll::Ready(Ok(0)), // SIP frames itself
-                read => return Poll::Ready(read),
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => return Ok(0), // SIP frames itself
+                read => return read,
             }
-            ready!(self.socket.poll_read_ready(cx))?;
             match self.tls.read_tls(&mut NoWait(&self.socket)) {
                 Ok(_) => {
                     let state = self.tls.process_new_packets();
                     let _ = self.write_records(); // an alert or a key update; the next write tells what is wrong
                     state.map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
                 }
-                Err(error) if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
             }
         }
     }
