@@ -406,3 +406,34 @@ fn c27_failover_takes_as_long_as_its_timers_say() {
     assert_eq!(at, [Some(10), Some(32_010), Some(32_020)]);
     assert_eq!(fan.uac.borrow().calls()[0].ending, Some(Ending::HungUp(200)));
 }
+
+/// The operator of the second proxy ends two calls: one that rings, one that stands. All four elements end them in order.
+#[test]
+fn calls_that_the_operator_ends_end_everywhere() {
+    for transport in [Transport::Udp, Transport::Tcp] {
+        let mut chain = Chain::new(7, transport, Link::default());
+        let slow = Answer { after: Duration::from_secs(100), ..Answer::default() };
+        chain.uas.borrow_mut().answers.extend([slow, Answer::default()]);
+        for _ in 0..2 {
+            chain.call(CallPlan { talk: Duration::from_secs(500), ..CallPlan::default() });
+            chain.network.run_for(Duration::from_secs(1));
+        }
+        chain.network.run_for(Duration::from_secs(20));
+        let ids: Vec<String> = chain.uac.borrow().calls().iter().map(|call| call.call_id().to_owned()).collect();
+        for id in ids {
+            let second = chain.proxies[1].clone();
+            chain.network.act(SECOND, |now, out| {
+                let mut node = second.borrow_mut();
+                let now = node.now(now);
+                let ProxyNode { proxy, output, .. } = &mut *node;
+                let ended = proxy.end_calls(now, id.as_bytes(), output);
+                assert_eq!(ended.cancelled + ended.hung_up, 1, "{id}");
+                node.give(out);
+            });
+        }
+        assert_eq!(chain.run(), [Ending::Rejected(487), Ending::HungUpByPeer], "{transport:?}");
+        let states: Vec<_> = chain.uas.borrow().taken().iter().map(|taken| taken.state).collect();
+        assert_eq!(states, [TakenState::Cancelled, TakenState::HungUp], "{transport:?}");
+        assert!(chain.proxies.iter().all(|proxy| proxy.borrow().proxy.calls().is_empty()), "{transport:?}");
+    }
+}

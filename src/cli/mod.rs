@@ -1,5 +1,8 @@
 //! The command line: one file per subcommand.
 
+mod admin;
+pub mod bans;
+pub mod calls;
 pub mod cert;
 pub mod check_config;
 pub mod demo;
@@ -36,6 +39,8 @@ pub struct Cli {
 enum Command {
     Run(run::RunCommand),
     CheckConfig(check_config::CheckConfigCommand),
+    Calls(calls::CallsCommand),
+    Bans(bans::BansCommand),
     Cert(cert::CertCommand),
     Passport(passport::PassportCommand),
     Lab(lab::LabCommand),
@@ -48,6 +53,8 @@ impl Cli {
         match self.command {
             Command::Run(command) => command.run(),
             Command::CheckConfig(command) => command.run(),
+            Command::Calls(command) => command.run(),
+            Command::Bans(command) => command.run(),
             Command::Cert(command) => command.run(),
             Command::Passport(command) => command.run(),
             Command::Lab(command) => command.run(),

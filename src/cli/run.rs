@@ -13,6 +13,7 @@ use super::difference::difference;
 use super::log::Log;
 use super::supervisor;
 use crate::config::Config;
+use crate::node::admin::Order;
 use crate::node::{Edge, Observer, Summary, clock};
 
 const EXAMPLES: &str = "\
@@ -21,7 +22,7 @@ Examples:
   vesperd run --config edge.toml 2> edge.log
 
 Stays in the foreground; logs to the standard error output. SIGHUP reads the configuration anew; one with mistakes, or with changes
-that need a restart, is logged and the old one kept. SIGTERM or SIGINT stops it once the requests under way have their answers (at most
+that need a restart, is logged and the old one kept; the file of call records is opened anew in any case. SIGTERM or SIGINT stops it once the requests under way have their answers (at most
 node.drain_timeout_seconds); meanwhile new calls get 503. A second signal stops it at once.
 
 Exit codes:
@@ -76,7 +77,7 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
         runtime.block_on(async { io::Result::Ok((Stops::new()?, signal(SignalKind::hangup())?)) })?;
     let mut text = std::fs::read_to_string(path).unwrap_or_default();
     let mut drain_timeout = config.node.drain_timeout;
-    let edge = Edge::start(config, &Observer::default())?;
+    let mut edge = Edge::start(config, &Observer::default())?;
     for (name, transport, address) in edge.addresses() {
         tracing::info!(listener = name, transport = transport.via_token(), %address, "listening");
     }
@@ -89,12 +90,12 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
             tokio::select! {
                 () = stops.next() => break,
                 _ = hang_up.recv() => {
-                    supervisor::notify("RELOADING=1");
-                    if let Some((new, timeout)) = reload(&edge, path, &text) {
-                        (text, drain_timeout) = (new, timeout);
-                    }
-                    supervisor::notify("READY=1");
+                    edge.reopen_records();
+                    let _ = reload_by(&edge, path, &mut text, &mut drain_timeout);
                 }
+                order = edge.order() => match order {
+                    Order::Reload(answer) => drop(answer.send(reload_by(&edge, path, &mut text, &mut drain_timeout))),
+                },
             }
         }
         supervisor::notify("STOPPING=1");
@@ -104,37 +105,37 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
-/// Reads the file anew and goes on with it. Its text and drain timeout, or nothing if the old one stays in force.
-fn reload(edge: &Edge, path: &Path, old: &str) -> Option<(String, Duration)> {
-    let text =
-        std::fs::read_to_string(path).map_err(|error| tracing::error!(%error, "reload: the old configuration stays"));
-    let loaded = text.ok().and_then(|text| match Config::parse(&text, path, clock::unix()) {
-        Ok(config) => Some((text, config)),
-        Err(mistakes) => {
-            mistakes.to_string().lines().for_each(|mistake| tracing::error!("{mistake}"));
-            tracing::error!("reload: the new configuration has mistakes; the old one stays");
-            None
+/// Reloads, and tells the supervisor. What has changed, or why nothing has.
+fn reload_by(edge: &Edge, path: &Path, text: &mut String, drain_timeout: &mut Duration) -> Result<Vec<String>, String> {
+    supervisor::notify("RELOADING=1");
+    let taken = reload(edge, path, clock::unix());
+    edge.published().count_reload(taken.is_ok());
+    supervisor::notify("READY=1");
+    match taken {
+        Ok((new, timeout)) => {
+            let changes = difference(text, &new);
+            changes.iter().for_each(|change| tracing::info!("reload: {change}"));
+            tracing::info!(changes = changes.len(), "reload: the new configuration is in force");
+            (*text, *drain_timeout) = (new, timeout);
+            Ok(changes)
         }
-    });
-    let taken = loaded.and_then(|(text, config)| {
-        let (timeout, warnings) = (config.node.drain_timeout, config.warnings.clone());
-        match edge.reload(config) {
-            Ok(()) => {
-                warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-                Some((text, timeout))
-            }
-            Err(error) => {
-                tracing::error!("reload: {error}; the old configuration stays");
-                None
-            }
+        Err(why) => {
+            why.lines().for_each(|line| tracing::error!("{line}"));
+            tracing::error!("reload: the old configuration stays");
+            Err(why)
         }
-    });
-    edge.published().count_reload(taken.is_some());
-    let (text, _) = taken.as_ref()?;
-    let changes = difference(old, text);
-    changes.iter().for_each(|change| tracing::info!("reload: {change}"));
-    tracing::info!(changes = changes.len(), "reload: the new configuration is in force");
-    taken
+    }
+}
+
+/// Reads the file anew and goes on with it. Its text and drain timeout, or why the old one stays in force.
+fn reload(edge: &Edge, path: &Path, unix: i64) -> Result<(String, Duration), String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
+    let config = Config::parse(&text, path, unix)
+        .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
+    let (timeout, warnings) = (config.node.drain_timeout, config.warnings.clone());
+    edge.reload(config).map_err(|error| format!("reload: {error}"))?;
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    Ok((text, timeout))
 }
 
 /// Waits until all requests have their answers, the time is over, or a second signal comes.

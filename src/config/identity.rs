@@ -69,6 +69,7 @@ pub(super) fn read(
         let name = read_name(&mut section, "signer", position, &mut names);
         if let Some((signer, not_after)) = read_signer(&section, files, &dial_plan, warnings) {
             proxy.signers.push(Arc::new(signer));
+            proxy.signer_names.push(name.as_str().into());
             identity.signers.push((name, not_after));
         }
         section.finish();

@@ -125,6 +125,7 @@ fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut N
     size("max_server_transactions", ENTRIES, &mut proxy.transaction.max_server);
     size("max_client_transactions", ENTRIES, &mut proxy.transaction.max_client);
     size("max_parked_calls", ENTRIES, &mut proxy.max_parked);
+    size("max_calls", ENTRIES, &mut proxy.max_calls);
     size("udp_mtu", (500, 65_507), &mut proxy.udp_mtu);
     if let Some(number) = section.number("max_breadth", (1, 1000)) {
         proxy.max_breadth = number as u16;

@@ -3,7 +3,7 @@
 //! starts is known to work.
 //!
 //! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
-//! `limits` knows the rest; `files` reads certificates and keys.
+//! `operation` knows call records and the admin socket, `limits` knows the rest; `files` reads certificates and keys.
 
 mod dns;
 mod files;
@@ -13,6 +13,7 @@ mod identity;
 mod limits;
 mod mistake;
 mod network;
+mod operation;
 mod reader;
 mod tls;
 
@@ -25,7 +26,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{fetch, handshake, resolve};
+use crate::node::{admin, cdr, fetch, handshake, resolve};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -57,6 +58,10 @@ pub struct Config {
     pub handshakes: handshake::Config,
     /// Name resolution.
     pub resolve: resolve::Config,
+    /// Records of calls, if any are wanted.
+    pub cdr: Option<cdr::Config>,
+    /// The socket for operators, if there is to be one.
+    pub admin: Option<admin::Config>,
     /// Name of each signer, and when its certificate ends (Unix seconds).
     pub signers: Vec<(String, i64)>,
     /// Lawful, but to be known.
@@ -119,6 +124,9 @@ impl Config {
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
+        let cdr = operation::read_cdr(&root, &files);
+        let admin = operation::read_admin(&root, &files);
+        proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;
         let identity::Identity { trust, replay, fetch, signers, .. } = identity;
@@ -131,6 +139,8 @@ impl Config {
             tls: tls.credentials.into(),
             handshakes: tls.handshakes,
             resolve,
+            cdr,
+            admin,
             signers,
             warnings,
         })

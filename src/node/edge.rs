@@ -3,12 +3,15 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use super::admin::{self, AdminThread, Means, Order, Question};
+use super::cdr::CdrThread;
 use super::clock;
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
@@ -17,6 +20,7 @@ use super::http::HttpThread;
 use super::lane;
 use super::machine::Owners;
 use super::metrics::Published;
+use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::random;
 use super::reload::{ReloadError, changed_listener, keep_numbers};
@@ -29,6 +33,9 @@ use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
 
+/// Questions of the operator that wait for a worker.
+const QUESTIONS: usize = 4;
+
 /// Why an edge did not start.
 #[derive(Debug)]
 pub enum StartError {
@@ -38,6 +45,15 @@ pub enum StartError {
         listener: String,
         /// Its address.
         address: SocketAddr,
+        /// Why.
+        error: io::Error,
+    },
+    /// The file of call records can not be opened.
+    Cdr(io::Error),
+    /// The admin socket can not be bound.
+    Admin {
+        /// Its path.
+        socket: PathBuf,
         /// Why.
         error: io::Error,
     },
@@ -53,6 +69,8 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
+            Self::Cdr(error) => write!(f, "cdr.file: {error}"),
+            Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
             Self::Resolve(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "worker thread: {error}"),
@@ -72,6 +90,10 @@ pub struct Edge {
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
     http: Option<HttpThread>,
+    admin: Option<AdminThread>,
+    program: Option<mpsc::Receiver<Order>>,
+    cdr: Option<CdrThread>,
+    names: TrunkNames,
     published: Arc<Published>,
     orders: watch::Sender<Orders>,
     /// Listeners as configured, and as bound.
@@ -105,6 +127,9 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
+        let names = TrunkNames::default();
+        names.note(&config.proxy.trunks);
+        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone())).transpose().map_err(StartError::Cdr)?;
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         let mut edge = Self {
             addresses,
@@ -114,11 +139,16 @@ impl Edge {
             handshakes,
             resolve,
             http,
+            admin: None,
+            program: None,
+            cdr,
+            names,
             published,
             orders: watch::Sender::new(Orders { snapshot, drain: false }),
             listeners,
             configured_workers,
         };
+        let mut questions = Vec::with_capacity(workers);
         let queues = || lane::between(workers, lane_capacity).into_iter();
         let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
@@ -139,13 +169,52 @@ impl Edge {
                 answers: mpsc::channel(fetch_queue),
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
                 located: mpsc::channel(located_queue),
+                questions: mpsc::channel(QUESTIONS),
+                cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
                 stop: edge.stop.clone(),
             };
+            questions.push(worker.questions.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
         }
+        if let Some(admin) = config.admin {
+            edge.start_admin(admin, questions)?;
+        }
         Ok(edge)
+    }
+
+    fn start_admin(&mut self, config: admin::Config, workers: Vec<mpsc::Sender<Question>>) -> Result<(), StartError> {
+        let (program, orders) = mpsc::channel(1);
+        let socket = config.socket.clone();
+        let means = Means {
+            workers,
+            orders: self.orders.clone(),
+            published: Arc::clone(&self.published),
+            names: self.names.clone(),
+            program,
+        };
+        let thread = AdminThread::start(config, means).map_err(|error| StartError::Admin { socket, error })?;
+        (self.admin, self.program) = (Some(thread), Some(orders));
+        Ok(())
+    }
+
+    /// What the admin socket asks of the program; never ready where there is no such socket.
+    pub async fn order(&mut self) -> Order {
+        loop {
+            match &mut self.program {
+                Some(orders) => match orders.recv().await {
+                    Some(order) => return order,
+                    None => self.program = None,
+                },
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Opens the file of call records anew.
+    pub fn reopen_records(&self) {
+        self.cdr.iter().for_each(CdrThread::reopen);
     }
 
     /// Name, transport and bound address of each listener, in the order of the configuration.
@@ -190,6 +259,7 @@ impl Edge {
         config.trust.epoch = old.trust.epoch + 1;
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
         self.tls().replace(credentials);
+        self.names.note(&snapshot.config.trunks);
         self.orders.send_modify(|orders| orders.snapshot = Arc::new(snapshot));
         self.published.set_loaded(clock::unix(), certificates);
         Ok(())
@@ -207,6 +277,7 @@ impl Edge {
     }
 
     fn end(&mut self) -> Summary {
+        self.admin = None;
         self.stop.cancel();
         let mut total = Summary::default();
         for (number, worker) in self.workers.drain(..).enumerate() {

@@ -2,11 +2,13 @@
 //! are read and randomness is drawn.
 //!
 //! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change).
+//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs, `events` tell what happened.
 
+pub mod admin;
+pub mod cdr;
 pub mod clock;
 mod edge;
 mod events;
@@ -16,6 +18,7 @@ mod http;
 mod lane;
 mod machine;
 pub mod metrics;
+pub mod names;
 mod packet_loop;
 mod reload;
 pub mod resolve;

@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
+use super::admin::{self, Filter, Page, SeenCall};
+use super::cdr::Cdr;
 use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
@@ -22,6 +24,8 @@ use crate::transport::{udp, ws};
 
 /// How often idle and slow connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
+/// Places of the table of calls that are looked at for one answer.
+const PAGE: usize = 1024;
 /// Octets read from a connection at once.
 const READ: usize = 64 * 1024;
 /// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
@@ -61,6 +65,7 @@ pub(super) struct Parts {
     pub answers: mpsc::Sender<Answered>,
     pub locator: Option<Locator>,
     pub located: mpsc::Sender<(u64, resolve::Located)>,
+    pub cdr: Option<Cdr>,
     pub events: Events,
 }
 
@@ -69,6 +74,8 @@ pub(super) struct Parts {
 pub struct Summary {
     /// Calls that had not ended.
     pub live: usize,
+    /// Calls that are observed.
+    pub calls: usize,
     /// Requests without a final response.
     pub unanswered: usize,
     /// The proxy's counters.
@@ -87,6 +94,7 @@ impl Summary {
     /// Adds the counts of another worker.
     pub fn add(&mut self, other: &Self) {
         self.live += other.live;
+        self.calls += other.calls;
         self.unanswered += other.unanswered;
         self.proxy.add(&other.proxy);
         self.worker.add(&other.worker);
@@ -121,6 +129,7 @@ pub(super) struct PacketLoop {
     answers: mpsc::Sender<Answered>,
     locator: Option<Locator>,
     located: mpsc::Sender<(u64, resolve::Located)>,
+    cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
 }
@@ -149,6 +158,7 @@ impl PacketLoop {
             answers: parts.answers,
             locator: parts.locator,
             located: parts.located,
+            cdr: parts.cdr,
             events: parts.events,
             next_sweep: now().instant,
         }
@@ -358,6 +368,32 @@ impl PacketLoop {
         self.machine.set_snapshot(snapshot);
     }
 
+    /// The operator asks.
+    pub fn on_question(&mut self, question: admin::Question) {
+        let now = now();
+        match question {
+            admin::Question::Calls { place, filter, answer } => drop(answer.send(self.page(place, &filter))),
+            admin::Question::End { call_id, answer } => {
+                let Machine { proxy, output, .. } = &mut self.machine;
+                let _ = answer.send(proxy.end_calls(now, &call_id, output));
+                self.settle(now);
+            }
+        }
+    }
+
+    /// The calls that fit, in a piece of the table: short enough that no message waits for it.
+    fn page(&self, place: usize, filter: &Filter) -> Page {
+        let (calls, next) = self.machine.proxy.calls().from(place, PAGE);
+        Page { calls: calls.filter(|call| filter.takes(call)).map(SeenCall::of).collect(), next }
+    }
+
+    /// The program stops: the records of calls that still stand are written.
+    pub fn close(&mut self) {
+        let now = now();
+        self.machine.proxy.close_calls(now, &mut self.machine.output);
+        self.settle(now);
+    }
+
     /// Takes no new calls from now on.
     pub fn drain(&mut self) {
         self.machine.proxy.drain();
@@ -370,6 +406,7 @@ impl PacketLoop {
         let Machine { proxy, counters, .. } = &self.machine;
         Summary {
             live: proxy.live(),
+            calls: proxy.calls().len(),
             unanswered: proxy.unanswered(),
             proxy: *proxy.stats(),
             worker: *counters,
@@ -388,6 +425,11 @@ impl PacketLoop {
             self.tcp.flush_all(now.instant, &mut self.failed);
             self.ask(now);
             self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));
+            for record in self.machine.output.records.drain(..) {
+                if let Some(cdr) = &self.cdr {
+                    cdr.tell(record);
+                }
+            }
             if self.failed.is_empty() && self.machine.output.outbox.is_empty() {
                 break;
             }

@@ -20,6 +20,8 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 
+use super::admin::Question;
+use super::cdr::Cdr;
 use super::events::{Events, Observer};
 use super::fetch::{Answered, Fetcher};
 use super::handshake::Handshaker;
@@ -77,6 +79,8 @@ pub(super) struct Worker {
     pub answers: Mailbox<Answered>,
     pub locator: Option<Locator>,
     pub located: Mailbox<(u64, Located)>,
+    pub questions: Mailbox<Question>,
+    pub cdr: Option<Cdr>,
     pub observer: Observer,
     pub stop: CancellationToken,
 }
@@ -144,6 +148,7 @@ impl Worker {
             answers: self.answers.0.clone(),
             locator: self.locator.clone(),
             located: self.located.0.clone(),
+            cdr: self.cdr.clone(),
             events: Events::new(self.observer.clone()),
         }
     }
@@ -165,12 +170,16 @@ impl Worker {
             let (message_ins, transmit_ins) = (&mut self.message_ins, &mut self.transmit_ins);
             tokio::select! {
                 () = shared.signals.panicked.notified() => return End::Panicked(shared.summary()),
-                () = self.stop.cancelled() => return End::Stopped(shared.summary()),
+                () = self.stop.cancelled() => {
+                    shared.enter(PacketLoop::close);
+                    return End::Stopped(shared.summary());
+                }
                 () = shared.signals.rearm.notified() => {}
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
                     let Orders { snapshot, drain } = self.orders.borrow_and_update().clone();
                     shared.enter(|packets| {
@@ -357,6 +366,8 @@ mod tests {
             answers: mpsc::channel(1),
             locator: None,
             located: mpsc::channel(1),
+            questions: mpsc::channel(1),
+            cdr: None,
             observer: Observer::default(),
             stop,
         }

@@ -236,6 +236,7 @@ impl Proxy {
             self.vouch_for(now, next.remote);
         }
         self.stats.forwarded += 1;
+        self.note_attempt(key, candidate.egress, next);
         let is_initial = self.context(key).is_some_and(|c| c.is_initial);
         let patience = egress.filter(|_| is_initial).and_then(|t| t.forking.fr);
         let branch = Branch {
@@ -243,6 +244,7 @@ impl Proxy {
             id: client,
             state: BranchState::Calling,
             egress: candidate.egress,
+            next,
             member: candidate.member,
             share,
             is_flow: candidate.flow.is_some(),

@@ -46,6 +46,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// Credentials that trunks refer to by index.
     pub signers: Vec<Arc<Signer>>,
+    /// Their names, in the same order.
+    pub signer_names: Vec<Arc<str>>,
     /// Transaction timers and table sizes.
     pub transaction: transaction::Config,
     /// Sizes of the verification caches of a worker.
@@ -71,6 +73,10 @@ pub struct Config {
     pub udp_mtu: usize,
     /// Emit an [`super::Event`] for each verified call too, not only for what went wrong.
     pub observe: bool,
+    /// Put out a [`super::CallRecord`] for each call that is over.
+    pub records: bool,
+    /// Calls that a worker observes at a time; those above it go on unobserved.
+    pub max_calls: usize,
     /// The first line against floods.
     pub guard: Guard,
     /// Secrets of what stands in our Record-Route and Path.
@@ -88,6 +94,7 @@ impl Default for Config {
             trunks: Vec::new(),
             routes: Vec::new(),
             signers: Vec::new(),
+            signer_names: Vec::new(),
             transaction: transaction::Config::default(),
             verifier: VerifierConfig::default(),
             parser: sip::Limits::default(),
@@ -100,6 +107,8 @@ impl Default for Config {
             forward_unmatched_cancel: false,
             udp_mtu: 1300,
             observe: false,
+            records: false,
+            max_calls: 250_000,
             guard: Guard::default(),
             keys: Keys::default(),
             requires_marks: false,

@@ -129,4 +129,6 @@ stats! {
     limited,
     /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
     withheld,
+    /// Calls that were not observed because the table of calls was full.
+    unobserved_calls,
 }

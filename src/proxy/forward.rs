@@ -109,14 +109,7 @@ const VIA_START: &[u8] = b"Via: SIP/2.0/";
 /// F-8.
 fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
     buf.extend_from_slice(VIA_START);
-    buf.extend_from_slice(copy.transport.via_token().as_bytes());
-    buf.push(b' ');
-    push_address(buf, copy.exit);
-    buf.extend_from_slice(b";branch=");
-    buf.extend_from_slice(copy.branch);
-    if copy.transport == Transport::Udp {
-        buf.extend_from_slice(b";rport");
-    }
+    write_via_end(copy.exit, copy.transport, copy.branch, buf);
     if copy.offers_oc {
         buf.extend_from_slice(OFFER);
     }
@@ -124,6 +117,23 @@ fn write_via(copy: &Copy<'_>, buf: &mut Vec<u8>) {
         buf.extend_from_slice(b";alias");
     }
     buf.extend_from_slice(b"\r\n");
+}
+
+fn write_via_end(exit: &Listener, transport: Transport, branch: &[u8], buf: &mut Vec<u8>) {
+    buf.extend_from_slice(transport.via_token().as_bytes());
+    buf.push(b' ');
+    push_address(buf, exit);
+    buf.extend_from_slice(b";branch=");
+    buf.extend_from_slice(branch);
+    if transport == Transport::Udp {
+        buf.extend_from_slice(b";rport");
+    }
+}
+
+/// Appends the value of our Via for a request of our own.
+pub fn write_via_value(exit: &Listener, transport: Transport, branch: &[u8], buf: &mut Vec<u8>) {
+    buf.extend_from_slice(b"SIP/2.0/");
+    write_via_end(exit, transport, branch, buf);
 }
 
 /// RR-2 and RR-4: one value, or two when the sides differ: the upper for the side the request leaves by. Between two browsers each side has

@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
-use super::admission::{
-    Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, HeldCalls, Shedder, Source, TrunkLimits,
-};
+use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Source, TrunkLimits};
+use super::calls::call_hash;
 use super::digest::Proof;
 use super::overload;
 use super::request_context::BranchState;
@@ -35,7 +34,6 @@ pub(super) struct Watch {
     pub source: SocketAddr,
     gate: Gate,
     pub shedder: Option<Shedder>,
-    held: HeldCalls,
     /// Trunks that authenticated lately, by the address they did it from: whose ACKs theirs are (V-9: no challenge for an ACK).
     authenticated: HashMap<SocketAddr, (TrunkId, Instant)>,
     /// Load of neighbours, and what they are told of ours.
@@ -54,7 +52,6 @@ impl Watch {
             source: SocketAddr::from(([0; 4], 0)),
             gate: Gate::new(guard, key, now),
             shedder,
-            held: HeldCalls::default(),
             authenticated: HashMap::new(),
             client: overload::Client::default(),
             server: overload::Server::new(now),
@@ -146,7 +143,7 @@ impl Proxy {
         let bounds = &self.snapshot.config.transaction;
         let fill = |entries: usize, of: usize| entries.saturating_mul(1000) / of.max(1);
         shedder.observe_table(fill(servers, bounds.max_server).max(fill(clients, bounds.max_client)), 1000);
-        if shedder.level(now.instant) == 0 || !shedder.sheds(now.instant, hash_of(&self.key, request)) {
+        if shedder.level(now.instant) == 0 || !shedder.sheds(now.instant, request_hash(&self.key, request)) {
             return false;
         }
         let config = &self.snapshot.config;
@@ -249,7 +246,6 @@ impl Proxy {
         if request.method() != Some(Method::Invite) || request.to_tag().is_some() {
             return Ok(None);
         }
-        self.watch.held.expire(now.instant);
         let config = &self.snapshot.config;
         let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
         let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
@@ -273,7 +269,7 @@ impl Proxy {
         let Some(egress) = egress else { return Ok(()) };
         let snapshot = self.snapshot_of(key);
         let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
-        if self.watch.held.counts(call_of(&self.key, request), limits) {
+        if self.calls.counts(call_hash(&self.key, request), limits) {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
@@ -284,74 +280,25 @@ impl Proxy {
 
     /// A branch has failed: the call does not count any more for its trunk, unless another branch goes there, or it came from there.
     pub(super) fn count_branch_end(&mut self, key: ContextKey, client: ClientId) {
-        if self.watch.held.is_empty() {
-            return;
-        }
         let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
-        let (call, ingress) = (context.held_call, context.ingress);
+        let (part, ingress) = (context.part, context.ingress);
         let Some(egress) = context.branch_mut(client).and_then(|branch| branch.egress) else { return };
         let others = context.branches.iter().filter(|b| b.id != client && b.egress == Some(egress));
         let goes_on = others.into_iter().any(|b| !matches!(b.state, BranchState::Ended(_)));
         let snapshot = self.snapshot_of(key);
-        if let (Some(call), Some(limits)) = (call, snapshot.config.guard.limits_of(egress))
+        if let (Some(part), Some(limits)) = (part, snapshot.config.guard.limits_of(egress))
             && !goes_on
             && !(ingress == egress && limits.from)
         {
-            self.watch.held.release_one(call, limits);
-        }
-    }
-
-    /// Keeps what a call counts by until it ends, and notes which request may end it.
-    pub(super) fn hold_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, guard: Option<CallGuard>) {
-        if guard.is_none() && self.watch.held.is_empty() {
-            return;
-        }
-        let longest = self.snapshot.config.guard.longest_call;
-        let call = call_of(&self.key, request);
-        let is_bye = request.method() == Some(Method::Bye);
-        let is_held = self.watch.held.contains(call);
-        match guard {
-            Some(guard) => self.watch.held.hold(now.instant, call, guard, longest),
-            None if is_bye => {}
-            None => return self.watch.held.touch(now.instant, call, longest),
-        }
-        // Of several INVITEs of one call the first decides when it ends.
-        if let Some(context) = self.context(key).filter(|_| !is_held || is_bye) {
-            context.held_call = Some(call);
-        }
-    }
-
-    /// A final response goes upstream: it ends a counted call if it refuses the INVITE or answers the BYE.
-    pub(super) fn count_final(&mut self, key: ContextKey, status: u16) {
-        let Some(context) = self.context(key).filter(|_| status >= 200) else { return };
-        let ends = if context.is_invite { status >= 300 } else { !matches!(status, 401 | 407) };
-        if let Some(call) = context.held_call.take_if(|_| ends) {
-            self.watch.held.release(call);
-        }
-    }
-
-    /// A request is over: a BYE that nobody answered has ended its call all the same.
-    pub(super) fn count_over(&mut self, key: ContextKey) {
-        let call =
-            self.context(key).filter(|c| !c.is_invite && c.final_status.is_none()).and_then(|c| c.held_call.take());
-        if let Some(call) = call {
-            self.watch.held.release(call);
+            self.calls.release_one(part.call, limits);
         }
     }
 }
 
 /// Even over requests, equal for the copies of one.
-fn hash_of(key: &[u8; 16], request: Message<'_>) -> u64 {
+pub(super) fn request_hash(key: &[u8; 16], request: Message<'_>) -> u64 {
     let mut hasher = SipHasher13::new_with_key(key);
     hasher.write(request.reply_via().branch().unwrap_or_default());
-    hasher.write(request.call_id().unwrap_or_default());
-    hasher.finish()
-}
-
-/// Names a call in the table of counted ones.
-fn call_of(key: &[u8; 16], request: Message<'_>) -> u64 {
-    let mut hasher = SipHasher13::new_with_key(key);
-    hasher.write_u8(1); // another hash than the one above
     hasher.write(request.call_id().unwrap_or_default());
     hasher.finish()
 }

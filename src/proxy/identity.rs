@@ -1,5 +1,6 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
+use super::calls::Signed;
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
 use crate::sip::{Message, Name};
@@ -60,6 +61,7 @@ impl Proxy {
         } else {
             self.stats.verification_failed += 1;
         }
+        self.note_verdict(key, &verdict);
         let rejection = verdict.rejection();
         let mut lines = Vec::new();
         reason::write_lines(&verdict, &mut lines);
@@ -131,7 +133,12 @@ impl Proxy {
         lines.clear();
         let origid = self.unpredictable();
         match signer.sign(now.unix, request, origid, &mut lines) {
-            Ok(()) => self.stats.signed += 1,
+            Ok(()) => {
+                self.stats.signed += 1;
+                let attestation = signer.attestation();
+                let name = snapshot.config.signer_names.get(wanted).cloned().unwrap_or_default();
+                self.note_signed(key, || Signed { signer: name, attestation, origid });
+            }
             Err(error) => {
                 lines.clear();
                 self.stats.unsigned += 1;

@@ -3,6 +3,7 @@
 
 pub mod admission;
 mod attempt;
+pub mod calls;
 mod config;
 pub mod digest;
 pub mod dispatcher;
@@ -23,6 +24,7 @@ mod request_context;
 mod response;
 mod response_context;
 mod route;
+mod session_timer;
 mod validate;
 mod waiting;
 
@@ -33,6 +35,7 @@ use std::time::Instant;
 use siphasher::sip::SipHasher13;
 use slab::Slab;
 
+pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
 pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
@@ -45,6 +48,7 @@ use crate::sip::{Index, Message, Patch};
 use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
+use calls::CallKey;
 use request_context::RequestContext;
 use response_context::Local;
 use waiting::ParkedAcks;
@@ -106,6 +110,8 @@ pub struct Output {
     pub needs: Vec<Need>,
     /// Things to log.
     pub events: Vec<Event>,
+    /// Calls that are over, if [`Config::records`] are wanted.
+    pub records: Vec<CallRecord>,
 }
 
 /// What the proxy's own timers stand for.
@@ -117,6 +123,8 @@ enum Timer {
     Patience { context: ContextKey, client: ClientId },
     /// A parked call waited long enough.
     Need { need: NeedId },
+    /// A call may be over.
+    Call { call: CallKey },
 }
 
 /// Slot in the slab of contexts with a serial number, so that a late report never meets a newer context.
@@ -147,6 +155,8 @@ pub struct Proxy {
     layer: Layer,
     verifier: Verifier,
     contexts: Slab<(ContextKey, RequestContext)>,
+    calls: Calls,
+    refused: calls::Refused,
     timers: Wheel<Timer>,
     /// Key of loop hashes, tags and stateless branches; secret.
     key: [u8; 16],
@@ -172,6 +182,8 @@ impl Proxy {
             layer: Layer::new(snapshot.config.transaction.clone(), layer_key, now.instant),
             verifier: Verifier::new(snapshot.config.verifier.clone(), key),
             contexts: Slab::new(),
+            calls: Calls::default(),
+            refused: calls::Refused::default(),
             timers: Wheel::new(now.instant),
             key,
             serial: 0,
@@ -253,6 +265,7 @@ impl Proxy {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
                 Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
                 Timer::Need { need } => self.need_timed_out(now, need, out),
+                Timer::Call { call } => self.call_due(now, call, out),
             }
         }
         self.handle_events(now, out);
@@ -266,6 +279,11 @@ impl Proxy {
     /// Requests whose transactions have not all ended.
     pub fn live(&self) -> usize {
         self.contexts.len()
+    }
+
+    /// The calls that run through here.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
     }
 
     /// What the transaction layer reports.
@@ -285,13 +303,13 @@ impl Proxy {
                     if let Some(branch) = self.context(ContextKey(user)).and_then(|c| c.branch_mut(client)) {
                         branch.client = None;
                     }
-                    self.drop_if_over(ContextKey(user));
+                    self.drop_if_over(now, ContextKey(user), out);
                 }
                 transaction::Event::ServerGone { user, .. } => {
                     if let Some(context) = self.context(ContextKey(user)) {
                         context.server = None;
                     }
-                    self.drop_if_over(ContextKey(user));
+                    self.drop_if_over(now, ContextKey(user), out);
                 }
                 transaction::Event::TryingDue { user, .. } => self.respond_trying(now, ContextKey(user), out),
                 transaction::Event::ServerUnacknowledged { .. } => out.events.push(Event::Unacknowledged),
@@ -310,9 +328,9 @@ impl Proxy {
         Rc::clone(context.map_or(&self.snapshot, |(_, context)| &context.snapshot))
     }
 
-    fn drop_if_over(&mut self, key: ContextKey) {
+    fn drop_if_over(&mut self, now: Now, key: ContextKey, out: &mut Output) {
         if self.context(key).is_some_and(|c| c.is_over()) {
-            self.count_over(key);
+            self.count_over(now, key, out);
             self.contexts.remove(key.slot());
         }
     }

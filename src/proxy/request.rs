@@ -72,6 +72,7 @@ impl Proxy {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
+        self.begin_call(now, key, request, admitted.is_some());
         self.hold_call(now, key, request, admitted);
         self.count_load(now, ingress, source, request);
         self.stats.requests += 1;
@@ -117,7 +118,7 @@ impl Proxy {
                 breadth,
                 branches: Vec::with_capacity(1),
                 responses: ResponseContext::default(),
-                held_call: None,
+                part: None,
                 refused: None,
                 final_status: None,
                 cancelled: false,
@@ -157,6 +158,16 @@ impl Proxy {
             self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
             self.buffer = buffer;
         }
+        self.note_cancel(key, cancel);
+        let mut reasons = Vec::new();
+        for field in cancel.fields_of(crate::sip::Name::Reason) {
+            reasons.extend_from_slice(cancel.bytes().get(field.line).unwrap_or_default());
+        }
+        self.cancel_request(now, key, &reasons, out);
+    }
+
+    /// Nobody wants the request answered any more: no further attempt, and every pending branch is cancelled, with these lines.
+    pub(super) fn cancel_request(&mut self, now: Now, key: ContextKey, reasons: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         if context.final_status.is_some() {
             return;
@@ -169,11 +180,7 @@ impl Proxy {
                 proxy.respond_local(now, key, request, 487, "Request Terminated", &[], out);
             });
         }
-        let mut reasons = Vec::new();
-        for field in cancel.fields_of(crate::sip::Name::Reason) {
-            reasons.extend_from_slice(cancel.bytes().get(field.line).unwrap_or_default());
-        }
-        self.cancel_branches(now, key, &reasons, out);
+        self.cancel_branches(now, key, reasons, out);
     }
 
     /// Cancels every branch that has no final response yet.
@@ -193,6 +200,9 @@ impl Proxy {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
         let is_ack = request.method() == Some(Method::Ack);
+        if is_ack && !self.calls.is_empty() {
+            self.note_ack(request);
+        }
         let chance = self.chance(now);
         let may_go = request.max_forwards().ok() != Some(Some(0));
         let planned = self.ingress_of_ack(now, config, source).filter(|_| may_go).and_then(|ingress| {
@@ -275,6 +285,7 @@ impl Proxy {
             return;
         }
         self.stats.refused += 1;
+        self.record_refusal(source, request, refusal.status, out);
         self.respond_stateless(source, request, refusal.status, refusal.reason, lines, out);
     }
 

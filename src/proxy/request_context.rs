@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Instant;
 
+use super::calls::Part;
 use super::failover::Outcome;
 use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
@@ -47,8 +48,8 @@ pub struct RequestContext {
     pub branches: Vec<Branch>,
     /// Final responses of the branches.
     pub responses: ResponseContext,
-    /// The call it began, if that counts against the limits of a trunk.
-    pub held_call: Option<u64>,
+    /// What it is to an observed call.
+    pub part: Option<Part>,
     /// Why the latest candidate could not even be tried.
     pub refused: Option<Local>,
     /// The final response that was sent upstream.
@@ -71,6 +72,8 @@ pub struct Branch {
     pub state: BranchState,
     /// The trunk it goes to.
     pub egress: Option<TrunkId>,
+    /// Where it went.
+    pub next: Hop,
     /// Its place among that trunk's next hops.
     pub member: Option<u16>,
     /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).

@@ -47,7 +47,7 @@ impl Proxy {
                 if status > 100 {
                     self.restart_timer_c(now, key, client);
                     if is_invite && !answered {
-                        self.forward_response(now, key, status, response, out); // R-5; N-1: no 1xx to a non-INVITE
+                        self.forward_response(now, key, client, response, out); // R-5; N-1: no 1xx to a non-INVITE
                     }
                 }
             }
@@ -56,7 +56,7 @@ impl Proxy {
                 self.stop_timers(key, client);
                 self.give_up_plan(key);
                 if is_invite || !answered {
-                    self.forward_response(now, key, status, response, out);
+                    self.forward_response(now, key, client, response, out);
                     self.cancel_branches(now, key, COMPLETED_ELSEWHERE, out);
                 }
             }
@@ -244,6 +244,7 @@ impl Proxy {
                     self.patch.remove(field.line);
                 }
             }
+            self.note_refusal(key, response);
             let reasons = self.context(key).map(|c| std::mem::take(&mut c.reason_lines)).unwrap_or_default();
             self.patch.insert(response.headers_end(), challenges);
             self.patch.insert(response.headers_end(), &reasons);
@@ -255,7 +256,16 @@ impl Proxy {
     }
 
     /// Forwards a response at once: our Via removed, the Reason values of this call added (RFC 9410 4).
-    fn forward_response(&mut self, now: Now, key: ContextKey, status: u16, response: Message<'_>, out: &mut Output) {
+    fn forward_response(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        client: ClientId,
+        response: Message<'_>,
+        out: &mut Output,
+    ) {
+        let Some(status) = response.status() else { return };
+        self.note_response(now, key, client, response);
         let Some(context) = self.context(key) else { return };
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -282,7 +292,6 @@ impl Proxy {
 
     /// Hands a response to the server transaction and remembers that it was final.
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
-        self.count_final(key, status);
         let Some(context) = self.context(key) else { return };
         if status >= 200 {
             context.final_status = Some(status);
@@ -295,6 +304,7 @@ impl Proxy {
             self.layer.respond(now.instant, server, status, bytes, &mut out.outbox);
             self.stats.responses += 1;
         }
+        self.count_final(now, key, status, out);
     }
 
     /// A final response of our own, through the server transaction.
@@ -312,6 +322,7 @@ impl Proxy {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
         let source = context.source;
         self.stats.refused += 1;
+        self.note_own_answer(key);
         let call_id = request.call_id().unwrap_or_default().into();
         out.events.push(Event::Refused { call_id, source: source.remote, status: Some(status), reason });
         let tag = self.tag_of(request);

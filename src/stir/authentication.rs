@@ -273,6 +273,11 @@ impl Signer {
         &self.leaf
     }
 
+    /// `attest` of its tokens; `None` for plain PASSporTs.
+    pub fn attestation(&self) -> Option<Attestation> {
+        self.attestation
+    }
+
     /// UNIX seconds after which it no longer signs.
     pub fn not_after(&self) -> i64 {
         self.not_after.saturating_sub(MIN_VALIDITY)

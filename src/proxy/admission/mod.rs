@@ -4,7 +4,6 @@
 //! rate. Everything here is of fixed size.
 
 pub mod bans;
-mod held;
 pub mod limits;
 pub mod networks;
 pub mod priority;
@@ -16,7 +15,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 pub use bans::{Ban, Bans, Cause, Marks};
-pub use held::HeldCalls;
 pub use limits::{CallGuard, Refused, TrunkLimits};
 pub use networks::{Networks, Source, Standing};
 pub use rate::Rate;

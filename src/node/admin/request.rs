@@ -1,0 +1,96 @@
+//! Requests and answers of the admin socket, as they stand in JSON.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// One request. `docs/operation.md` describes them.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", deny_unknown_fields)]
+pub enum Request {
+    /// Calls that run.
+    #[serde(rename = "calls list")]
+    CallsList {
+        /// Only those from or to this trunk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trunk: Option<String>,
+        /// Only those whose caller or called number contains this.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        number: Option<String>,
+        /// Only those in this state.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        state: Option<String>,
+        /// At most so many.
+        #[serde(default = "some_calls")]
+        limit: usize,
+    },
+    /// Ends the calls of a Call-ID.
+    #[serde(rename = "calls end")]
+    CallsEnd {
+        /// The Call-ID.
+        call_id: String,
+    },
+    /// Sources that are banned.
+    #[serde(rename = "bans list")]
+    BansList {},
+    /// Lifts a ban.
+    #[serde(rename = "bans lift")]
+    BansLift {
+        /// Whose.
+        address: IpAddr,
+    },
+    /// Reads the configuration anew.
+    #[serde(rename = "reload")]
+    Reload {},
+    /// Takes no new calls from now on.
+    #[serde(rename = "drain")]
+    Drain {},
+    /// Counters.
+    #[serde(rename = "stats")]
+    Stats {},
+}
+
+fn some_calls() -> usize {
+    1000
+}
+
+/// One answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// It was done.
+    Done {
+        /// What came of it.
+        result: Value,
+    },
+    /// It was not.
+    Refused {
+        /// Why.
+        error: String,
+    },
+}
+
+impl Answer {
+    pub(super) fn refused(error: impl Into<String>) -> Self {
+        Self::Refused { error: error.into() }
+    }
+}
+
+/// A call in the answer to `calls list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // named as in call records
+pub struct CallEntry {
+    pub call_id: String,
+    pub caller: String,
+    pub called: String,
+    pub state: String,
+    pub ingress: Option<String>,
+    pub egress: Option<String>,
+    pub member: Option<String>,
+    pub received: String,
+    pub answered: Option<String>,
+    pub duration_seconds: u64,
+    pub attempts: u16,
+    pub verdict: String,
+}

@@ -1,0 +1,211 @@
+//! Connections of the admin socket, and what each command does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, oneshot};
+
+use super::request::{Answer, CallEntry, Request};
+use super::{Filter, Means, Order, Page, Question, SeenCall};
+use crate::node::cdr::{Clock, hop};
+use crate::node::clock;
+use crate::proxy::admission::Source;
+use crate::proxy::{CallState, EndedCalls};
+
+/// Longest request, in octets.
+const MAX_REQUEST: u64 = 64 * 1024;
+/// Most calls in one answer.
+const MAX_CALLS: usize = 100_000;
+/// A connection that asks nothing for so long is closed.
+const IDLE: Duration = Duration::from_secs(60);
+/// The longest wait for a worker, and for the program to reload.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(super) async fn accept(listener: &UnixListener, permits: &Arc<Semaphore>, means: &Arc<Means>) {
+    let mut connections = tokio::task::JoinSet::new();
+    loop {
+        let Ok(permit) = Arc::clone(permits).acquire_owned().await else { return };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let means = Arc::clone(means);
+                connections.spawn(async move {
+                    // A peer that goes away in the middle has what it wanted.
+                    let _ = converse(stream, &means).await;
+                    drop(permit);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "admin socket: accept");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn converse(stream: UnixStream, means: &Means) -> std::io::Result<()> {
+    let mut stream = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let mut limited = (&mut stream).take(MAX_REQUEST);
+        let Ok(read) = tokio::time::timeout(IDLE, limited.read_until(b'\n', &mut line)).await else { return Ok(()) };
+        if read? == 0 {
+            return Ok(());
+        }
+        let is_whole = line.last() == Some(&b'\n') || (line.len() as u64) < MAX_REQUEST;
+        let answer = match serde_json::from_slice::<Request>(&line) {
+            _ if !is_whole => Answer::refused("the request is too long"),
+            Ok(request) => {
+                tracing::info!(?request, "admin");
+                answer(request, means).await.unwrap_or_else(Answer::refused)
+            }
+            Err(error) => Answer::refused(format!("not a request: {error}")),
+        };
+        let mut text = serde_json::to_vec(&answer).unwrap_or_default();
+        text.push(b'\n');
+        stream.write_all(&text).await?;
+        if !is_whole {
+            return Ok(());
+        }
+    }
+}
+
+fn done(result: impl Serialize) -> Result<Answer, String> {
+    serde_json::to_value(result).map(|result| Answer::Done { result }).map_err(|error| error.to_string())
+}
+
+/// Does what a request asks. A new command is a variant of [`Request`] and an arm here.
+async fn answer(request: Request, means: &Means) -> Result<Answer, String> {
+    match request {
+        Request::CallsList { trunk, number, state, limit } => {
+            let filter = Filter {
+                trunk: trunk.map(|name| means.names.number(&name).ok_or(format!("no trunk \"{name}\""))).transpose()?,
+                number: number.map(String::into_bytes),
+                state: state.map(|name| state_of(&name)).transpose()?,
+            };
+            done(list_calls(means, &filter, limit.min(MAX_CALLS)).await?)
+        }
+        Request::CallsEnd { call_id } => done(end_calls(means, &call_id).await?),
+        Request::BansList {} => done(bans(means)),
+        Request::BansLift { address } => {
+            let bans = Arc::clone(&means.orders.borrow().snapshot.config.guard.bans);
+            match bans.lift(Source::of(address), clock::instant()) {
+                true => done(json!({ "lifted": address })),
+                false => Err(format!("{address} is not banned")),
+            }
+        }
+        Request::Reload {} => {
+            let (answer, taken) = oneshot::channel();
+            means.program.try_send(Order::Reload(answer)).map_err(|_| "nobody reloads here".to_owned())?;
+            let changes = tokio::time::timeout(PATIENCE, taken).await.map_err(|_| "the reload takes too long")?;
+            done(json!({ "changes": changes.map_err(|_| "nobody reloads here")?? }))
+        }
+        Request::Drain {} => {
+            means.published.set_draining();
+            means.orders.send_modify(|orders| orders.drain = true);
+            done(json!({ "draining": true }))
+        }
+        Request::Stats {} => done(stats(means)),
+    }
+}
+
+fn state_of(name: &str) -> Result<CallState, String> {
+    let found = CallState::NAMES.into_iter().find(|(_, known)| *known == name).map(|(state, _)| state);
+    found.ok_or_else(|| format!("no state \"{name}\": trying, ringing, answered or ending"))
+}
+
+async fn list_calls(means: &Means, filter: &Filter, limit: usize) -> Result<Value, String> {
+    let mut calls = Vec::new();
+    let clock = Clock { instant: clock::instant(), millis: clock::unix_millis() };
+    for worker in &means.workers {
+        let mut place = Some(0);
+        while let Some(from) = place.filter(|_| calls.len() < limit) {
+            let (answer, page) = oneshot::channel();
+            let question = Question::Calls { place: from, filter: filter.clone(), answer };
+            let Page { calls: found, next } = ask(worker, question, page).await?;
+            calls.extend(found.into_iter().map(|call| entry_of(means, clock, call)));
+            place = next;
+        }
+    }
+    let is_cut = calls.len() >= limit;
+    calls.truncate(limit);
+    Ok(json!({ "calls": calls, "cut": is_cut }))
+}
+
+fn entry_of(means: &Means, clock: Clock, call: SeenCall) -> CallEntry {
+    let text = |octets: &[u8]| String::from_utf8_lossy(octets).into_owned();
+    let name = |trunk| means.names.of(trunk).to_string();
+    let since = call.answered.map_or(Duration::ZERO, |at| clock.instant.saturating_duration_since(at));
+    CallEntry {
+        call_id: text(&call.call_id),
+        caller: text(&call.caller),
+        called: text(&call.called),
+        state: call.state.name().to_owned(),
+        ingress: call.ingress.map(name),
+        egress: call.egress.map(name),
+        member: call.next.as_ref().map(hop),
+        received: clock.wall(call.started),
+        answered: call.answered.map(|at| clock.wall(at)),
+        duration_seconds: since.as_secs(),
+        attempts: call.attempts,
+        verdict: call.verdict.to_owned(),
+    }
+}
+
+async fn end_calls(means: &Means, call_id: &str) -> Result<Value, String> {
+    let mut total = EndedCalls::default();
+    for worker in &means.workers {
+        let (answer, ended) = oneshot::channel();
+        let ended = ask(worker, Question::End { call_id: call_id.as_bytes().to_vec(), answer }, ended).await?;
+        total.cancelled += ended.cancelled;
+        total.hung_up += ended.hung_up;
+    }
+    if total == EndedCalls::default() {
+        return Err(format!("no call \"{call_id}\""));
+    }
+    Ok(json!({ "cancelled": total.cancelled, "hung_up": total.hung_up }))
+}
+
+/// Asks a worker; it may be busy, but not for long.
+async fn ask<T>(
+    worker: &tokio::sync::mpsc::Sender<Question>,
+    question: Question,
+    answer: oneshot::Receiver<T>,
+) -> Result<T, String> {
+    let asked = async {
+        worker.send(question).await.map_err(|_| ())?;
+        answer.await.map_err(|_| ())
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(())) | Err(_) => Err("a worker does not answer".to_owned()),
+    }
+}
+
+fn bans(means: &Means) -> Value {
+    let now = clock::instant();
+    let bans = Arc::clone(&means.orders.borrow().snapshot.config.guard.bans);
+    let list = bans.list(now).into_iter().map(|ban| {
+        let left = ban.left.as_secs();
+        json!({ "network": ban.network.to_string(), "cause": ban.cause.to_string(), "seconds_left": left })
+    });
+    json!({ "bans": list.collect::<Vec<_>>() })
+}
+
+fn stats(means: &Means) -> Value {
+    let total = means.published.summary();
+    let counters: serde_json::Map<String, Value> =
+        total.proxy.iter().map(|(name, count)| (name.to_owned(), count.into())).collect();
+    json!({
+        "calls": total.calls,
+        "unanswered": total.unanswered,
+        "transactions": total.live,
+        "draining": means.published.is_draining(),
+        "worker_restarts": total.restarts,
+        "counters": counters,
+    })
+}
