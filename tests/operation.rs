@@ -47,8 +47,12 @@ to = "gateway"
 
 impl Program {
     fn start(gateway: SocketAddr) -> Self {
+        Self::start_with(gateway, "")
+    }
+
+    fn start_with(gateway: SocketAddr, more: &str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("edge.toml"), configuration(gateway, "")).unwrap();
+        fs::write(directory.path().join("edge.toml"), configuration(gateway, more)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vesperd"))
             .args(["run", "--config", "edge.toml"])
@@ -253,4 +257,137 @@ fn the_page_counts_what_happened() {
         std::thread::park_timeout(Duration::from_millis(50));
     }
     assert!(program.get("/nothing").starts_with("HTTP/1.1 404"));
+}
+
+/// A command beside the program: exit code, standard output, standard error output.
+fn command(program: &Program, arguments: &[&str]) -> (i32, String, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_vesperd"))
+        .args(arguments)
+        .args(["--socket", "admin.sock"])
+        .current_dir(program.directory.path())
+        .output()
+        .unwrap();
+    let text = |octets| String::from_utf8(octets).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+/// Waits until a file has so many lines of JSON.
+fn records(program: &Program, file: &str, count: usize) -> Vec<serde_json::Value> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let text = fs::read_to_string(program.file(file)).unwrap_or_default();
+        if text.ends_with('\n') && text.lines().count() >= count {
+            return text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        }
+        assert!(Instant::now() < deadline, "{file}: {text}");
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+const OPERATED: &str = "[cdr]\nfile = \"calls.jsonl\"\nnumbers = \"shortened\"\n[admin]\nsocket = \"admin.sock\"\n";
+
+#[test]
+fn a_call_is_listed_ended_and_recorded_and_the_file_can_be_rotated() {
+    use std::os::unix::fs::PermissionsExt;
+    let (gateway, caller) = (socket(), socket());
+    let mut program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
+    let mode = fs::metadata(program.file("admin.sock")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    caller.send_to(request("INVITE", &caller, "ringing").as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive(&gateway);
+    gateway.send_to(answer(&invite, "180 Ringing").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 180"));
+
+    let (code, list, _) = command(&program, &["calls", "list", "--json", "--trunk", "gateway", "--state", "ringing"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let call = &list["calls"][0];
+    assert_eq!((code, &list["cut"], list["calls"].as_array().unwrap().len()), (0, &false.into(), 1));
+    assert_eq!(
+        (&call["call_id"], &call["state"], &call["ingress"]),
+        (&"ringing@test".into(), &"ringing".into(), &"all".into())
+    );
+    assert_eq!(call["member"], format!("udp:{}", gateway.local_addr().unwrap()));
+    let (_, list, _) = command(&program, &["calls", "list", "--number", "999"]);
+    assert_eq!(list, "0 calls\n");
+    let (code, _, error) = command(&program, &["calls", "list", "--trunk", "nobody"]);
+    assert_eq!((code, error.as_str()), (1, "no trunk \"nobody\"\n"));
+
+    let (code, said, _) = command(&program, &["calls", "end", "ringing@test"]);
+    assert_eq!((code, said.as_str()), (0, "cancelled 1, hung up 0\n"));
+    let cancel =
+        std::iter::from_fn(|| Some(receive(&gateway).0)).find(|message| message.starts_with("CANCEL")).unwrap();
+    gateway.send_to(answer(&cancel, "200 OK").as_bytes(), edge).unwrap();
+    gateway.send_to(answer(&invite, "487 Request Terminated").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 487"));
+    let record = records(&program, "calls.jsonl", 1).remove(0);
+    let told = |key: &str| record[key].to_string();
+    assert_eq!(
+        (told("call_id"), told("ended_by"), told("status")),
+        ("\"ringing@test\"".into(), "\"admin\"".into(), "487".into())
+    );
+    assert_eq!(
+        (told("caller"), told("ingress"), told("egress")),
+        ("\"1215555xxxx\"".into(), "\"all\"".into(), "\"gateway\"".into())
+    );
+    let received = record["received"].as_str().unwrap();
+    assert!(received.len() == "2026-11-24T23:59:00.123Z".len() && received.ends_with('Z'), "{received}");
+    assert_eq!(command(&program, &["calls", "end", "ringing@test"]).0, 1, "it is over");
+
+    // logrotate: the file is renamed, and the new one is begun at SIGHUP.
+    fs::rename(program.file("calls.jsonl"), program.file("calls.jsonl.1")).unwrap();
+    program.signal("HUP");
+    program.expect("the new configuration is in force");
+    caller.send_to(request("INVITE", &caller, "busy").as_bytes(), program.sip).unwrap();
+    let invite =
+        std::iter::from_fn(|| Some(receive(&gateway).0)).find(|message| message.contains("busy@test")).unwrap();
+    gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+    let record = records(&program, "calls.jsonl", 1).remove(0);
+    assert_eq!((&record["call_id"], &record["status"]), (&"busy@test".into(), &486.into()));
+    assert_eq!(records(&program, "calls.jsonl.1", 1).len(), 1);
+
+    let (code, bans, _) = command(&program, &["bans", "list"]);
+    assert_eq!((code, bans.as_str()), (0, ""));
+    assert_eq!(command(&program, &["bans", "lift", "203.0.113.7"]).0, 1);
+    program.signal("TERM");
+    assert!(program.end().success());
+    assert!(!program.file("admin.sock").exists());
+    assert_eq!(command(&program, &["calls", "list"]).0, 2, "nobody is there");
+}
+
+#[test]
+fn the_socket_reloads_drains_and_refuses_what_it_does_not_know() {
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixStream;
+    let (gateway, caller) = (socket(), socket());
+    let program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
+    let mut stream = BufReader::new(UnixStream::connect(program.file("admin.sock")).unwrap());
+    stream.get_ref().set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut ask = |request: &str| -> serde_json::Value {
+        writeln!(stream.get_mut(), "{request}").unwrap();
+        let mut line = String::new();
+        stream.read_line(&mut line).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    for bad in ["", "{}", "[1]", "{\"command\":\"calls\"}", "{\"command\":\"stats\",\"more\":1}", "\u{7f}"] {
+        assert!(ask(bad)["error"].as_str().unwrap().starts_with("not a request"), "{bad}");
+    }
+    assert_eq!(ask("{\"command\":\"stats\"}")["result"]["draining"], false);
+    let more = format!("{OPERATED}[limits]\nudp_mtu = 1400\n");
+    fs::write(program.file("edge.toml"), configuration(gateway.local_addr().unwrap(), &more)).unwrap();
+    assert_eq!(ask("{\"command\":\"reload\"}")["result"]["changes"], serde_json::json!(["limits added"]));
+    fs::write(program.file("edge.toml"), "nonsense = 1\n").unwrap();
+    assert!(ask("{\"command\":\"reload\"}")["error"].as_str().unwrap().contains("unknown key"));
+    assert_eq!(ask("{\"command\":\"drain\"}")["result"]["draining"], true);
+    program.expect("Drain");
+    let deadline = Instant::now() + PATIENCE;
+    while !program.get("/readyz").starts_with("HTTP/1.1 503") {
+        assert!(Instant::now() < deadline);
+    }
+    caller.send_to(request("INVITE", &caller, "late").as_bytes(), program.sip).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 503"));
+    let record = records(&program, "calls.jsonl", 1).remove(0);
+    assert_eq!(
+        (&record["status"], &record["own_status"], &record["ended_by"]),
+        (&503.into(), &true.into(), &"refusal".into())
+    );
 }

@@ -17,6 +17,8 @@ macro_rules! cases {
 }
 
 cases! {
+    a01_operator_ends_a_ringing_call: "A-01",
+    a02_operator_ends_an_answered_call: "A-02",
     c01_basic_call_udp: "C-01",
     c02_basic_call_tcp: "C-02",
     c03_challenge: "C-03",

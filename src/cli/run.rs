@@ -121,7 +121,7 @@ fn reload_by(edge: &Edge, path: &Path, text: &mut String, drain_timeout: &mut Du
         }
         Err(why) => {
             why.lines().for_each(|line| tracing::error!("{line}"));
-            tracing::error!("reload: the old configuration stays");
+            tracing::error!("reload: not taken over; the old one stays");
             Err(why)
         }
     }

@@ -180,6 +180,9 @@ pub struct Step {
     pub look: Look,
     /// Nothing may come for so long.
     pub silence_ms: Option<u64>,
+    /// `vesperd` with these arguments, asked of the proxy over its socket, before anything is received.
+    #[serde(default)]
+    pub operator: Vec<String>,
     /// TCP: the proxy closes the connection.
     #[serde(default)]
     pub closed: bool,

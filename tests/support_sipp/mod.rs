@@ -12,6 +12,7 @@ mod place;
 mod process;
 mod proxy;
 mod raw;
+mod records;
 mod run;
 mod sipp;
 

@@ -2,6 +2,7 @@
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use socket2::{Domain, Type};
@@ -67,6 +68,9 @@ impl Raw {
         if let Some(octets) = self.outgoing(step, &scene.place)? {
             self.send(&octets, step.chunk.unwrap_or(usize::MAX));
         }
+        if !step.operator.is_empty() {
+            self.operate(&step.operator, scene)?;
+        }
         if let Some(wanted) = &step.receive {
             let seen = self.receive(wanted, &step.skip)?;
             look_at(&seen, &step.look, scene)?;
@@ -80,6 +84,15 @@ impl Raw {
             }
         }
         if step.closed { self.wait_for_close() } else { Ok(()) }
+    }
+
+    fn operate(&self, arguments: &[String], scene: &Scene) -> Result<(), String> {
+        let fill = |text: &String| fill_with(text, |word| self.word(word, "", &scene.place));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
+        command.args(arguments.iter().map(fill)).args(["--socket", "admin.sock"]).current_dir(scene.path());
+        let output = command.output().map_err(|e| e.to_string())?;
+        let said = [output.stdout, output.stderr].concat();
+        if output.status.success() { Ok(()) } else { Err(format!("{arguments:?}: {}", String::from_utf8_lossy(&said))) }
     }
 
     fn outgoing(&self, step: &Step, place: &Place) -> Result<Option<Vec<u8>>, String> {

@@ -19,6 +19,7 @@ use super::place::{Place, free_port};
 use super::process::poll;
 use super::proxy::Proxy;
 use super::raw::Raw;
+use super::records;
 use super::sipp::Running;
 
 /// What stands around the parties of a case.
@@ -65,7 +66,7 @@ impl Scene {
         Scene { place, lab, directory }
     }
 
-    fn path(&self) -> &Path {
+    pub fn path(&self) -> &Path {
         self.directory.path()
     }
 }
@@ -109,6 +110,7 @@ pub fn run(id: &str) {
     }
     let (log, complaints) = proxy.stop();
     findings.extend(complaints);
+    findings.extend(records::check(&scene.path().join("calls.jsonl"), &traces, !case.baresip.is_empty()));
     let wanted =
         case.log.iter().map(|text| scene.place.fill(text)).chain(case.settle_ms.map(|_| " live=0 ".to_owned()));
     findings
