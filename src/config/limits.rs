@@ -114,6 +114,9 @@ fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
     if let Some(number) = section.number("timer_c_seconds", (1, 3600)) {
         proxy.timer_c = Duration::from_secs(number);
     }
+    if let Some(number) = section.number("min_session_seconds", (1, 86_400)) {
+        proxy.min_session = Duration::from_secs(number);
+    }
     if let Some(number) = section.number("failover_budget_seconds", (1, 600)) {
         proxy.failover_budget = Duration::from_secs(number);
     }

@@ -10,7 +10,9 @@ use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
-use crate::proxy::{self, Listener, NextHop, Place, Route, Target, TargetHost, Trunk, TrunkId, UdpOversize};
+use crate::proxy::{
+    self, Listener, NextHop, Place, Route, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize,
+};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
 use crate::transport::ws::Origins;
@@ -287,7 +289,27 @@ fn read_trunk(
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
         forking: forking::read(section),
         relay_503: forking::read_relay_503(section),
+        session_timer: section.section("session_timer").and_then(read_session_timer),
     }
+}
+
+/// `[trunk.session_timer]`.
+fn read_session_timer(table: Section<'_, '_>) -> Option<SessionTimer> {
+    let min_se = table.number("min_se", (90, 86_400)).unwrap_or(90) as u32;
+    if table.is_absent("expires") {
+        table.missing("expires", "a number of seconds, such as 1800");
+    }
+    let expires = table.number("expires", (90, 86_400)).map(|seconds| seconds as u32);
+    if expires.is_some_and(|expires| expires < min_se) {
+        let reason = "is shorter than min_se";
+        table.wrong(
+            table.offset_of("expires"),
+            "expires",
+            Fault::Conflict { reason, remedy: "raise it, or lower min_se" },
+        );
+    }
+    table.finish();
+    Some(SessionTimer { expires: expires?, min_se })
 }
 
 /// `[trunk.tls]`, which a trunk with a `tls:` next hop must have. Returns whether we show it a certificate of ours (CN-4).

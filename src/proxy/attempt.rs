@@ -188,6 +188,7 @@ impl Proxy {
         let (client, branch) = self.layer.reserve_client(key.0, loop_hash).map_err(|_| TABLE_FULL)?;
         let method = request.method().unwrap_or(Method::Other(b""));
         let egress = candidate.egress.and_then(|id| config.trunk(id));
+        let session = self.context(key).and_then(|c| c.session);
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
         let mut copy = forward::Copy {
             source: source.remote,
@@ -208,6 +209,7 @@ impl Proxy {
             spent: config.guard.digest.as_deref(),
             offers_oc: config.guard.role_with(candidate.egress).client,
             alias: egress.is_some_and(|t| t.alias),
+            session,
             lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);

@@ -12,6 +12,7 @@ use super::dispatcher::Dispatcher;
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
 use super::route::marks::Keys;
+use super::session_timer::{self, SessionTimer};
 use crate::sip;
 use crate::sip::Uri;
 use crate::sip::hop::{Hop, ListenerId, Transport};
@@ -75,6 +76,8 @@ pub struct Config {
     pub observe: bool,
     /// Put out a [`super::CallRecord`] for each call that is over.
     pub records: bool,
+    /// Session intervals that are shorter count as this (RFC 4028 4).
+    pub min_session: Duration,
     /// Calls that a worker observes at a time; those above it go on unobserved.
     pub max_calls: usize,
     /// The first line against floods.
@@ -108,6 +111,7 @@ impl Default for Config {
             udp_mtu: 1300,
             observe: false,
             records: false,
+            min_session: Duration::from_secs(session_timer::SHORTEST as u64),
             max_calls: 250_000,
             guard: Guard::default(),
             keys: Keys::default(),
@@ -159,6 +163,8 @@ pub struct Trunk {
     pub forking: Forking,
     /// What the caller is told when this trunk's 503 is the best there is.
     pub relay_503: Relay503,
+    /// Session timers of INVITEs and UPDATEs that come from it; otherwise they are only observed.
+    pub session_timer: Option<SessionTimer>,
 }
 
 impl Default for Trunk {
@@ -177,6 +183,7 @@ impl Default for Trunk {
             dispatcher: Dispatcher::default(),
             forking: Forking::default(),
             relay_503: Relay503::default(),
+            session_timer: None,
         }
     }
 }

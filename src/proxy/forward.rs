@@ -8,6 +8,7 @@ use super::overload::params::OFFER;
 use super::route::marks::{self, Keys, Marks};
 use super::route::preprocess::Preprocessed;
 use crate::sip::hop::{ConnectionId, Transport};
+use super::session_timer::Treatment;
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
 
@@ -39,6 +40,8 @@ pub struct Copy<'a> {
     pub alias: bool,
     /// Credentials for these realms have been used and go (RFC 3261 22.3).
     pub spent: Option<&'a Digest>,
+    /// What its session timers become (RFC 4028 8.1).
+    pub session: Option<Treatment>,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -91,6 +94,7 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
             patch.remove(field.line);
         }
     }
+    copy.session.iter().for_each(|session| session.write(request, patch));
     patch.insert(request.headers_end(), copy.lines);
     if request.field(Name::ContentLength).is_none() {
         patch.insert_with(request.headers_end(), |buf| {

@@ -42,6 +42,7 @@ pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
 pub use plan::Place;
 pub use route::marks::Keys;
+pub use session_timer::SessionTimer;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};

@@ -9,6 +9,7 @@ use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response_context::ResponseContext;
 use super::route::{preprocess, target};
+use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
 use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, PeerId, Transport};
@@ -64,6 +65,15 @@ impl Proxy {
         if valid == Valid::OptionsToSelf {
             return self.respond_stateless(source, request, 200, "OK", OPTIONS_LINES, out);
         }
+        let timer = snapshot.config.trunk(ingress).and_then(|trunk| trunk.session_timer);
+        let session = match timer.map_or(Ok(None), |timer| session_timer::treat(timer, request)) {
+            Ok(session) => session,
+            Err(TooSmall { min_se }) => {
+                let line = format!("Min-SE: {min_se}\r\n");
+                let refusal = Refusal::new(422, "Session Interval Too Small");
+                return self.refuse(source, request, refusal, line.as_bytes(), out);
+            }
+        };
         let admitted = match self.admit_call(now, ingress, request) {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
@@ -72,6 +82,9 @@ impl Proxy {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
+        if let Some(context) = self.context(key) {
+            context.session = session;
+        }
         self.begin_call(now, key, request, admitted.is_some());
         self.hold_call(now, key, request, admitted);
         self.count_load(now, ingress, source, request);
@@ -119,6 +132,7 @@ impl Proxy {
                 branches: Vec::with_capacity(1),
                 responses: ResponseContext::default(),
                 part: None,
+                session: None,
                 refused: None,
                 final_status: None,
                 cancelled: false,
@@ -256,6 +270,7 @@ impl Proxy {
             spent: config.guard.digest.as_deref(),
             offers_oc: false,
             alias: false,
+            session: None,
             lines: &[],
         };
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));

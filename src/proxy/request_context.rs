@@ -8,6 +8,7 @@ use super::calls::Part;
 use super::failover::Outcome;
 use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
+use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
 use super::{Held, TrunkId};
 use crate::sip::hop::Hop;
@@ -40,6 +41,8 @@ pub struct RequestContext {
     pub plan: Plan,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
+    /// What its session timers become, and its answer is to be given (RFC 4028 8).
+    pub session: Option<Treatment>,
     /// Header lines to add: Identity, Date.
     pub lines: Vec<u8>,
     /// Branches that may be alive at one time (RFC 5393 5.3).

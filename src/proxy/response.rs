@@ -286,6 +286,7 @@ impl Proxy {
         response.pop_values(Name::Via, 1, &mut self.patch);
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
+        self.add_session(key, response);
         self.patch.write(response.bytes(), buffer);
         response.values(Name::Via).nth(1).is_some()
     }

@@ -42,6 +42,9 @@ pub struct Case {
     pub step: Vec<Step>,
     #[serde(default)]
     pub expect: Vec<Expect>,
+    /// Fields that some call record must have.
+    #[serde(default, rename = "record")]
+    pub records: Vec<toml::Table>,
     /// The scripts must also get along without a proxy between them.
     #[serde(default)]
     pub direct: bool,

@@ -6,12 +6,13 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::case::Case;
 use super::judge::Traces;
 use super::message::Seen;
 
 /// What was seen of one Call-ID.
 #[derive(Default)]
-struct Call {
+struct Seeing {
     /// Final statuses of initial INVITEs, one for each.
     finals: Vec<u64>,
     /// Initial INVITEs without one.
@@ -19,10 +20,11 @@ struct Call {
     hung_up: bool,
 }
 
-/// Findings; empty when all is as it should be. `has_unseen`: there are parties without a trace, whose calls must have ended by BYE.
-pub fn check(file: &Path, traces: &Traces, has_unseen: bool) -> Vec<String> {
+/// Findings; empty when all is as it should be. Parties without a trace (baresip) must have ended their calls by BYE.
+pub fn check(case: &Case, file: &Path, traces: &Traces) -> Vec<String> {
+    let has_unseen = !case.baresip.is_empty();
     let text = std::fs::read_to_string(file).unwrap_or_default();
-    let mut calls: BTreeMap<String, Call> = BTreeMap::new();
+    let mut calls: BTreeMap<String, Seeing> = BTreeMap::new();
     for trace in traces.values() {
         look_at(trace, &mut calls);
     }
@@ -35,6 +37,14 @@ pub fn check(file: &Path, traces: &Traces, has_unseen: bool) -> Vec<String> {
                 records.entry(id).or_default().push(record);
             }
             Err(error) => findings.push(format!("a call record is no JSON: {error}: {line}")),
+        }
+    }
+    for wanted in &case.records {
+        let wanted = serde_json::to_value(wanted).expect("TOML is JSON");
+        let has =
+            |record: &Value| wanted.as_object().is_some_and(|all| all.iter().all(|(key, value)| record[key] == *value));
+        if !records.values().flatten().any(has) {
+            findings.push(format!("no call record has {wanted}: {records:?}"));
         }
     }
     for (id, seen) in &calls {
@@ -51,7 +61,7 @@ pub fn check(file: &Path, traces: &Traces, has_unseen: bool) -> Vec<String> {
     findings
 }
 
-fn look_at(trace: &[Seen], calls: &mut BTreeMap<String, Call>) {
+fn look_at(trace: &[Seen], calls: &mut BTreeMap<String, Seeing>) {
     let branch = |seen: &Seen| {
         let via = seen.elements("Via").into_iter().next().unwrap_or_default();
         via.split(';').find_map(|part| part.trim().strip_prefix("branch=").map(str::to_owned)).unwrap_or_default()
@@ -84,7 +94,7 @@ fn look_at(trace: &[Seen], calls: &mut BTreeMap<String, Call>) {
     }
 }
 
-fn compare(id: &str, seen: &Call, records: &[Value]) -> Vec<String> {
+fn compare(id: &str, seen: &Seeing, records: &[Value]) -> Vec<String> {
     let mut findings = Vec::new();
     let mut statuses: Vec<u64> = records.iter().filter_map(|record| record["status"].as_u64()).collect();
     for status in &seen.finals {

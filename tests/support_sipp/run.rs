@@ -110,7 +110,7 @@ pub fn run(id: &str) {
     }
     let (log, complaints) = proxy.stop();
     findings.extend(complaints);
-    findings.extend(records::check(&scene.path().join("calls.jsonl"), &traces, !case.baresip.is_empty()));
+    findings.extend(records::check(&case, &scene.path().join("calls.jsonl"), &traces));
     let wanted =
         case.log.iter().map(|text| scene.place.fill(text)).chain(case.settle_ms.map(|_| " live=0 ".to_owned()));
     findings

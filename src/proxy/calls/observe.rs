@@ -10,7 +10,6 @@ use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side,
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
 use crate::proxy::request_context::RequestContext;
-use crate::proxy::session_timer;
 use crate::proxy::{ContextKey, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::text::decimal;
@@ -315,6 +314,7 @@ impl Proxy {
     fn note_answered(&mut self, now: Now, key: ContextKey, call: CallKey, client: ClientId, response: Message<'_>) {
         let snapshot = self.snapshot_of(key);
         let lifetime = snapshot.config.transaction.lifetime();
+        let session = self.session_by(key, response);
         let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
         let (egress, next) = (branch.egress, branch.next);
         let Some(entry) = self.calls.get_mut(call) else { return };
@@ -327,7 +327,7 @@ impl Proxy {
             (entry.answered, entry.status) = (Some(now.instant), response.status().unwrap_or_default());
             (entry.egress, entry.next) = (egress, Some(next));
             entry.unacknowledged = Some(now.instant + lifetime);
-            entry.session = session_timer::interval_of(response).map(|interval| now.instant + interval);
+            entry.session = session.map(|interval| now.instant + interval);
         }
         self.watch_call(now.instant, call);
     }
@@ -343,8 +343,9 @@ impl Proxy {
     ) {
         let moved =
             self.with_request(key, |_, request| contact_of(request).map(|contact| contact.into_owned())).flatten();
+        let lives = self.session_by(key, response);
         let Some(Call { dialogs, invite, session, .. }) = self.calls.get_mut(call) else { return };
-        *session = session_timer::interval_of(response).map(|interval| now.instant + interval);
+        *session = lives.map(|interval| now.instant + interval);
         if let Some(dialog) = dialogs.get_mut(place) {
             moved.into_iter().for_each(|contact| dialog.moved(invite, side, &contact));
             contact_of(response).into_iter().for_each(|contact| dialog.moved(invite, side.other(), &contact));
