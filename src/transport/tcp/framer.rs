@@ -8,6 +8,7 @@ use crate::sip::Limits;
 use crate::sip::hop::Transport;
 use crate::sip::stream::{Frame, StreamError, StreamFramer};
 
+#[allow(clippy::large_enum_variant, reason = "streams are the usual kind")]
 pub(super) enum Framer {
     Stream(StreamFramer),
     /// F-9: the last WebSocket message, and whether it was not handed out yet.
