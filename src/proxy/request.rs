@@ -45,7 +45,8 @@ impl Proxy {
         if self.sheds(now, source, request) {
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         }
-        let hash = loop_check::loop_hash(&self.key, request);
+        let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
+        let hash = loop_check::loop_hash(&self.key, request, origin);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
