@@ -4,7 +4,7 @@ use super::failover::{Outcome, Relay503};
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
 use super::{ContextKey, Event, Now, Output, Proxy, overload};
-use crate::sip::{Framing, Message, Name, respond};
+use crate::sip::{Framing, Message, Name, Via, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
 /// RFC 3326 3.1, R-12.
@@ -28,6 +28,14 @@ impl Proxy {
 
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
+        if !has_way_back(response) {
+            // it is for nobody. A final one ends its branch, or its caller would wait for ever.
+            self.stats.dropped_responses += 1;
+            return match status {
+                100..=199 => {}
+                _ => self.branch_ended(now, key, client, Local::Unavailable, out),
+            };
+        }
         self.take_load(now, key, client, response);
         self.note_answer(now, key, client, status, response, out);
         let Some(context) = self.context(key) else { return };
@@ -244,9 +252,13 @@ impl Proxy {
             self.patch.insert(response.headers_end(), &reasons);
             let mut ready = Vec::with_capacity(bytes.len() + reasons.len() + challenges.len());
             self.patch.write(bytes, &mut ready);
-            self.send_final(now, key, sent, &ready, out);
+            self.spare_index = index;
+            return self.send_final(now, key, sent, &ready, out);
         }
         self.spare_index = index;
+        self.with_request(key, |proxy, request| {
+            proxy.respond_local(now, key, request, 500, "Server Internal Error", &[], out);
+        });
     }
 
     /// Forwards a response at once: our Via removed, the Reason values of this call added (RFC 9410 4).
@@ -255,24 +267,22 @@ impl Proxy {
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        if self.write_upstream(key, response, &reasons, &mut buffer) {
-            self.send_final(now, key, status, &buffer, out);
-        }
+        self.write_upstream(key, response, &reasons, &mut buffer);
+        self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
         if let Some(context) = self.context(key) {
             context.reason_lines = reasons;
         }
     }
 
-    /// Writes a response without its top Via value (R-3, V-6). False if no Via would be left: it was for us.
-    fn write_upstream(&mut self, key: ContextKey, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) -> bool {
+    /// Writes a response without its top Via value (R-3, V-6).
+    fn write_upstream(&mut self, key: ContextKey, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) {
         let told = self.load_told(key, response);
         self.patch.clear();
         response.pop_values(Name::Via, 1, &mut self.patch);
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
         self.patch.write(response.bytes(), buffer);
-        response.values(Name::Via).nth(1).is_some()
     }
 
     /// Hands a response to the server transaction and remembers that it was final.
@@ -341,6 +351,11 @@ impl Proxy {
         let Some(source) = self.context(key).map(|c| c.source) else { return };
         self.with_request(key, |proxy, request| proxy.respond_trying_to(now, key, source, request, out));
     }
+}
+
+/// Behind our own Via there is one that can be read: the caller's, or that of a proxy on the way to it.
+fn has_way_back(response: Message<'_>) -> bool {
+    response.values(Name::Via).nth(1).is_some_and(|value| Via::parse(value.value).is_ok())
 }
 
 /// The status that goes upstream for a 503.
