@@ -74,3 +74,34 @@ fn r3_a_provisional_response_without_a_way_back_is_dropped() {
     assert_eq!(upstream(&rig.receive(&from(&sent), &answer(&sent, 200, ""))), [200]);
     rig.settle();
 }
+
+// ---- what leaves can be read in one way only
+
+#[test]
+fn f9_a_response_without_content_length_gets_one() {
+    for (status, body, kept) in [(200, "v=0\r\n", 5), (183, "v=0\r\n", 5), (486, "busy", 4), (200, "", 0)] {
+        let mut rig = Rig::new(config(1, Forking::default()));
+        let (out, _) = rig.receive_all(Transport::Tcp, 1, CALLER, &request("INVITE", "", ""));
+        let sent = requests(&out, "INVITE")[0].clone();
+        let text = answer(&sent, status, "").replace("Content-Length: 0\n", "Content-Type: text/plain\n");
+        let out = rig.receive(&from(&sent), &(text + body));
+        let up = out.iter().find(|s| s.status() == Some(status)).unwrap();
+        assert_eq!((up.hop.transport, up.line("Content-Length")), (Transport::Tcp, &*kept.to_string()), "{}", up.text);
+        assert!(up.text.ends_with(&format!("\r\n\r\n{body}")), "the body stays as it is");
+    }
+}
+
+#[test]
+fn f2_h6_repeated_framing_fields_leave_once() {
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let text = request("INVITE", "", "Max-Forwards: 7\n").replace("Length: 0\n\n", "Length: 5\nl: 005\n\nhello");
+    let out = rig.receive(CALLER, &text);
+    let sent = requests(&out, "INVITE")[0].clone();
+    assert_eq!(sent.line("Max-Forwards"), "6", "the smaller one counts");
+    assert_eq!(sent.line("Content-Length"), "5");
+    assert!(!sent.text.contains("\nl:") && sent.text.ends_with("\r\n\r\nhello"));
+    let text = answer(&sent, 200, "").replace("Length: 0\n\n", "Length: 5\nl: 5\n\nhello");
+    let out = rig.receive(&from(&sent), &text);
+    assert_eq!(out[0].line("Content-Length"), "5");
+    assert!(!out[0].text.contains("\nl:"));
+}

@@ -275,13 +275,14 @@ impl Proxy {
         }
     }
 
-    /// Writes a response without its top Via value (R-3, V-6).
+    /// Writes a response without its top Via value (R-3, V-6), with one Content-Length (F-9).
     fn write_upstream(&mut self, key: ContextKey, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) {
         let told = self.load_told(key, response);
         self.patch.clear();
         response.pop_values(Name::Via, 1, &mut self.patch);
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
+        response.settle_content_length(&mut self.patch);
         self.patch.write(response.bytes(), buffer);
     }
 
