@@ -6,8 +6,8 @@ mod support;
 use support::rig::{
     CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, seconds, trunk, upstream,
 };
-use vesperd::proxy::{Config, Forking};
-use vesperd::sip::Transport;
+use vesperd::proxy::{Answer, Config, Forking, NextHop, Place, Target};
+use vesperd::sip::{Transport, Uri};
 
 const GATEWAYS: [&str; 2] = ["198.51.100.1:5071", "198.51.100.2:5072"];
 
@@ -104,4 +104,44 @@ fn f2_h6_repeated_framing_fields_leave_once() {
     let out = rig.receive(&from(&sent), &text);
     assert_eq!(out[0].line("Content-Length"), "5");
     assert!(!out[0].text.contains("\nl:"));
+}
+
+// ---- gateways that are silent or slow
+
+fn patient_for(fr: u64) -> Forking {
+    Forking { fr: Some(seconds(fr)), ..Forking::default() }
+}
+
+/// An INVITE to a trunk that is a name with these addresses.
+fn invite_to_name(rig: &mut Rig, extra: &str, addresses: &[&str]) -> Sent {
+    let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &request("INVITE", "", extra));
+    let hop = |a: &&str| NextHop { transport: Transport::Udp, remote: addr(a) };
+    let out = rig.provide(needs[0].id, Answer::Locate(Ok(addresses.iter().map(hop).collect())));
+    requests(&out, "INVITE")[0].clone()
+}
+
+fn by_name(forking: Forking) -> Rig {
+    let mut config = config(1, forking);
+    let target = Target::of_uri(&Uri::parse(b"sip:gw.example").unwrap()).unwrap();
+    config.trunks[1].next_hops = vec![Place::Locate(target)];
+    config.locate = true;
+    Rig::new(config)
+}
+
+#[test]
+fn d5_a_silent_address_of_a_name_is_followed_by_the_next_one() {
+    let addresses = [GATEWAYS[0], GATEWAYS[1], "198.51.100.3:5073"];
+    for (extra, shares) in [("", ["30", "15", "8"]), ("Max-Breadth: 3\n", ["1", "1", "1"])] {
+        let mut rig = by_name(patient_for(4));
+        let first = invite_to_name(&mut rig, extra, &addresses);
+        assert!(first.is_to(addresses[0]));
+        assert_eq!(first.line("Max-Breadth"), shares[0]);
+        for (address, share) in addresses.iter().zip(shares).skip(1) {
+            let out = rig.pass(seconds(4) + seconds(1) / 10);
+            let next = out.iter().find(|s| s.is_to(address)).expect("the next address");
+            assert_eq!(next.line("Max-Breadth"), share);
+        }
+        assert_eq!(upstream(&rig.pass(seconds(5)))[..1], [408]);
+        rig.settle();
+    }
 }

@@ -154,9 +154,12 @@ impl Proxy {
     ) {
         let Some(context) = self.context(key) else { return };
         let may_replace = !context.is_closed() && context.is_in_time(now);
+        let left = context.breadth_left();
         let Some(branch) = context.branch_mut(client) else { return };
-        let (fallback, mut others, share, rang) =
-            (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.share, branch.rang);
+        let (fallback, mut others, rang) =
+            (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.rang);
+        // One that was given up keeps its share (L-5): what is left is divided between its successor and those behind.
+        let share = if branch.state == BranchState::Abandoned { left.div_ceil(2) } else { branch.share };
         let is_failure = match outcome {
             Outcome::Answered(status) => status == 503,
             Outcome::Local(local) => matches!(local, Local::Timeout | Local::Unavailable),
