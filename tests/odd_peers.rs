@@ -145,3 +145,18 @@ fn d5_a_silent_address_of_a_name_is_followed_by_the_next_one() {
         rig.settle();
     }
 }
+
+#[test]
+fn d8_a_call_that_can_still_be_answered_is_waited_for_when_the_budget_is_over() {
+    for answered in [200, 487] {
+        let mut rig = Rig::new(config(2, Forking { fr_inv: Some(seconds(90)), ..Forking::default() }));
+        let sent = invite(&mut rig);
+        rig.receive(&from(&sent), &answer(&sent, 100, ""));
+        let out = rig.pass(seconds(91));
+        assert_eq!(requests(&out, "CANCEL").len(), 1);
+        assert!(upstream(&out).is_empty() && requests(&out, "INVITE").is_empty(), "60 s are over: {out:#?}");
+        let out = rig.receive(&from(&sent), &answer(&sent, answered, ""));
+        assert_eq!(upstream(&out), [if answered == 200 { 200 } else { 408 }]);
+        rig.settle();
+    }
+}

@@ -52,12 +52,14 @@ impl Proxy {
     }
 
     /// A trunk's patience with a branch is over. The branch is given up, which makes room for the next candidate, but stays alive: its
-    /// late 1xx brings a CANCEL to it, its late 2xx is forwarded. A branch that answered and has no successor is cancelled and waited
-    /// for instead, as a 2xx may cross the CANCEL and could not be forwarded after a 408.
+    /// late 1xx brings a CANCEL to it, its late 2xx is forwarded. A branch that answered and has no successor (nothing is left, or no
+    /// time or breadth for it) is cancelled and waited for instead, as a 2xx may cross the CANCEL and could not be forwarded after a 408
+    ///
     pub(super) fn lost_patience(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let snapshot = context.snapshot.clone();
-        let (has_next, is_closed) = (!context.plan.is_empty() && !context.settled, context.is_closed());
+        let has_next = !context.plan.is_empty() && !context.settled;
+        let has_room = !context.is_closed() && context.is_in_time(now) && context.breadth_left() > 0;
         let Some(branch) = context.branch_mut(client) else { return };
         branch.patience = None;
         if branch.state.has_ended() {
@@ -66,7 +68,7 @@ impl Proxy {
         let trunk = branch.egress.and_then(|id| snapshot.config.trunk(id));
         let timeout = Outcome::Local(Local::Timeout);
         let allowed = trunk.is_some_and(|t| t.forking.failover.allows(timeout, branch.rang));
-        let moves_on = !is_closed && (allowed && has_next || !branch.rang && !branch.alternates.is_empty());
+        let moves_on = has_room && (allowed && has_next || !branch.rang && !branch.alternates.is_empty());
         if branch.state == BranchState::Proceeding && !moves_on {
             branch.overdue = true;
             self.layer.cancel(now.instant, client, &[], &mut out.outbox);
