@@ -160,3 +160,21 @@ fn d8_a_call_that_can_still_be_answered_is_waited_for_when_the_budget_is_over() 
         rig.settle();
     }
 }
+
+// ---- what is counted and kept
+
+#[test]
+fn requests_without_an_answer_are_counted_as_they_come_and_go() {
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let sent = invite(&mut rig);
+    let message = request("MESSAGE", "", "").replace("z9hG4bK1", "z9hG4bK2").replace("c1@", "c2@");
+    rig.receive(CALLER, &message);
+    assert_eq!(rig.proxy.unanswered(), 2);
+    rig.receive(&from(&sent), &answer(&sent, 180, ""));
+    assert_eq!(rig.proxy.unanswered(), 2);
+    rig.receive(&from(&sent), &answer(&sent, 200, ""));
+    rig.receive(&from(&sent), &answer(&sent, 200, ""));
+    assert_eq!(rig.proxy.unanswered(), 1, "a repeated 200 counts once");
+    rig.pass(seconds(40));
+    assert_eq!((rig.proxy.unanswered(), rig.proxy.live()), (0, 0), "the MESSAGE was never answered (N-2)");
+}

@@ -151,6 +151,8 @@ pub struct Proxy {
     key: [u8; 16],
     /// Source of serial numbers for contexts and needs, and of `origid` values.
     serial: u64,
+    /// Contexts without a final response.
+    unanswered: usize,
     parked: usize,
     parked_acks: ParkedAcks,
     is_draining: bool,
@@ -174,6 +176,7 @@ impl Proxy {
             timers: Wheel::new(now.instant),
             key,
             serial: 0,
+            unanswered: 0,
             parked: 0,
             is_draining: false,
             parked_acks: ParkedAcks::new(),
@@ -202,7 +205,7 @@ impl Proxy {
 
     /// Requests that have no final response yet.
     pub fn unanswered(&self) -> usize {
-        self.contexts.iter().filter(|(_, (_, context))| context.final_status.is_none()).count()
+        self.unanswered
     }
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
@@ -312,7 +315,8 @@ impl Proxy {
     fn drop_if_over(&mut self, key: ContextKey) {
         if self.context(key).is_some_and(|c| c.is_over()) {
             self.count_over(key);
-            self.contexts.remove(key.slot());
+            let (_, context) = self.contexts.remove(key.slot());
+            self.unanswered -= usize::from(context.final_status.is_none());
         }
     }
 

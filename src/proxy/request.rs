@@ -126,6 +126,7 @@ impl Proxy {
                 reason_lines: Vec::new(),
             },
         ));
+        self.unanswered += 1;
         Some(key)
     }
 

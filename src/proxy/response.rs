@@ -293,14 +293,16 @@ impl Proxy {
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
         self.count_final(key, status);
         let Some(context) = self.context(key) else { return };
+        let server = context.server;
         if status >= 200 {
-            context.final_status = Some(status);
+            let is_first = context.final_status.replace(status).is_none();
             if !context.is_pending() {
                 context.request = Vec::new(); // nothing will be built from it any more
             }
+            self.unanswered -= usize::from(is_first);
         }
         // without a server transaction (Timer L is over) a late 2xx is discarded.
-        if let Some(server) = context.server {
+        if let Some(server) = server {
             self.layer.respond(now.instant, server, status, bytes, &mut out.outbox);
             self.stats.responses += 1;
         }
