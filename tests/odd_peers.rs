@@ -178,3 +178,28 @@ fn requests_without_an_answer_are_counted_as_they_come_and_go() {
     rig.pass(seconds(40));
     assert_eq!((rig.proxy.unanswered(), rig.proxy.live()), (0, 0), "the MESSAGE was never answered (N-2)");
 }
+
+#[test]
+fn nothing_is_kept_of_a_request_that_is_answered_and_over() {
+    let parallel = Forking { parallel: true, ..Forking::default() };
+    // A busy gateway; one that is never answered; two of which one answers late.
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let sent = invite(&mut rig);
+    rig.receive(&from(&sent), &answer(&sent, 486, ""));
+    assert_eq!((rig.proxy.live(), rig.proxy.kept()), (1, 0), "answered from what was stored");
+
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let sent = invite(&mut rig);
+    rig.fail(sent.tag);
+    assert_eq!((rig.proxy.live(), rig.proxy.kept()), (1, 0), "answered by us");
+
+    let mut rig = Rig::new(config(2, parallel));
+    let out = rig.receive(CALLER, &request("INVITE", "", ""));
+    let sent: Vec<_> = requests(&out, "INVITE").into_iter().cloned().collect();
+    rig.receive(&from(&sent[1]), &answer(&sent[1], 180, ""));
+    rig.receive(&from(&sent[0]), &answer(&sent[0], 200, ""));
+    assert!(rig.proxy.kept() > 0, "the other one still rings");
+    rig.receive(&from(&sent[1]), &answer(&sent[1], 487, ""));
+    assert_eq!((rig.proxy.live(), rig.proxy.kept()), (1, 0));
+    rig.settle();
+}

@@ -260,6 +260,11 @@ impl Proxy {
         self.handle_events(now, out);
     }
 
+    /// Octets of requests and responses kept for what may still have to be done with them, those of the transactions not counted.
+    pub fn kept(&self) -> usize {
+        self.contexts.iter().map(|(_, (_, context))| context.kept()).sum()
+    }
+
     /// Counters since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -348,7 +353,7 @@ impl Proxy {
             .ok()
             .map(|message| f(self, message));
         self.spare_index = index;
-        if let Some(context) = self.context(key) {
+        if let Some(context) = self.context(key).filter(|context| !context.is_done()) {
             context.request = bytes;
         }
         result

@@ -175,6 +175,7 @@ impl Proxy {
         context.note(client, outcome);
         self.count_branch_end(key, client);
         let Some(context) = self.context(key) else { return };
+        context.forget_if_done();
         if context.final_status.is_none() && !context.is_pending() {
             self.conclude(now, key, out);
         }
@@ -296,9 +297,7 @@ impl Proxy {
         let server = context.server;
         if status >= 200 {
             let is_first = context.final_status.replace(status).is_none();
-            if !context.is_pending() {
-                context.request = Vec::new(); // nothing will be built from it any more
-            }
+            context.forget_if_done();
             self.unanswered -= usize::from(is_first);
         }
         // without a server transaction (Timer L is over) a late 2xx is discarded.
