@@ -3,9 +3,7 @@
 
 mod support;
 
-use support::rig::{
-    CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, seconds, trunk, upstream,
-};
+use support::rig::{CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, seconds, trunk, upstream};
 use vesperd::proxy::{Answer, Config, Forking, NextHop, Place, Target};
 use vesperd::sip::{Transport, Uri};
 
