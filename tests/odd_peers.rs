@@ -201,3 +201,17 @@ fn nothing_is_kept_of_a_request_that_is_answered_and_over() {
     assert_eq!((rig.proxy.live(), rig.proxy.kept()), (1, 0));
     rig.settle();
 }
+
+// ---- CANCEL, and what comes late
+
+#[test]
+fn k5_a_cancelled_call_whose_gateway_is_gone_is_answered_487() {
+    for refuses in [true, false] {
+        let mut rig = Rig::new(config(1, Forking::default()));
+        let sent = invite(&mut rig);
+        assert_eq!(upstream(&rig.receive(CALLER, &request("CANCEL", "", ""))), [200]);
+        let out = if refuses { rig.fail(sent.tag) } else { rig.pass(seconds(33)) };
+        assert_eq!(upstream(&out)[..1], [487]);
+        rig.settle();
+    }
+}

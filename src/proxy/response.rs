@@ -192,7 +192,7 @@ impl Proxy {
     /// The best response goes upstream. `request` is the request if it is at hand.
     pub(super) fn finish(&mut self, now: Now, key: ContextKey, request: Option<Message<'_>>, out: &mut Output) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
-        let (is_invite, local) = (context.is_invite, context.local_outcome());
+        let (is_invite, local, cancelled) = (context.is_invite, context.local_outcome(), context.cancelled);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let Some(context) = self.context(key) else { return };
@@ -201,6 +201,7 @@ impl Proxy {
                 buffer.extend_from_slice(bytes);
                 Ok((status, challenges.to_vec(), relay_503))
             }
+            Choice::Local(_) if cancelled => Err(Local::Cancelled), // K-5: however its branches ended
             Choice::Local(local) => Err(local),
         };
         match choice {
