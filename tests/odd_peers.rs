@@ -215,3 +215,16 @@ fn k5_a_cancelled_call_whose_gateway_is_gone_is_answered_487() {
         rig.settle();
     }
 }
+
+#[test]
+fn k8_timer_c_ends_a_silent_branch_whole() {
+    let mut config = config(1, Forking::default());
+    config.transaction.t1 = seconds(4); // Timer B is later than Timer C
+    let mut rig = Rig::new(config);
+    let sent = invite(&mut rig);
+    assert_eq!(upstream(&rig.pass(seconds(186)))[..1], [408]);
+    assert!(requests(&rig.pass(seconds(60)), "INVITE").is_empty(), "it is not sent again");
+    let out = rig.receive(&from(&sent), &answer(&sent, 180, ""));
+    assert_eq!(requests(&out, "CANCEL").len(), 1, "and cancelled when it wakes up");
+    rig.settle();
+}
