@@ -228,3 +228,13 @@ fn k8_timer_c_ends_a_silent_branch_whole() {
     assert_eq!(requests(&out, "CANCEL").len(), 1, "and cancelled when it wakes up");
     rig.settle();
 }
+
+#[test]
+fn fr_leaves_a_lone_non_invite_to_its_retransmissions() {
+    let mut rig = Rig::new(config(1, patient_for(4)));
+    let out = rig.receive(CALLER, &request("MESSAGE", "", ""));
+    let sent = out[0].clone();
+    assert_eq!(requests(&rig.pass(seconds(31)), "MESSAGE").len(), 9, "Timer E");
+    assert_eq!(upstream(&rig.receive(&from(&sent), &answer(&sent, 200, ""))), [200]);
+    rig.settle();
+}

@@ -57,7 +57,7 @@ impl Proxy {
     ///
     pub(super) fn lost_patience(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
         let Some(context) = self.context(key) else { return };
-        let snapshot = context.snapshot.clone();
+        let (snapshot, is_invite) = (context.snapshot.clone(), context.is_invite);
         let has_next = !context.plan.is_empty() && !context.settled;
         let has_room = !context.is_closed() && context.is_in_time(now) && context.breadth_left() > 0;
         let Some(branch) = context.branch_mut(client) else { return };
@@ -73,7 +73,9 @@ impl Proxy {
             self.layer.cancel(now.instant, client, &[], &mut out.outbox);
             return;
         }
-        self.give_up(now, key, client, out);
+        if is_invite || moves_on {
+            self.give_up(now, key, client, out); // else Timer F: it may still get through, and there is nobody to tell sooner (N-2)
+        }
     }
 
     /// The branch counts as ended by a 408, but stays alive.
