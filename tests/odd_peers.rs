@@ -4,7 +4,7 @@
 mod support;
 
 use support::rig::{CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, seconds, trunk, upstream};
-use vesperd::proxy::{Answer, Config, Forking, NextHop, Place, Target};
+use vesperd::proxy::{Answer, Config, Event, Forking, NextHop, Place, Target};
 use vesperd::sip::{Transport, Uri};
 
 const GATEWAYS: [&str; 2] = ["198.51.100.1:5071", "198.51.100.2:5072"];
@@ -236,5 +236,19 @@ fn fr_leaves_a_lone_non_invite_to_its_retransmissions() {
     let sent = out[0].clone();
     assert_eq!(requests(&rig.pass(seconds(31)), "MESSAGE").len(), 9, "Timer E");
     assert_eq!(upstream(&rig.receive(&from(&sent), &answer(&sent, 200, ""))), [200]);
+    rig.settle();
+}
+
+#[test]
+fn r9_an_answer_after_the_refusal_is_counted_and_told() {
+    let mut rig = Rig::new(config(1, patient_for(4)));
+    let sent = invite(&mut rig);
+    assert_eq!(upstream(&rig.pass(seconds(5)))[..1], [408]);
+    let (responses, _) = (rig.proxy.stats().responses, rig.events.drain(..));
+    assert!(rig.receive(&from(&sent), &answer(&sent, 200, "")).is_empty());
+    let stats = rig.proxy.stats();
+    assert_eq!((stats.responses, stats.late_answers), (responses, 1));
+    let told = |e: &Event| matches!(e, Event::Refused { status: None, reason: "Answered Too Late", .. });
+    assert!(rig.events.iter().any(told), "{:?}", rig.events);
     rig.settle();
 }

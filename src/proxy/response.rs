@@ -41,10 +41,12 @@ impl Proxy {
         let Some(context) = self.context(key) else { return };
         let is_invite = context.is_invite;
         let answered = context.final_status.is_some();
+        let is_refused = context.final_status.is_some_and(|status| status >= 300);
+        let source = context.source.remote;
         let Some(branch) = context.branch_mut(client) else { return };
         let earlier = branch.state;
         match status {
-            100..=199 if earlier == BranchState::Abandoned => {} // the layer sends the CANCEL that waits for it
+            100..=199 if earlier.has_ended() => {} // the layer sends the CANCEL that waits for it
             100..=199 => {
                 branch.rang |= status > 100;
                 if earlier == BranchState::Calling {
@@ -62,7 +64,9 @@ impl Proxy {
                 branch.state = BranchState::Final;
                 self.stop_timers(key, client);
                 self.give_up_plan(key);
-                if is_invite || !answered {
+                if is_invite && is_refused {
+                    self.refuse_late(source, response, out);
+                } else if is_invite || !answered {
                     self.forward_response(now, key, status, response, out);
                     self.cancel_branches(now, key, COMPLETED_ELSEWHERE, out);
                 }
@@ -81,6 +85,13 @@ impl Proxy {
                 self.store(now, key, client, status, response, out);
             }
         }
+    }
+
+    /// a 2xx after another final response was sent: nobody could acknowledge it.
+    fn refuse_late(&mut self, source: std::net::SocketAddr, response: Message<'_>, out: &mut Output) {
+        self.stats.late_answers += 1;
+        let call_id = response.call_id().unwrap_or_default().into();
+        out.events.push(Event::Refused { call_id, source, status: None, reason: "Answered Too Late" });
     }
 
     /// Keeps a final response other than 2xx, and moves on: to the next candidate if it allows one, else towards the caller.
