@@ -252,3 +252,27 @@ fn r9_an_answer_after_the_refusal_is_counted_and_told() {
     assert!(rig.events.iter().any(told), "{:?}", rig.events);
     rig.settle();
 }
+
+#[test]
+fn x8_a_full_table_still_takes_what_belongs_to_a_call() {
+    let mut config = config(1, Forking::default());
+    config.transaction.max_server = 16;
+    let mut rig = Rig::new(config);
+    let numbered = |method: &str, n: u32, tag: &str| {
+        let text = request(method, tag, "").replace("z9hG4bK1", &format!("z9hG4bK{n}"));
+        text.replace("c1@", &format!("c{n}@"))
+    };
+    let mut taken = 0;
+    for n in 0..20 {
+        let out = rig.receive(CALLER, &numbered("INVITE", n, ""));
+        taken += requests(&out, "INVITE").len();
+        assert!(upstream(&out) == [100] || upstream(&out) == [503], "{out:#?}");
+    }
+    assert_eq!(taken, 15);
+    let route = "Route: <sip:192.0.2.1:5060;lr;vt=0.1>\nFrom: ";
+    let bye = numbered("BYE", 30, ";tag=b1").replace("From: ", route);
+    assert_eq!(requests(&rig.receive(CALLER, &bye), "BYE").len(), 1);
+    // Now it is full to the last entry; a CANCEL is obeyed and answered all the same.
+    assert_eq!(upstream(&rig.receive(CALLER, &numbered("CANCEL", 3, ""))), [200]);
+    rig.settle();
+}
