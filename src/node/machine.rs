@@ -156,9 +156,9 @@ impl Machine {
                 self.counters.stun += 1;
                 return Taken::Done;
             }
-            Err(_) => {
+            Err(other) => {
                 self.counters.unusable += 1;
-                return Taken::Unusable;
+                return if other.is_framed() { Taken::Done } else { Taken::Unusable };
             }
         };
         if admission == Admission::Stranger && self.proxy.screen(now, &source, message, &mut self.output) {

@@ -188,7 +188,9 @@ impl StreamFramer {
             return self.give_up(limits);
         };
         let head = span(&self.buffer, self.start, head_end);
-        if let Err(other) = scan_head(head, &mut self.index, limits) {
+        if let Err(other) = scan_head(head, &mut self.index, limits)
+            && !other.is_framed()
+        {
             return self.fail(StreamError::NotSip(other));
         }
         let length = content_length(head, &self.index);
@@ -330,7 +332,10 @@ mod tests {
         assert_eq!(status(&MESSAGE.replace("h\r\n", "h\r\nSubject: a\0b\r\n"), &limits), 400);
         assert_eq!(status(&MESSAGE.replace("h\r\n", &format!("h\r\nSubject: {}\r\n", "x".repeat(200))), &limits), 513);
         assert_eq!(status(&MESSAGE.replace("h\r\n", "h\n"), &limits), 400, "a bare LF from a stranger");
-        // A fault that does not touch the boundary leaves the stream alone.
+        // A fault that does not touch the boundary leaves the stream alone; so does a response that is to be dropped.
+        for line in ["SIP/3.0 200 OK", "SIP/2.0 700 What"] {
+            assert_eq!(status(&MESSAGE.replace("OPTIONS sip:a@b SIP/2.0", line), &limits), 0, "{line}");
+        }
         assert_eq!(status(&MESSAGE.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), &limits), 0);
     }
 
