@@ -216,7 +216,8 @@ mod tests {
 
     #[test]
     fn rfc5923_the_offer_of_one_connection_is_no_other_ones() {
-        let snapshot = Snapshot { config: Config::default(), trust: TrustStore::default(), replay: ReplayTable::default() };
+        let snapshot =
+            Snapshot { config: Config::default(), trust: TrustStore::default(), replay: ReplayTable::default() };
         let owners = Owners { key: [0; 16], workers: 1 };
         let mut machine = Machine::new(0, owners, Arc::new(snapshot), [1; 32], Outs::default());
         let mut offered = |start: &str, is_here| {
