@@ -203,7 +203,7 @@ impl Proxy {
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
-        let policy = egress.map_or(UdpOversize::Udp, |t| t.udp_oversize);
+        let policy = egress.map(|t| t.udp_oversize).unwrap_or_default();
         let moves = oversize && policy == UdpOversize::Tcp; // T-5, RFC 3261 18.1.1
         if moves {
             copy.transport = Transport::Tcp;
