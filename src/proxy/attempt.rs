@@ -214,7 +214,7 @@ impl Proxy {
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
-        let policy = egress.map_or(UdpOversize::Udp, |t| t.udp_oversize);
+        let policy = egress.map(|t| t.udp_oversize).unwrap_or_default();
         let moves = oversize && policy == UdpOversize::Tcp; // T-5, RFC 3261 18.1.1
         if moves {
             copy.transport = Transport::Tcp;
@@ -296,11 +296,13 @@ fn next_group(context: &mut RequestContext) -> Option<(usize, u16)> {
         context.plan.split_group(usize::from(left));
     }
     let group = context.plan.group_len();
-    // A branch that is given up keeps its share, so something has to stay for the candidates behind it.
+    // A branch that is given up keeps its share, so something has to stay for the candidates behind it: those of the plan, and
+    // further addresses of a name.
     let snapshot = Rc::clone(&context.snapshot);
     let trunk = context.plan.first().and_then(|c| c.egress).and_then(|id| snapshot.config.trunk(id));
     let may_be_abandoned = trunk.is_some_and(|t| t.forking.fr.or(t.forking.fr_inv).is_some());
-    let parts = group + usize::from(may_be_abandoned && context.plan.len() > group);
+    let has_next = context.plan.len() > group || context.plan.iter().any(|c| matches!(c.place, Place::Locate(_)));
+    let parts = group + usize::from(may_be_abandoned && has_next);
     let share = (usize::from(left) / parts.max(1)).max(1);
     Some((group, share as u16))
 }

@@ -93,6 +93,8 @@ stats! {
     dropped_requests,
     /// Responses dropped: malformed, not ours, or without a transaction (RFC 6026 7.3).
     dropped_responses,
+    /// 2xx to an INVITE that had been answered otherwise already, retransmissions counted: a gateway waits for an ACK in vain.
+    late_answers,
     /// INVITEs whose Identity was verified with a good result.
     verified,
     /// INVITEs with a failed Identity check, rejected or not.

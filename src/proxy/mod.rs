@@ -163,6 +163,8 @@ pub struct Proxy {
     key: [u8; 16],
     /// Source of serial numbers for contexts and needs, and of `origid` values.
     serial: u64,
+    /// Contexts without a final response.
+    unanswered: usize,
     parked: usize,
     parked_acks: ParkedAcks,
     is_draining: bool,
@@ -188,6 +190,7 @@ impl Proxy {
             timers: Wheel::new(now.instant),
             key,
             serial: 0,
+            unanswered: 0,
             parked: 0,
             is_draining: false,
             parked_acks: ParkedAcks::new(),
@@ -216,7 +219,7 @@ impl Proxy {
 
     /// Requests that have no final response yet.
     pub fn unanswered(&self) -> usize {
-        self.contexts.iter().filter(|(_, (_, context))| context.final_status.is_none()).count()
+        self.unanswered
     }
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
@@ -270,6 +273,11 @@ impl Proxy {
             }
         }
         self.handle_events(now, out);
+    }
+
+    /// Octets of requests and responses kept for what may still have to be done with them, those of the transactions not counted.
+    pub fn kept(&self) -> usize {
+        self.contexts.iter().map(|(_, (_, context))| context.kept()).sum()
     }
 
     /// Counters since the start.
@@ -332,7 +340,8 @@ impl Proxy {
     fn drop_if_over(&mut self, now: Now, key: ContextKey, out: &mut Output) {
         if self.context(key).is_some_and(|c| c.is_over()) {
             self.count_over(now, key, out);
-            self.contexts.remove(key.slot());
+            let (_, context) = self.contexts.remove(key.slot());
+            self.unanswered -= usize::from(context.final_status.is_none());
         }
     }
 
@@ -364,7 +373,7 @@ impl Proxy {
             .ok()
             .map(|message| f(self, message));
         self.spare_index = index;
-        if let Some(context) = self.context(key) {
+        if let Some(context) = self.context(key).filter(|context| !context.is_done()) {
             context.request = bytes;
         }
         result

@@ -117,6 +117,11 @@ impl Plan {
         self.candidates.front()
     }
 
+    /// All that are left, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter()
+    }
+
     /// Size of the next group.
     pub fn group_len(&self) -> usize {
         let joining = self.candidates.iter().skip(1).take_while(|c| c.joins).count();

@@ -46,7 +46,8 @@ impl Proxy {
         if self.sheds(now, source, request) {
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         }
-        let hash = loop_check::loop_hash(&self.key, request);
+        let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
+        let hash = loop_check::loop_hash(&self.key, request, origin);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
@@ -98,6 +99,14 @@ impl Proxy {
         self.route(now, key, request, out);
     }
 
+    /// what is left of the tables is for what belongs to a call, BYE before all: a sixteenth.
+    fn has_room_for_dialogs_only(&self) -> bool {
+        let (servers, clients) = self.layer.live();
+        let bounds = &self.snapshot.config.transaction;
+        let is_short = |live: usize, bound: usize| live >= bound - bound / 16;
+        is_short(servers, bounds.max_server) || is_short(clients, bounds.max_client)
+    }
+
     /// Opens the server transaction and the context of a request.
     fn open_context(
         &mut self,
@@ -108,6 +117,9 @@ impl Proxy {
         breadth: u16,
         request: Message<'_>,
     ) -> Option<ContextKey> {
+        if request.to_tag().is_none() && self.has_room_for_dialogs_only() {
+            return None;
+        }
         let upstream = upstream_of(source, request.reply_via());
         let slot = self.contexts.vacant_key() as u64;
         let key = ContextKey(self.next_serial() << 32 | slot);
@@ -140,6 +152,7 @@ impl Proxy {
                 reason_lines: Vec::new(),
             },
         ));
+        self.unanswered += 1;
         Some(key)
     }
 
@@ -164,13 +177,16 @@ impl Proxy {
     fn cancel(&mut self, now: Now, source: Hop, key: ContextKey, cancel: Message<'_>, out: &mut Output) {
         // The CANCEL has a server transaction of its own, without a context: its user is nobody.
         let upstream = upstream_of(source, cancel.reply_via());
-        if let Ok(server) = self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
-            let tag = self.tag_of(cancel);
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.clear();
-            respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
-            self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
-            self.buffer = buffer;
+        match self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
+            Ok(server) => {
+                let tag = self.tag_of(cancel);
+                let mut buffer = std::mem::take(&mut self.buffer);
+                buffer.clear();
+                respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+                self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
+                self.buffer = buffer;
+            }
+            Err(_) => self.respond_stateless(source, cancel, 200, "OK", &[], out),
         }
         self.note_cancel(key, cancel);
         let mut reasons = Vec::new();

@@ -130,6 +130,27 @@ impl RequestContext {
         !self.parked.is_empty() || self.branches.iter().any(|b| !b.state.has_ended())
     }
 
+    /// Nothing will be built from the request any more.
+    pub fn is_done(&self) -> bool {
+        self.final_status.is_some() && !self.is_pending()
+    }
+
+    /// Gives back what only further attempts and a final response need; the context itself lives on with its transactions, 32 seconds
+    /// and more.
+    pub fn forget_if_done(&mut self) {
+        if self.is_done() {
+            self.request = Vec::new();
+            self.lines = Vec::new();
+            self.plan.clear();
+            self.responses = ResponseContext::default();
+        }
+    }
+
+    /// Octets kept of messages.
+    pub fn kept(&self) -> usize {
+        self.request.capacity() + self.lines.capacity() + self.responses.kept()
+    }
+
     /// No branch may be started any more (R-6, R-12, K-5).
     pub fn is_closed(&self) -> bool {
         self.cancelled || self.final_status.is_some() || self.responses.is_global_failure()
