@@ -13,6 +13,7 @@ use super::admission::{
 };
 use super::digest::Proof;
 use super::overload;
+use super::plan::Candidate;
 use super::request_context::BranchState;
 use super::response_context::Local;
 use super::validate::Invalid;
@@ -236,13 +237,14 @@ impl Proxy {
         let Some(limits) = snapshot.config.guard.limits_of(ingress).filter(|limits| limits.from) else {
             return Ok(None);
         };
-        self.admit_one(now, limits, ingress, request)
+        self.admit_one(now, limits, limits.counts_calls(), ingress, request)
     }
 
     fn admit_one(
         &mut self,
         now: Now,
         limits: &TrunkLimits,
+        is_held: bool,
         trunk: TrunkId,
         request: Message<'_>,
     ) -> Result<Option<CallGuard>, Refusal> {
@@ -254,7 +256,7 @@ impl Proxy {
         let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
         let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
         match limits.admit(now.instant, is_emergency) {
-            Ok(guard) => Ok(limits.counts_calls().then_some(guard)),
+            Ok(guard) => Ok(is_held.then_some(guard)),
             Err(_) => {
                 self.stats.limited += 1;
                 Err(Refusal::new(limits.status, "Call Limit Reached"))
@@ -277,27 +279,64 @@ impl Proxy {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
-        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
+        let admitted = self.admit_one(now, limits, limits.counts_calls(), egress, request).map_err(refused)?;
         self.hold_call(now, key, request, admitted);
         Ok(())
     }
 
-    /// A branch has failed: the call does not count any more for its trunk, unless another branch goes there, or it came from there.
+    /// The same for the member of a trunk that a candidate is (KR-6).
+    pub(super) fn admit_call_at(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        candidate: &Candidate,
+        request: Message<'_>,
+    ) -> Result<(), Local> {
+        let Some((egress, place)) = candidate.egress.zip(candidate.member) else { return Ok(()) };
+        let snapshot = self.snapshot_of(key);
+        let dispatcher = snapshot.config.trunk(egress).map(|trunk| &trunk.dispatcher);
+        let Some(dispatcher) = dispatcher.filter(|dispatcher| dispatcher.counts_calls()) else { return Ok(()) };
+        let Some(member) = dispatcher.member(usize::from(place)) else { return Ok(()) };
+        if self.watch.held.counts(call_of(&self.key, request), &member.limits) {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| Local::Refused { status: dispatcher.refuse_with, reason: refusal.reason };
+        let admitted = self.admit_one(now, &member.limits, true, egress, request).map_err(refused)?;
+        self.hold_call(now, key, request, admitted);
+        Ok(())
+    }
+
+    /// A branch has failed: the call does not count any more for its trunk and member, unless another branch goes there, or it came
+    /// from there.
     pub(super) fn count_branch_end(&mut self, key: ContextKey, client: ClientId) {
+        let branch = self.context(key).and_then(|context| context.branch_mut(client));
+        if let Some((egress, member)) = branch.and_then(|branch| Some((branch.egress?, branch.member))) {
+            self.uncount(key, egress, member, Some(client));
+        }
+    }
+
+    /// The same for a trunk and a member to which nothing goes but perhaps this branch.
+    pub(super) fn uncount(&mut self, key: ContextKey, egress: TrunkId, member: Option<u16>, ended: Option<ClientId>) {
         if self.watch.held.is_empty() {
             return;
         }
         let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
         let (call, ingress) = (context.held_call, context.ingress);
-        let Some(egress) = context.branch_mut(client).and_then(|branch| branch.egress) else { return };
-        let others = context.branches.iter().filter(|b| b.id != client && b.egress == Some(egress));
-        let goes_on = others.into_iter().any(|b| !matches!(b.state, BranchState::Ended(_)));
+        let others = context.branches.iter().filter(|b| Some(b.id) != ended && b.egress == Some(egress));
+        let mut alive = others.filter(|b| !matches!(b.state, BranchState::Ended(_))).peekable();
+        let (goes_on, goes_on_there) = (alive.peek().is_some(), alive.any(|b| b.member == member));
         let snapshot = self.snapshot_of(key);
-        if let (Some(call), Some(limits)) = (call, snapshot.config.guard.limits_of(egress))
+        let Some(call) = call else { return };
+        if let Some(limits) = snapshot.config.guard.limits_of(egress)
             && !goes_on
             && !(ingress == egress && limits.from)
         {
             self.watch.held.release_one(call, limits);
+        }
+        let member = snapshot.config.trunk(egress).zip(member);
+        let member = member.and_then(|(trunk, place)| trunk.dispatcher.member(usize::from(place)));
+        if let Some(member) = member.filter(|_| !goes_on_there) {
+            self.watch.held.release_one(call, &member.limits);
         }
     }
 
