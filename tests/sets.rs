@@ -162,7 +162,7 @@ impl Rig {
 
     /// What an INVITE brings about at the gateways, or the status of the refusal.
     fn call(&mut self, call: u32) -> Result<Vec<Sent>, u16> {
-        let sent = self.receive(CALLER, &request("INVITE", call, ""));
+        let sent = self.receive(CALLER, &request("INVITE", call));
         let forwarded: Vec<Sent> = sent.iter().filter(|s| s.to != addr(CALLER)).cloned().collect();
         let refusal = sent.iter().map(Sent::status).find(|status| *status >= 200);
         if forwarded.is_empty() { Err(refusal.expect("forwarded or refused")) } else { Ok(forwarded) }
@@ -194,14 +194,22 @@ impl Rig {
     }
 }
 
-fn request(method: &str, call: u32, to_tag: &str) -> String {
-    let route = if to_tag.is_empty() { "" } else { "Route: <sip:192.0.2.1:5060;lr;vt=0.1>\n" };
+fn request(method: &str, call: u32) -> String {
     format!(
-        "{method} sip:+12155551213@{} SIP/2.0\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{method}{call}\nMax-Forwards: 70\n{route}\
-         From: <sip:+12015550100@192.0.2.10>;tag=a1\nTo: <sip:+12155551213@192.0.2.1>{to_tag}\nCall-ID: c{call}@192.0.2.10\n\
-         CSeq: 1 {method}\nContent-Length: 0\n\n",
-        if to_tag.is_empty() { "192.0.2.1" } else { A }
+        "{method} sip:+12155551213@192.0.2.1 SIP/2.0\nVia: SIP/2.0/UDP {CALLER};branch=z9hG4bK{method}{call}\nMax-Forwards: 70\n\
+         From: <sip:+12015550100@192.0.2.10>;tag=a1\nTo: <sip:+12155551213@192.0.2.1>\nCall-ID: c{call}@192.0.2.10\n\
+         CSeq: 1 {method}\nContent-Length: 0\n\n"
     )
+}
+
+/// The BYE of a call whose INVITE was forwarded like this.
+fn bye(call: u32, invite: &Sent) -> String {
+    let route = format!("Max-Forwards: 70\nRoute: {}", invite.line("Record-Route"));
+    let uri = format!("BYE sip:+12155551213@{}", invite.to);
+    request("BYE", call)
+        .replace("BYE sip:+12155551213@192.0.2.1", &uri)
+        .replace("Max-Forwards: 70", &route)
+        .replace("To: <sip:+12155551213@192.0.2.1>", "To: <sip:+12155551213@192.0.2.1>;tag=b")
 }
 
 fn answer(request: &Sent, status: &str, lines: &str) -> String {
@@ -252,15 +260,15 @@ fn kr6_calls_of_a_member_are_counted_to_their_end_and_the_full_one_is_passed_ove
     assert_eq!((addresses(&first), addresses(&second)), (vec![addr(A)], vec![addr(B)]));
     assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(1), Some(1)));
     assert_eq!(rig.call(3).unwrap_err(), 480);
-    let sos = rig
-        .receive(CALLER, &request("INVITE", 4, "").replace("sip:+12155551213@192.0.2.1 SIP", "sip:112@192.0.2.1 SIP"));
+    let sos =
+        rig.receive(CALLER, &request("INVITE", 4).replace("sip:+12155551213@192.0.2.1 SIP", "sip:112@192.0.2.1 SIP"));
     assert!(sos.iter().any(|sent| sent.to == addr(A)), "E-12: {sos:?}");
     rig.answer(&sos[1], "486 Busy Here", "");
     rig.answer(&second[0], "486 Busy Here", "");
     assert_eq!(rig.probe(5), addr(B), "its call was refused");
     rig.answer(&first[0], "200 OK", "");
     assert_eq!(rig.probe(6), addr(B), "the call at a stands");
-    let bye = rig.receive(CALLER, &request("BYE", 1, ";tag=b"));
+    let bye = rig.receive(CALLER, &bye(1, &first[0]));
     rig.answer(&bye[0], "200 OK", "");
     assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(0)));
     assert_eq!(rig.probe(7), addr(A));
@@ -278,7 +286,7 @@ fn kr6_a_call_that_moves_on_counts_where_it_is() {
     assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(1)));
     assert_eq!(rig.call(2).unwrap()[0].to, addr(A));
     let third = rig.call(3).unwrap();
-    rig.receive(CALLER, &request("CANCEL", 3, "").replace("z9hG4bKCANCEL", "z9hG4bKINVITE"));
+    rig.receive(CALLER, &request("CANCEL", 3).replace("z9hG4bKCANCEL", "z9hG4bKINVITE"));
     rig.answer(&third[0], "487 Request Terminated", "");
     assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(1), Some(1)), "CANCEL ends it");
     rig.pass(seconds(13 * 3600));
@@ -296,7 +304,7 @@ fn kr4_no_new_dialog_goes_to_a_member_that_drains_but_its_dialogs_go_on() {
         rig.config().set_member_state("gateways", "a", state).unwrap();
         assert_eq!((rig.state("a"), rig.probe(10 + state as u32)), (state, addr(B)));
     }
-    let bye = rig.receive(CALLER, &request("BYE", 1, ";tag=b"));
+    let bye = rig.receive(CALLER, &bye(1, &call[0]));
     assert_eq!(addresses(&bye), [addr(A)]);
     rig.config().set_member_state("gateways", "a", MemberState::Active).unwrap();
     assert_eq!(rig.probe(20), addr(A));
@@ -316,7 +324,7 @@ fn c29_a_dialog_goes_on_at_a_member_that_is_down() {
     rig.answer(&failed[0], "503 Service Unavailable", "");
     assert_eq!((rig.state("a"), rig.changes()), (MemberState::Inactive, vec!["-a".to_owned()]));
     assert_eq!(rig.probe(3), addr(B));
-    let bye = rig.receive(CALLER, &request("BYE", 1, ";tag=b"));
+    let bye = rig.receive(CALLER, &bye(1, &call[0]));
     assert_eq!(addresses(&bye), [addr(A)], "KR-4");
 }
 
@@ -358,8 +366,8 @@ fn kr2_a_gateway_of_two_trunks_is_down_in_both() {
     let first = rig.call(1).unwrap();
     rig.answer(&first[0], "503 Service Unavailable", "");
     assert_eq!((rig.state("a1"), rig.state("a2")), (MemberState::Inactive, MemberState::Inactive));
-    let other = rig
-        .receive(CALLER, &request("INVITE", 2, "").replace("sip:+12155551213@192.0.2.1 SIP", "sip:+49@192.0.2.1 SIP"));
+    let other =
+        rig.receive(CALLER, &request("INVITE", 2).replace("sip:+12155551213@192.0.2.1 SIP", "sip:+49@192.0.2.1 SIP"));
     assert_eq!(other[1].to, addr(C));
     rig.config().set_member_state("two", "a2", MemberState::Draining).unwrap();
     assert_eq!(rig.state("a1"), MemberState::Draining);
@@ -390,7 +398,7 @@ fn kr12_a_reload_keeps_what_is_known_of_members_that_stay() {
 fn kr8_each_address_of_a_name_is_a_destination_of_its_own() {
     let mut rig = Rig::new(configuration("down_after = 1\nexpand = true\nnext_hop = \"sip:gw.example:5060\""));
     let call = |rig: &mut Rig, call: u32| {
-        rig.receive(CALLER, &request("INVITE", call, ""));
+        rig.receive(CALLER, &request("INVITE", call));
         let need = rig.needs.pop().unwrap();
         assert!(matches!(need.kind, NeedKind::Locate { .. }));
         let hop = |remote| NextHop { transport: Transport::Udp, remote: addr(remote) };

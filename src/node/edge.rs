@@ -106,6 +106,7 @@ impl Edge {
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        published.set_snapshot(&snapshot);
         let mut edge = Self {
             addresses,
             stop: CancellationToken::new(),
@@ -190,7 +191,9 @@ impl Edge {
         config.trust.epoch = old.trust.epoch + 1;
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
         self.tls().replace(credentials);
-        self.orders.send_modify(|orders| orders.snapshot = Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.published.set_snapshot(&snapshot);
+        self.orders.send_modify(|orders| orders.snapshot = snapshot);
         self.published.set_loaded(clock::unix(), certificates);
         Ok(())
     }

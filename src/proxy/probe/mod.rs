@@ -5,7 +5,7 @@ mod request;
 
 use std::time::Duration;
 
-pub use prober::Duty;
+pub use prober::{Duty, IsHome};
 pub(super) use prober::{Prober, is_probe};
 
 use super::Codes;

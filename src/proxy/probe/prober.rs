@@ -32,8 +32,14 @@ pub struct Duty {
     /// Workers there are.
     pub workers: usize,
     /// Messages with this Call-ID come to this worker.
-    pub is_home: Box<dyn Fn(&[u8]) -> bool>,
+    pub is_home: IsHome,
 }
+
+/// Whether a Call-ID leads home.
+pub type IsHome = Box<dyn Fn(&[u8]) -> bool>;
+
+/// A destination to be pinged, how, and the member it is.
+type Wanted = (Arc<Destination>, Arc<Probing>, TrunkId, usize);
 
 /// What one worker pings.
 pub struct Prober {
@@ -69,8 +75,8 @@ const FIRST: Duration = Duration::from_secs(1);
 
 impl Prober {
     /// The destinations that are this worker's, each once.
-    fn wanted(&self, snapshot: &Snapshot) -> Vec<(Arc<Destination>, Arc<Probing>, TrunkId, usize)> {
-        let mut wanted: Vec<(Arc<Destination>, Arc<Probing>, TrunkId, usize)> = Vec::new();
+    fn wanted(&self, snapshot: &Snapshot) -> Vec<Wanted> {
+        let mut wanted: Vec<Wanted> = Vec::new();
         for (number, trunk) in snapshot.config.trunks.iter().enumerate() {
             let Some(probing) = &trunk.dispatcher.probing else { continue };
             for (place, (member, hop)) in trunk.dispatcher.members().iter().zip(&trunk.next_hops).enumerate() {
