@@ -2,8 +2,9 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
-//! `operation` knows call records and the admin socket, `limits` knows the rest; `files` reads certificates and keys.
+//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `members` the next hops of a trunk, `guard` floods and limits,
+//! `identity` signers, verification and trust, `operation` call records and the admin socket, `limits` the rest; `files` reads certificates
+//! and keys.
 
 mod dns;
 mod files;
@@ -11,6 +12,7 @@ mod forking;
 mod guard;
 mod identity;
 mod limits;
+mod members;
 mod mistake;
 mod network;
 mod operation;

@@ -11,6 +11,7 @@ use super::clock;
 use super::events;
 use super::lane::Outs;
 use crate::proxy::admission::Admission;
+use crate::proxy::probe::Duty;
 use crate::proxy::{Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
 use crate::sip::{Framing, Index, Limits, Unusable, parse};
@@ -105,12 +106,16 @@ pub(super) struct Machine {
 
 impl Machine {
     pub fn new(worker: usize, owners: Owners, snapshot: Arc<Snapshot>, seed: [u8; 32], lanes: Outs) -> Self {
+        let limits = snapshot.config.parser.clone();
+        let mut proxy = Proxy::new(snapshot, seed, now());
+        let is_home = Box::new(move |call_id: &[u8]| owners.of(call_id) == worker);
+        proxy.start_probing(now(), Duty { worker, workers: owners.workers, is_home });
         Self {
             worker,
             owners,
-            limits: snapshot.config.parser.clone(),
+            limits,
             index: Index::new(),
-            proxy: Proxy::new(snapshot, seed, now()),
+            proxy,
             output: Output::default(),
             lanes,
             counters: Counters::default(),

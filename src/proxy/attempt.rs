@@ -48,7 +48,8 @@ impl Proxy {
             && context.branches.is_empty()
             && context.refused.is_none()
         {
-            context.refused = Some(NO_NEXT_HOP);
+            let nobody = context.plan.refusal.map(|(status, reason)| Local::Refused { status, reason });
+            context.refused = nobody.or(Some(NO_NEXT_HOP));
         }
         self.finish(now, key, Some(request), out);
     }
@@ -156,6 +157,25 @@ impl Proxy {
     ) -> Result<(), Local> {
         self.may_send(now, key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;
+        let sent = self.attempt_admitted(now, key, request, pre, candidate, share, out);
+        if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
+            self.uncount(key, egress, candidate.member, None);
+        }
+        sent
+    }
+
+    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
+    fn attempt_admitted(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        candidate: &Candidate,
+        share: u16,
+        out: &mut Output,
+    ) -> Result<(), Local> {
+        self.admit_call_at(now, key, candidate, request)?;
         self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -248,6 +268,7 @@ impl Proxy {
             egress: candidate.egress,
             next,
             member: candidate.member,
+            next_hop: hop,
             share,
             is_flow: candidate.flow.is_some(),
             rang: false,

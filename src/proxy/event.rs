@@ -49,6 +49,8 @@ pub enum Event {
     NextHop {
         /// The trunk.
         trunk: TrunkId,
+        /// Id of the member.
+        member: String,
         /// The next hop as text.
         next_hop: String,
         /// It answers again.
@@ -129,6 +131,10 @@ stats! {
     wrong_credentials,
     /// Calls refused by the limits of a trunk.
     limited,
+    /// Pings of members sent.
+    pings,
+    /// Pings that told that their member does not serve.
+    pings_failed,
     /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
     withheld,
     /// Calls that were not observed because the table of calls was full.

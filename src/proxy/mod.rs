@@ -19,6 +19,7 @@ mod loop_check;
 pub mod overload;
 mod patience;
 mod plan;
+pub mod probe;
 mod request;
 mod request_context;
 mod response;
@@ -122,6 +123,10 @@ enum Timer {
     C { context: ContextKey, client: ClientId },
     /// A branch was silent for longer than its trunk's patience (section 3: `fr`, `fr_inv`).
     Patience { context: ContextKey, client: ClientId },
+    /// A member of a trunk is to be pinged.
+    Probe { target: u32 },
+    /// A ping had no answer in time.
+    ProbeTimeout { target: u32, client: ClientId },
     /// A parked call waited long enough.
     Need { need: NeedId },
     /// A call may be over.
@@ -170,6 +175,7 @@ pub struct Proxy {
     is_draining: bool,
     stats: Stats,
     watch: guard::Watch,
+    prober: Option<probe::Prober>,
     // Scratch space, kept for its memory.
     patch: Patch,
     buffer: Vec<u8>,
@@ -196,6 +202,7 @@ impl Proxy {
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
+            prober: None,
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
@@ -209,6 +216,7 @@ impl Proxy {
         self.layer.set_config(snapshot.config.transaction.clone());
         self.watch.configure(&snapshot.config.guard, self.key);
         self.snapshot = Rc::new(Held(snapshot));
+        self.sync_probing(self.watch.now);
     }
 
     /// From now on no new calls are taken: dialog-forming requests, and OPTIONS to this element, are answered 503; what belongs to a call
@@ -263,11 +271,14 @@ impl Proxy {
 
     /// Runs everything that is due.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Output) {
+        self.watch.now = now.instant;
         self.layer.handle_timeout(now.instant, &mut out.outbox);
         while let Some(timer) = self.timers.pop_expired(now.instant) {
             match timer {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
                 Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
+                Timer::Probe { target } => self.probe_due(now, target, out),
+                Timer::ProbeTimeout { target, client } => self.ping_timed_out(now, target, client, out),
                 Timer::Need { need } => self.need_timed_out(now, need, out),
                 Timer::Call { call } => self.call_due(now, call, out),
             }
@@ -299,6 +310,12 @@ impl Proxy {
     fn handle_events(&mut self, now: Now, out: &mut Output) {
         while let Some(event) = self.layer.poll_event() {
             match event {
+                transaction::Event::ClientTimedOut { client, user }
+                | transaction::Event::ClientFailed { client, user }
+                    if probe::is_probe(user) =>
+                {
+                    self.ping_failed(now, user, client, out);
+                }
                 transaction::Event::ClientTimedOut { client, user } => {
                     self.branch_ended(now, ContextKey(user), client, Local::Timeout, out);
                 }

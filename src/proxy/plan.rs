@@ -30,7 +30,7 @@ pub struct Candidate {
 }
 
 /// Where a candidate is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Here.
     At(NextHop),
@@ -84,21 +84,27 @@ impl Candidate {
 #[derive(Default, Debug)]
 pub struct Plan {
     candidates: VecDeque<Candidate>,
+    /// Status and reason phrase where a trunk would have candidates and none of them may be tried.
+    pub refusal: Option<(u16, &'static str)>,
 }
 
 impl Plan {
     /// A single candidate.
     pub fn one(candidate: Candidate) -> Self {
-        Plan { candidates: VecDeque::from(vec![candidate]) }
+        Plan { candidates: VecDeque::from(vec![candidate]), refusal: None }
     }
 
     /// Adds candidates behind those there are: tried at once, or one after the other.
     pub fn push(&mut self, candidates: impl Iterator<Item = Candidate>, parallel: bool) {
-        for (position, candidate) in candidates.enumerate() {
-            if self.candidates.len() >= MAX_ATTEMPTS {
-                break;
-            }
-            self.candidates.push_back(Candidate { joins: parallel && position > 0, ..candidate });
+        for (position, candidate) in candidates.enumerate().take(MAX_ATTEMPTS) {
+            self.push_one(candidate, parallel && position > 0);
+        }
+    }
+
+    /// Adds a candidate, to be tried together with the one before it or after it. Beyond [`MAX_ATTEMPTS`] it is left out.
+    pub fn push_one(&mut self, candidate: Candidate, joins: bool) {
+        if self.candidates.len() < MAX_ATTEMPTS {
+            self.candidates.push_back(Candidate { joins, ..candidate });
         }
     }
 

@@ -160,7 +160,7 @@ impl Proxy {
     pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot_of(key);
         let Some((ingress, entry)) = self.context(key).map(|c| (c.ingress, c.source.local)) else { return };
-        let chance = self.chance(now);
+        let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry)
             .and_then(|pre| target::decide(&snapshot.config, request, ingress, &pre, chance).map(|plan| (pre, plan)));
         let (pre, plan) = match planned {
@@ -233,9 +233,10 @@ impl Proxy {
         if is_ack && !self.calls.is_empty() {
             self.note_ack(request);
         }
-        let chance = self.chance(now);
+        let ingress = self.ingress_of_ack(now, config, source);
+        let chance = self.chance(now, ingress);
         let may_go = request.max_forwards().ok() != Some(Some(0));
-        let planned = self.ingress_of_ack(now, config, source).filter(|_| may_go).and_then(|ingress| {
+        let planned = ingress.filter(|_| may_go).and_then(|ingress| {
             let pre = preprocess::preprocess(config, request, source.local).ok();
             let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
             let plan = target::decide(config, request, ingress, &pre, chance).ok()?;

@@ -10,7 +10,7 @@ use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
 use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
-use super::{Held, TrunkId};
+use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
@@ -79,6 +79,8 @@ pub struct Branch {
     pub next: Hop,
     /// Its place among that trunk's next hops.
     pub member: Option<u16>,
+    /// The address it went to.
+    pub next_hop: NextHop,
     /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).
     pub share: u16,
     /// It goes to a browser by its connection (W-3).

@@ -4,7 +4,7 @@ use super::failover::{Outcome, Relay503};
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
 use super::route::target::FLOW_FAILED;
-use super::{ContextKey, Event, Now, Output, Proxy, overload};
+use super::{ContextKey, Event, Now, Output, Proxy, overload, probe};
 use crate::sip::{Framing, Message, Name, Via, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
@@ -21,6 +21,9 @@ impl Proxy {
             ResponseMatch::Unmatched
         };
         match matched {
+            ResponseMatch::Deliver { client, user } if probe::is_probe(user) => {
+                self.ping_answered(now, user, client, response, out);
+            }
             ResponseMatch::Deliver { client, user } => self.deliver(now, ContextKey(user), client, response, out),
             ResponseMatch::Absorbed => {}
             ResponseMatch::Unmatched => self.stats.dropped_responses += 1, // never forwarded statelessly

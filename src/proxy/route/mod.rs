@@ -3,3 +3,4 @@
 pub mod marks;
 pub mod preprocess;
 pub mod target;
+pub mod trunk;

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::preprocess::Preprocessed;
+use super::trunk::to_trunk;
 use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::plan::{Candidate, Place, Plan};
 use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
@@ -24,6 +25,8 @@ pub struct Chance {
     pub random: u64,
     /// The time, Unix seconds.
     pub unix: i64,
+    /// The trunk it came from, if it is one's.
+    pub ingress: Option<TrunkId>,
 }
 
 /// Decides where a request goes.
@@ -113,31 +116,6 @@ fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
     let uri = Uri::parse(request.request_uri()).ok()?;
     let number = if uri.scheme == Scheme::Tel { split_subscriber(uri.opaque) } else { uri.subscriber() }?;
     TelephoneNumber::from_user(number.number, &DialPlan::default())
-}
-
-/// The next hops of a trunk: chosen among for a request that begins something (KR-4), in the order written for one in a dialog.
-fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, Chance)>) -> Plan {
-    let mut plan = Plan::default();
-    let Some(trunk) = config.trunk(egress) else { return plan };
-    let candidate = |(place, hop): (usize, &Place)| Candidate {
-        egress: Some(egress),
-        place: hop.clone(),
-        listener: leave_by(config, hop.transport(), Some(trunk.listener)),
-        member: begins.and(u16::try_from(place).ok()),
-        keep_udp: false,
-        joins: false,
-        flow: None,
-    };
-    match begins {
-        Some((request, chance)) if trunk.next_hops.len() > 1 => {
-            let call_id = request.call_id().unwrap_or_default();
-            let order = trunk.dispatcher.order(trunk.next_hops.len(), call_id, chance.random, chance.unix);
-            let hops = order.into_iter().filter_map(|place| Some((place, trunk.next_hops.get(place)?)));
-            plan.push(hops.map(candidate), trunk.forking.parallel);
-        }
-        _ => plan.push(trunk.next_hops.iter().enumerate().map(candidate), trunk.forking.parallel),
-    }
-    plan
 }
 
 /// The place that a URI names, if it needs no DNS or names are located here (RFC 3263 4).
