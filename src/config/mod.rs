@@ -2,7 +2,7 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `guard` floods and limits, `identity` knows signers, verification and trust,
+//! `reader` takes tables apart; `network` knows listeners and trunks, `routes`, `prefix_file` and `numbers` where requests go, `guard` floods and limits, `identity` knows signers, verification and trust,
 //! `operation` knows call records and the admin socket, `limits` knows the rest; `files` reads certificates and keys.
 
 mod dns;
@@ -13,8 +13,11 @@ mod identity;
 mod limits;
 mod mistake;
 mod network;
+mod numbers;
 mod operation;
+mod prefix_file;
 mod reader;
+mod routes;
 mod tls;
 
 use std::cell::RefCell;
