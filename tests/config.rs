@@ -12,6 +12,7 @@ use tempfile::TempDir;
 use vesperd::cert::{Log, LogList, LogState};
 use vesperd::config::{Config, ConfigError, LogFormat, Warning};
 use vesperd::node::{Edge, Observer, clock};
+use vesperd::proxy::route::table::{Action, Condition, NumberPrefix};
 use vesperd::proxy::{Codes, Forking, NextHop, Relay503, TrunkId, UdpOversize};
 use vesperd::sip::hop::{ListenerId, Transport};
 use vesperd::stir::{Check, IdentitySource, Mode, OnFailure, Profile};
@@ -205,8 +206,11 @@ max_connections_per_prefix = 7
     assert_eq!((policy.modes.get(Check::Chain), policy.require_identity), (Mode::Enforce, false));
     assert_eq!(policy.identity_source, IdentitySource::AssertedThenFrom);
     assert_eq!((trunk.sign, proxy.signers.len()), (Some(0), 1));
-    assert_eq!(proxy.routes[0].prefix.as_deref(), Some("1212"));
-    assert_eq!((proxy.routes[0].from, proxy.routes[0].to), (Some(TrunkId(0)), TrunkId(1)));
+    assert!(
+        matches!(&proxy.routes[0].when[..], [Condition::Prefix(p)] if *p == [NumberPrefix::parse("1212").unwrap()])
+    );
+    assert_eq!(proxy.routes[0].from, [TrunkId(0)]);
+    assert!(matches!(&proxy.routes[0].action, Action::To(to) if *to == [TrunkId(1)]));
     assert_eq!((config.trust.anchors.len(), config.trust.logs.len()), (1, 1));
     assert_eq!(config.replay.capacity, 1000);
     assert_eq!(proxy.verifier.dial_plan.country_code.as_deref(), Some("1"));
@@ -316,8 +320,8 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             "12: listener \"b\".bind: UDP 127.0.0.1:5060 is used already on line 4",
         ),
         (
-            format!("{LEAST}[[route]]\nto = \"carrier\"\nprefix = \"+1\""),
-            "11: route.prefix: \"+1\" can not be read; give leading digits",
+            format!("{LEAST}[[route]]\nto = \"carrier\"\nprefix = \"+1x\""),
+            "11: route.prefix: \"+1x\" can not be read; give leading digits",
         ),
         (format!("{LEAST}[node]\nlog_level = \"a=b=c\""), "10: node.log_level: \"a=b=c\" can not be read"),
         (

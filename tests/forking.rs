@@ -49,7 +49,7 @@ fn config(gateways: usize, forking: Forking) -> Config {
     Config {
         listeners: vec![listener],
         trunks: vec![trunk("caller", &[CALLER]), Trunk { forking, ..trunk("gateways", &GATEWAYS[..gateways]) }],
-        routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+        routes: vec![Route::between(TrunkId(0), TrunkId(1))],
         ..Config::default()
     }
 }

@@ -72,7 +72,7 @@ impl World {
                 advertise_port: 5060,
             }],
             trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
-            routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+            routes: vec![Route::between(TrunkId(0), TrunkId(1))],
             ..Config::default()
         };
         change(&mut config);

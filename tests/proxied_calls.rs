@@ -57,7 +57,7 @@ impl ProxyNode {
                 advertise_port: own.port(),
             }],
             trunks: vec![trunk("before", &[before]), trunk("behind", behind)],
-            routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+            routes: vec![Route::between(TrunkId(0), TrunkId(1))],
             ..Config::default()
         };
         let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };

@@ -51,7 +51,7 @@ fn config() -> Config {
     Config {
         listeners: vec![listener("udp", Transport::Udp, 5060)],
         trunks: vec![trunk("caller", Transport::Udp, &[CALLER], 0), trunk("callee", Transport::Udp, &[CALLEE], 0)],
-        routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+        routes: vec![Route::between(TrunkId(0), TrunkId(1))],
         ..Config::default()
     }
 }
@@ -387,7 +387,7 @@ fn c54_a_strict_router_upstream_gets_its_request_uri_back() {
 #[test]
 fn c51_a_loop_is_found_and_a_spiral_passes() {
     let mut looping = config();
-    looping.routes = vec![Route { from: None, prefix: None, to: TrunkId(1) }];
+    looping.routes = vec![Route::to(TrunkId(1))];
     let mut rig = Rig::new(looping);
     let forwarded = begin(&mut rig);
     // The callee sends the very request back; the Via it adds changes nothing.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::files::Files;
 use super::mistake::{Fault, Warning};
 use super::network::{Network, read_name, refer};
+use super::numbers;
 use super::reader::{At, Section};
 use crate::cert::{Certificate, TrustPolicy, TrustStore};
 use crate::node::fetch;
@@ -199,16 +200,7 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
 }
 
 fn read_dial_plan(section: Section<'_, '_>) -> DialPlan {
-    let mut plan = DialPlan::default();
-    let digits = |key| {
-        let is_digits = |text: &str| !text.is_empty() && text.len() <= 8 && text.bytes().all(|b| b.is_ascii_digit());
-        section.read(key, "digits", |text| is_digits(text).then(|| text.to_owned())).map(|at| at.value)
-    };
-    plan.country_code = digits("country_code").or(plan.country_code);
-    plan.international_prefix = digits("international_prefix").or(plan.international_prefix);
-    plan.trunk_prefix = digits("trunk_prefix").or(plan.trunk_prefix);
-    section.size("national_min", (1, 15), &mut plan.national_min);
-    section.size("national_max", (1, 15), &mut plan.national_max);
+    let mut plan = numbers::read_plan(&section);
     if let Some(fewest) = section.number("bare_digits", (1, 15)) {
         plan.bare_digits = usize::try_from(fewest).ok();
     }

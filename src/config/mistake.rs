@@ -144,6 +144,17 @@ pub enum Fault {
         /// Why; no line of it is repeated.
         error: UsersError,
     },
+    /// A regular expression that is none.
+    Pattern(regex::Error),
+    /// A row of a file.
+    Row {
+        /// The file.
+        path: PathBuf,
+        /// Line in it, from 1.
+        line: u64,
+        /// What is wrong with it, and what would be right.
+        why: String,
+    },
     /// Values that do not go together.
     Conflict {
         /// Why.
@@ -209,6 +220,19 @@ impl fmt::Display for Fault {
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Users { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
+            Self::Pattern(regex::Error::CompiledTooBig(_)) => {
+                write!(f, "the regular expression is too large; give a smaller one")
+            }
+            Self::Pattern(error) => {
+                // The last line says what is wrong; the others draw where.
+                let words = error.to_string();
+                write!(
+                    f,
+                    "no regular expression: {}",
+                    words.lines().last().unwrap_or_default().trim_start_matches("error: ")
+                )
+            }
+            Self::Row { path, line, why } => write!(f, "{}:{line}: {why}", path.display()),
             Self::Conflict { reason, remedy } => write!(f, "{reason}; {remedy}"),
             Self::Tls(error) => error.fmt(f),
         }

@@ -2,9 +2,9 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners, trunks and routes, `members` the next hops of a trunk, `guard` floods and limits,
-//! `identity` signers, verification and trust, `operation` call records and the admin socket, `limits` the rest; `files` reads certificates
-//! and keys.
+//! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `routes`, `prefix_file` and
+//! `numbers` where requests go, `guard` floods and limits, `identity` signers, verification and trust, `operation` call records and the admin
+//! socket, `limits` the rest; `files` reads certificates and keys.
 
 mod dns;
 mod files;
@@ -15,8 +15,11 @@ mod limits;
 mod members;
 mod mistake;
 mod network;
+mod numbers;
 mod operation;
+mod prefix_file;
 mod reader;
+mod routes;
 mod tls;
 
 use std::cell::RefCell;

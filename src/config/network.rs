@@ -1,4 +1,4 @@
-//! `[[listener]]`, `[[trunk]]`, `[[route]]`: where messages arrive, whose they are, where they go.
+//! `[[listener]]`, `[[trunk]]`: where messages arrive, and whose they are.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -11,10 +11,9 @@ use super::members;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
+use super::{numbers, routes};
 use crate::proxy::dispatcher::Algorithm;
-use crate::proxy::{
-    self, Listener, NextHop, Place, Route, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize,
-};
+use crate::proxy::{self, Listener, NextHop, Place, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
 use crate::transport::ws::Origins;
@@ -22,7 +21,7 @@ use crate::transport::ws::Origins;
 pub(super) const HOP: &str = "\"udp:192.0.2.10:5060\", \"tls:gateway.example.net\" or \"sip:example.net\"";
 
 /// Names and the lines they stand on.
-type Names = HashMap<String, (usize, usize)>;
+pub(super) type Names = HashMap<String, (usize, usize)>;
 
 /// The tables that later parts need again.
 pub(super) struct Network<'a, 'c> {
@@ -53,12 +52,7 @@ impl<'a, 'c> Network<'a, 'c> {
         }
         proxy.default_trunks = read_default_trunks(root, &trunk_names);
         proxy.share_destinations(None);
-        for section in root.sections("route") {
-            if let Some(route) = read_route(&section, &trunk_names, &trunks) {
-                proxy.routes.push(route);
-            }
-            section.finish();
-        }
+        routes::read(root, files, &routes::Trunks { names: &trunk_names, sections: &trunks }, proxy);
         Self { trunks }
     }
 }
@@ -210,7 +204,7 @@ fn host_of(address: IpAddr) -> String {
 }
 
 /// A host as it goes into Via and Record-Route, and a port if one is given.
-fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
+pub(super) fn host_and_port(text: &str) -> Option<(String, Option<u16>)> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Some((host_of(address.ip()), Some(address.port())));
     }
@@ -280,7 +274,9 @@ fn read_trunk(
     let mut forking = forking::read(section);
     forking.parallel |= dispatcher.algorithm == Algorithm::Parallel;
     let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
+    let numbers = numbers::read(section, next_hops.first());
     Trunk {
+        numbers,
         dispatcher,
         name,
         peers: peers.into_iter().map(|peer| peer.value).collect(),
@@ -365,21 +361,6 @@ fn numeric_hop(text: &str) -> Option<NextHop> {
     let host = || address.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>().ok();
     let remote = with_port().or_else(|| Some(SocketAddr::new(host()?, transport.default_port())))?;
     Some(NextHop { transport, remote })
-}
-
-fn read_route(section: &Section<'_, '_>, names: &Names, trunks: &[Section<'_, '_>]) -> Option<Route> {
-    let from = refer(section, "from", "trunk", names).map(|at| TrunkId(at.value as u16));
-    let expected = "leading digits of the called number, without +";
-    let prefix = section.read("prefix", expected, |text| {
-        (!text.is_empty() && text.len() <= 32 && text.bytes().all(|b| b.is_ascii_digit())).then(|| text.to_owned())
-    });
-    section.required("to", "the name of a [[trunk]]")?;
-    let to = refer(section, "to", "trunk", names)?;
-    if trunks.get(to.value).is_some_and(|trunk| trunk.is_absent("next_hop") && trunk.is_absent("member")) {
-        let reason = "the trunk has no next_hop, so nothing can go to it";
-        section.wrong(to.offset, "to", Fault::Conflict { reason, remedy: "give it one, or name another trunk" });
-    }
-    Some(Route { from, prefix: prefix.map(|at| at.value), to: TrunkId(to.value as u16) })
 }
 
 #[cfg(test)]

@@ -229,6 +229,14 @@ impl<'a, 'c> Section<'a, 'c> {
         Some(Section::new(found.value, span, self.label_of(key), self.mistakes))
     }
 
+    /// A table, or a list of them.
+    pub fn tables(&self, key: &'static str) -> Vec<Section<'a, 'c>> {
+        match self.get(key).map(Spanned::get_ref) {
+            Some(DeValue::Array(_)) => self.sections(key),
+            _ => self.section(key).into_iter().collect(),
+        }
+    }
+
     /// An array of tables.
     pub fn sections(&self, key: &'static str) -> Vec<Section<'a, 'c>> {
         let Some(found) = self.typed(key, "a list of [[tables]]", DeValue::as_array) else { return Vec::new() };

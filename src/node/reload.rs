@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
 use crate::sip::hop::PeerId;
 use crate::transport::tls::Credentials;
@@ -65,9 +66,13 @@ pub(super) fn keep_numbers(
     let number_of = |id: TrunkId| numbers.get(usize::from(id.0)).copied().unwrap_or(id);
     new.default_trunks.iter_mut().flatten().for_each(|trunk| *trunk = number_of(*trunk));
     for route in &mut new.routes {
-        route.to = number_of(route.to);
-        route.from = route.from.map(number_of);
+        route.from.iter_mut().for_each(|id| *id = number_of(*id));
+        if let Action::To(trunks) = &mut route.action {
+            trunks.iter_mut().for_each(|id| *id = number_of(*id));
+        }
     }
+    let said = new.prefix_tables.iter_mut().flat_map(|table| &mut table.routes);
+    said.flat_map(|route| &mut route.to).for_each(|id| *id = number_of(*id));
     Ok(Arc::new(credentials.renumbered(|peer| PeerId(number_of(TrunkId(peer.0)).0))))
 }
 
@@ -75,6 +80,7 @@ pub(super) fn keep_numbers(
 mod tests {
     use super::*;
     use crate::proxy::Route;
+    use crate::proxy::route::prefix::{PrefixRoute, PrefixTable};
 
     fn trunk(name: &str) -> Trunk {
         Trunk { name: name.into(), ..Trunk::default() }
@@ -83,15 +89,19 @@ mod tests {
     #[test]
     fn kr12_a_trunk_keeps_its_number() {
         let old = [trunk("a"), trunk("b"), trunk("c")];
+        let said = PrefixRoute { to: vec![TrunkId(1), TrunkId(2)], ..PrefixRoute::default() };
         let mut new = proxy::Config {
             trunks: vec![trunk("new"), trunk("c"), trunk("a")],
-            routes: vec![Route { from: Some(TrunkId(1)), prefix: None, to: TrunkId(0) }],
+            routes: vec![Route::between(TrunkId(1), TrunkId(0))],
+            prefix_tables: vec![PrefixTable::new("t".into(), vec![said], vec![]).unwrap()],
             ..proxy::Config::default()
         };
         keep_numbers(&old, &mut new, &Credentials::default()).unwrap();
         let names: Vec<_> = new.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
         assert_eq!(names, ["a", "", "c", "new"], "b is gone and its number is not given to another");
-        assert_eq!((new.routes[0].from, new.routes[0].to), (Some(TrunkId(2)), TrunkId(3)));
+        let Action::To(to) = &new.routes[0].action else { panic!("it went to a trunk") };
+        assert_eq!((&new.routes[0].from[..], &to[..]), (&[TrunkId(2)][..], &[TrunkId(3)][..]));
+        assert_eq!(new.prefix_tables[0].routes[0].to, [TrunkId(2), TrunkId(0)]);
 
         // Once more: the empty place stays empty.
         let second = new.trunks.clone();

@@ -33,6 +33,11 @@ impl TelephoneNumber {
     /// off first, so that the digits of `rn` are not taken for digits of the number; then all but digits, `*` and `#` is dropped,
     /// and a number without country code is completed by `plan`. `None` when no digit is left or too many are.
     pub fn from_user(user: &[u8], plan: &DialPlan) -> Option<Self> {
+        Self::completed(user, plan).map(|(number, _)| number)
+    }
+
+    /// The same, and whether the number is known to begin with a country code: it had a plus sign, or `plan` completed it.
+    pub fn completed(user: &[u8], plan: &DialPlan) -> Option<(Self, bool)> {
         let end = memchr::memchr(b';', user).unwrap_or(user.len());
         let mut number = Self::EMPTY;
         let mut global = false;
@@ -49,7 +54,7 @@ impl TelephoneNumber {
         if number.len == 0 {
             return None;
         }
-        if global { Some(number) } else { plan.complete(number) }
+        if global { Some((number, true)) } else { plan.complete(number) }
     }
 
     const EMPTY: Self = Self { digits: [0; MAX_TN], len: 0 };
@@ -145,19 +150,20 @@ impl DialPlan {
         }
     }
 
-    /// Completes a number without plus sign. What can not be completed (911, 112, `*67`) stays (RFC 8224 section 8.3).
-    fn complete(&self, number: TelephoneNumber) -> Option<TelephoneNumber> {
+    /// Completes a number without plus sign; whether it was one to be completed. What can not be completed (911, 112, `*67`) stays
+    /// (RFC 8224 section 8.3).
+    fn complete(&self, number: TelephoneNumber) -> Option<(TelephoneNumber, bool)> {
         let prefix =
             |prefix: &Option<String>| prefix.as_deref().and_then(|p| number.strip_prefix(p)).filter(|r| !r.is_empty());
         if let Some(foreign) = prefix(&self.international_prefix) {
-            return TelephoneNumber::from_canonical(foreign);
+            return TelephoneNumber::from_canonical(foreign).map(|number| (number, true));
         }
-        let Some(country_code) = &self.country_code else { return Some(number) };
+        let Some(country_code) = &self.country_code else { return Some((number, false)) };
         let national = prefix(&self.trunk_prefix).unwrap_or(&number);
         if (self.national_min..=self.national_max).contains(&national.len()) && !national.contains(['*', '#']) {
-            return TelephoneNumber::joined(country_code, national);
+            return TelephoneNumber::joined(country_code, national).map(|number| (number, true));
         }
-        Some(number)
+        Some((number, false))
     }
 }
 

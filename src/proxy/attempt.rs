@@ -225,6 +225,7 @@ impl Proxy {
             flows: [flow, candidate.flow],
             path: flow.filter(|_| method == Method::Register).map(|flow| (&config.keys, flow)),
             route: pre,
+            uri: candidate.uri.as_deref(),
             max_breadth: Some(share),
             spent: config.guard.digest.as_deref(),
             offers_oc: config.guard.role_with(candidate.egress).client,

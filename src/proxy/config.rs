@@ -13,6 +13,9 @@ use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
 use super::route::marks::Keys;
+use super::route::number::{NumbersIn, NumbersOut};
+use super::route::prefix::PrefixTable;
+use super::route::table::Route;
 use super::route::target::leave_by;
 use super::session_timer::{self, SessionTimer};
 use crate::sip;
@@ -47,6 +50,8 @@ pub struct Config {
     pub trunks: Vec<Trunk>,
     /// First match wins.
     pub routes: Vec<Route>,
+    /// Tables of number prefixes that routes refer to by index.
+    pub prefix_tables: Vec<PrefixTable>,
     /// Credentials that trunks refer to by index.
     pub signers: Vec<Arc<Signer>>,
     /// Their names, in the same order.
@@ -98,6 +103,7 @@ impl Default for Config {
             listeners: Vec::new(),
             trunks: Vec::new(),
             routes: Vec::new(),
+            prefix_tables: Vec::new(),
             signers: Vec::new(),
             signer_names: Vec::new(),
             transaction: transaction::Config::default(),
@@ -167,6 +173,8 @@ pub struct Trunk {
     pub relay_503: Relay503,
     /// Session timers of INVITEs and UPDATEs that come from it; otherwise they are only observed.
     pub session_timer: Option<SessionTimer>,
+    /// How it and we write called numbers.
+    pub numbers: Numbers,
 }
 
 impl Default for Trunk {
@@ -186,6 +194,7 @@ impl Default for Trunk {
             forking: Forking::default(),
             relay_503: Relay503::default(),
             session_timer: None,
+            numbers: Numbers::default(),
         }
     }
 }
@@ -211,15 +220,13 @@ pub enum UdpOversize {
     Reject,
 }
 
-/// Requests of one trunk (or all) whose called number begins with a prefix (or any) go to another trunk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Route {
-    /// The trunk a request came from; `None` is any.
-    pub from: Option<TrunkId>,
-    /// Leading digits of the called number, without `+`; `None` is any Request-URI.
-    pub prefix: Option<String>,
-    /// Where it goes.
-    pub to: TrunkId,
+/// How a trunk writes the numbers it calls, and how numbers are written to it.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct Numbers {
+    /// Numbers it calls become E.164 by this.
+    pub inbound: Option<NumbersIn>,
+    /// Numbers called there are written so.
+    pub outbound: Option<NumbersOut>,
 }
 
 impl Config {

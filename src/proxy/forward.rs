@@ -7,8 +7,8 @@ use super::digest::Digest;
 use super::overload::params::OFFER;
 use super::route::marks::{self, Keys, Marks};
 use super::route::preprocess::Preprocessed;
-use crate::sip::hop::{ConnectionId, Transport};
 use super::session_timer::Treatment;
+use crate::sip::hop::{ConnectionId, Transport};
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
 
@@ -32,6 +32,8 @@ pub struct Copy<'a> {
     pub path: Option<(&'a Keys, ConnectionId)>,
     /// What the route set said.
     pub route: &'a Preprocessed,
+    /// The Request-URI, if routing has changed it.
+    pub uri: Option<&'a [u8]>,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
     pub max_breadth: Option<u16>,
     /// Our Via offers overload control (RFC 7339 5.1).
@@ -68,10 +70,11 @@ pub fn is_record_routed(method: Method<'_>) -> bool {
 /// 400 when a part that has to be rewritten can not be read; validation has seen to that before.
 pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut Vec<u8>) -> Result<(), Refusal> {
     patch.clear();
-    let uri = request_uri(request, copy.route);
+    let received = copy.route.target(request);
+    let uri = copy.uri.unwrap_or(&received);
     match copy.route.strict.as_ref().and_then(|range| request.bytes().get(range.clone())) {
         Some(next) => request.repair(Some(&request_uri_repaired(next)), patch), // F-6
-        None => request.repair(uri, patch),
+        None => request.repair(Some(uri), patch),
     }
     let top = request.headers_start();
     patch.insert_with(top, |buf| {
@@ -194,15 +197,6 @@ fn push_address(buf: &mut Vec<u8>, listener: &Listener) {
     push_decimal(buf, listener.advertise_port.into());
 }
 
-/// The Request-URI of the copy before F-6: the one a strict router hid in Route (RT-1), one stripped of our own `maddr` (RT-2), or
-/// `None` for the received one.
-fn request_uri<'a>(request: Message<'a>, route: &'a Preprocessed) -> Option<&'a [u8]> {
-    match (&route.request_uri, &route.without_maddr) {
-        (Some(moved), _) => request.bytes().get(moved.uri.clone()),
-        (None, stripped) => stripped.as_deref(),
-    }
-}
-
 /// L-5: exactly one Max-Breadth, with this value.
 fn set_max_breadth(request: Message<'_>, top: usize, share: u16, patch: &mut Patch) {
     let mut fields = request.fields_of(Name::MaxBreadth);
@@ -219,12 +213,12 @@ fn set_max_breadth(request: Message<'_>, top: usize, share: u16, patch: &mut Pat
 
 /// Removes our own values from the top of Route, and the one that moved into the Request-URI from its end. A strict router next in line
 /// loses its value too, and finds the Request-URI at the end (F-6).
-fn remove_routes(request: Message<'_>, route: &Preprocessed, uri: Option<&[u8]>, patch: &mut Patch) {
+fn remove_routes(request: Message<'_>, route: &Preprocessed, uri: &[u8], patch: &mut Patch) {
     let end = request.fields_of(Name::Route).last().map(|field| field.line.end);
     if let (Some(_), Some(end)) = (&route.strict, end) {
         patch.insert_with(end, |buf| {
             buf.extend_from_slice(b"Route: <");
-            buf.extend_from_slice(uri.unwrap_or(&request_uri_repaired(request.request_uri())));
+            buf.extend_from_slice(uri);
             buf.extend_from_slice(b">\r\n");
         });
     }

@@ -1,11 +1,23 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
 use super::calls::Signed;
+use super::route::table::{self, Verified};
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
 use crate::sip::{Message, Name};
 use crate::stir::reason;
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
+
+/// What routes may ask about a verdict.
+fn verified(verdict: &Verdict) -> Verified {
+    let valid = verdict.valid();
+    let found = match valid {
+        Some(_) => table::Verdict::Passed,
+        None if verdict.tokens().is_empty() => table::Verdict::None,
+        None => table::Verdict::Failed,
+    };
+    Verified { verdict: found, attest: valid.and_then(|token| token.attest) }
+}
 
 impl Proxy {
     /// Verifies the Identity fields of an INVITE as its trunk wants it. False if the call does not go on now: parked or rejected.
@@ -67,6 +79,7 @@ impl Proxy {
         reason::write_lines(&verdict, &mut lines);
         let Some(context) = self.context(key) else { return false };
         let trunk = context.ingress;
+        context.verified = verified(&verdict);
         if self.snapshot_of(key).config.observe || !verdict.is_valid() {
             let call_id = request.call_id().unwrap_or_default().into();
             out.events.push(Event::Verified { call_id, trunk, verdict: Box::new(verdict) });

@@ -24,7 +24,7 @@ mod request;
 mod request_context;
 mod response;
 mod response_context;
-mod route;
+pub mod route;
 mod session_timer;
 mod validate;
 mod waiting;
@@ -37,12 +37,13 @@ use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
-pub use config::{Config, Listener, NextHop, Route, Snapshot, Trunk, TrunkId, UdpOversize};
+pub use config::{Config, Listener, NextHop, Numbers, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
 pub use plan::Place;
 pub use route::marks::Keys;
+pub use route::table::Route;
 pub use session_timer::SessionTimer;
 
 use crate::sip::hop::{Hop, Outbox};

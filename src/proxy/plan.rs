@@ -1,6 +1,7 @@
 //! Where a request goes: candidates in the order of their trial, those of one group at once (RFC 3261 16.6, 16.7 item 5).
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 
 use super::location::Target;
 use super::route::target::leave_by;
@@ -27,6 +28,8 @@ pub struct Candidate {
     pub joins: bool,
     /// The connection it is reached by, and by nothing else (RFC 5626 5.3).
     pub flow: Option<ConnectionId>,
+    /// The Request-URI of its copy, if that is not the received one.
+    pub uri: Option<Rc<[u8]>>,
 }
 
 /// Where a candidate is reached.
@@ -108,6 +111,14 @@ impl Plan {
         }
     }
 
+    /// Adds another plan behind this one; its copies get this Request-URI.
+    pub fn append(&mut self, other: Plan, uri: Option<&Rc<[u8]>>) {
+        let room = MAX_ATTEMPTS.saturating_sub(self.candidates.len());
+        let others = other.candidates.into_iter().take(room);
+        self.refusal = self.refusal.or(other.refusal);
+        self.candidates.extend(others.map(|candidate| Candidate { uri: uri.cloned().or(candidate.uri), ..candidate }));
+    }
+
     /// Nothing is left.
     pub fn is_empty(&self) -> bool {
         self.candidates.is_empty()
@@ -166,6 +177,7 @@ mod tests {
             keep_udp: false,
             joins: false,
             flow: None,
+            uri: None,
         })
     }
 
@@ -198,9 +210,25 @@ mod tests {
     }
 
     #[test]
+    fn a_plan_behind_another_keeps_its_groups_and_has_its_own_request_uri() {
+        let (mut plan, mut backup) = (Plan::default(), Plan::default());
+        plan.push(candidates(1..3), false);
+        backup.push(candidates(3..6), true);
+        plan.append(backup, Some(&Rc::from(&b"sip:backup"[..])));
+        let uris: Vec<_> = plan.candidates.iter().map(|c| c.uri.is_some()).collect();
+        assert_eq!(uris, [false, false, true, true, true]);
+        assert_eq!(groups(plan), [1, 1, 3]);
+    }
+
+    #[test]
     fn plans_are_bounded() {
         let mut plan = Plan::default();
         plan.push(candidates(1..100), false);
         assert_eq!(plan.len(), MAX_ATTEMPTS);
+        let (mut two, mut more) = (Plan::default(), Plan::default());
+        more.push(candidates(1..10), false);
+        two.append(plan, None);
+        two.append(more, None);
+        assert_eq!(two.len(), MAX_ATTEMPTS);
     }
 }

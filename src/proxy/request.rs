@@ -7,7 +7,10 @@ use siphasher::sip::SipHasher13;
 
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
+use super::response::Answered;
 use super::response_context::ResponseContext;
+use super::route::table::Verified;
+use super::route::target::Decline;
 use super::route::{preprocess, target};
 use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
@@ -138,6 +141,7 @@ impl Proxy {
                 loop_hash,
                 parked: Vec::new(),
                 plan: Plan::default(),
+                verified: Verified::default(),
                 signed_by: None,
                 lines: Vec::new(),
                 breadth,
@@ -159,18 +163,37 @@ impl Proxy {
     /// Decides where the request goes and makes the first attempt.
     pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot_of(key);
-        let Some((ingress, entry)) = self.context(key).map(|c| (c.ingress, c.source.local)) else { return };
+        let Some(context) = self.context(key) else { return };
+        let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
         let chance = self.chance(now, Some(ingress));
-        let planned = preprocess::preprocess(&snapshot.config, request, entry)
-            .and_then(|pre| target::decide(&snapshot.config, request, ingress, &pre, chance).map(|plan| (pre, plan)));
+        let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
+            target::decide(&snapshot.config, request, ingress, &pre, chance, verified).map(|plan| (pre, plan))
+        });
         let (pre, plan) = match planned {
             Ok(planned) => planned,
-            Err(refusal) => return self.respond_local(now, key, request, refusal.status, refusal.reason, &[], out),
+            Err(decline) => return self.decline(now, key, request, &decline, out),
         };
         if let Some(context) = self.context(key) {
             context.plan = plan;
         }
         self.advance(now, key, request, &pre, out);
+    }
+
+    /// Answers a request that goes nowhere.
+    fn decline(&mut self, now: Now, key: ContextKey, request: Message<'_>, decline: &Decline, out: &mut Output) {
+        let mut lines = Vec::new();
+        let (status, phrase, noted) = match decline {
+            Decline::Refusal(refusal) => (refusal.status, refusal.reason, refusal.reason),
+            Decline::Rejected { status, reason } => (*status, &**reason, "Rejected by Route"),
+            Decline::Redirected { status, contact } => {
+                lines.extend_from_slice(b"Contact: <");
+                lines.extend_from_slice(contact);
+                lines.extend_from_slice(b">\r\n");
+                let phrase = if *status == 301 { "Moved Permanently" } else { "Moved Temporarily" };
+                (*status, phrase, "Redirected by Route")
+            }
+        };
+        self.respond_as(now, key, request, Answered { status, phrase, noted, lines: &lines }, out);
     }
 
     /// CANCEL for a transaction of ours: answered at once, then every pending branch is cancelled (K-1).
@@ -239,7 +262,7 @@ impl Proxy {
         let planned = ingress.filter(|_| may_go).and_then(|ingress| {
             let pre = preprocess::preprocess(config, request, source.local).ok();
             let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
-            let plan = target::decide(config, request, ingress, &pre, chance).ok()?;
+            let plan = target::decide(config, request, ingress, &pre, chance, Verified::default()).ok()?;
             Some(plan.first()?.clone())
         });
         let Some(candidate) = planned else {
@@ -283,6 +306,7 @@ impl Proxy {
             flows: [None; 2],
             path: None,
             route: &pre,
+            uri: candidate.uri.as_deref(),
             max_breadth: None,
             spent: config.guard.digest.as_deref(),
             offers_oc: false,

@@ -8,6 +8,7 @@ use super::calls::Part;
 use super::failover::Outcome;
 use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
+use super::route::table::Verified;
 use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
@@ -39,6 +40,8 @@ pub struct RequestContext {
     pub parked: Vec<Parked>,
     /// Candidates not yet tried.
     pub plan: Plan,
+    /// What verification found.
+    pub verified: Verified,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
     /// What its session timers become, and its answer is to be given (RFC 4028 8).

@@ -11,6 +11,16 @@ use crate::transaction::{ClientId, ResponseMatch};
 /// RFC 3326 3.1, R-12.
 const COMPLETED_ELSEWHERE: &[u8] = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
 
+/// A final response of our own.
+pub(super) struct Answered<'a> {
+    pub status: u16,
+    pub phrase: &'a str,
+    /// What the log says.
+    pub noted: &'static str,
+    /// Header lines.
+    pub lines: &'a [u8],
+}
+
 impl Proxy {
     pub(super) fn handle_response(&mut self, now: Now, response: Message<'_>, out: &mut Output) {
         let ours = response.check_response().is_ok()
@@ -350,15 +360,28 @@ impl Proxy {
         lines: &[u8],
         out: &mut Output,
     ) {
+        self.respond_as(now, key, request, Answered { status, phrase: reason, noted: reason, lines }, out);
+    }
+
+    /// The same, with a phrase that is the operator's.
+    pub(super) fn respond_as(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        answer: Answered<'_>,
+        out: &mut Output,
+    ) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
         let source = context.source;
         self.stats.refused += 1;
         self.note_own_answer(key);
+        let Answered { status, phrase, noted, lines } = answer;
         let call_id = request.call_id().unwrap_or_default().into();
-        out.events.push(Event::Refused { call_id, source: source.remote, status: Some(status), reason });
+        out.events.push(Event::Refused { call_id, source: source.remote, status: Some(status), reason: noted });
         let tag = self.tag_of(request);
         let mut buffer = Vec::with_capacity(512);
-        respond::write(request, source.remote, status, reason, Some(&tag), lines, &mut buffer);
+        respond::write(request, source.remote, status, phrase, Some(&tag), lines, &mut buffer);
         let told = self.load_for(source, request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.send_final(now, key, status, &buffer, out);

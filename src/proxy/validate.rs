@@ -1,7 +1,8 @@
 //! Request validation (RFC 3261 16.3; sip-proxy V-4 to V-8). Syntax (V-1) is `sip`'s business.
 
-use super::Config;
+use super::admission::priority::is_service_sos;
 use super::loop_check;
+use super::{Config, Route};
 use crate::sip::{Message, Method, Name, Refusal, Scheme, Uri};
 
 /// What a valid request is.
@@ -31,7 +32,12 @@ impl From<Refusal> for Invalid {
 /// Runs the checks in their order; the first failure answers. `hash` is the loop hash of this request.
 pub fn validate(config: &Config, request: Message<'_>, hash: u64) -> Result<Valid, Invalid> {
     let uri = Uri::parse(request.request_uri()).map_err(|_| Refusal::new(400, "Bad Request-URI"))?;
-    if !matches!(uri.scheme, Scheme::Sip | Scheme::Sips | Scheme::Tel) {
+    let is_understood = match uri.scheme {
+        Scheme::Sip | Scheme::Sips | Scheme::Tel => true,
+        Scheme::Urn => is_service_sos(request.request_uri()) && config.routes.iter().any(Route::takes_emergencies),
+        Scheme::Other => false,
+    };
+    if !is_understood {
         return Err(Refusal::new(416, "Unsupported URI Scheme").into()); // V-4
     }
     let to_self = uri.user.is_none() && config.own_listener(uri.host_bytes, uri.port).is_some();

@@ -41,7 +41,10 @@ pub fn trunk(name: &str, hops: &[&str]) -> Trunk {
 
 /// Route rules from a trunk, or from any, to a trunk.
 pub fn routes(rules: &[(Option<u16>, u16)]) -> Vec<Route> {
-    rules.iter().map(|(from, to)| Route { from: from.map(TrunkId), prefix: None, to: TrunkId(*to) }).collect()
+    rules
+        .iter()
+        .map(|(from, to)| from.map_or(Route::to(TrunkId(*to)), |from| Route::between(TrunkId(from), TrunkId(*to))))
+        .collect()
 }
 
 /// One message that left.

@@ -39,14 +39,18 @@ impl Priority {
     }
 }
 
+/// `urn:service:sos` or one below it (RFC 5031).
+pub fn is_service_sos(uri: &[u8]) -> bool {
+    let sos = b"urn:service:sos";
+    let below = uri.split_at_checked(sos.len()).filter(|(head, _)| head.eq_ignore_ascii_case(sos));
+    below.is_some_and(|(_, rest)| matches!(rest.first(), None | Some(b'.')))
+}
+
 /// The Request-URI is `urn:service:sos` or one below it (RFC 5031), or a configured number.
 fn is_emergency(request: Message<'_>, numbers: &[String]) -> bool {
     let uri = request.request_uri();
-    let sos = b"urn:service:sos";
-    if let Some((head, rest)) = uri.split_at_checked(sos.len())
-        && head.eq_ignore_ascii_case(sos)
-    {
-        return matches!(rest.first(), None | Some(b'.'));
+    if is_service_sos(uri) {
+        return true;
     }
     if numbers.is_empty() {
         return false;

@@ -1,11 +1,12 @@
 //! Route information preprocessing (RFC 3261 16.4, RFC 5658 5; sip-proxy RT-1 to RT-5).
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use super::marks;
 use crate::proxy::{Config, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
-use crate::sip::{Message, Name, NameAddr, Refusal, Uri};
+use crate::sip::{Message, Name, NameAddr, Refusal, Uri, request_uri_repaired};
 
 /// What the Route values and the Request-URI said.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -133,6 +134,17 @@ struct OwnRoute {
 }
 
 impl Preprocessed {
+    /// The Request-URI before F-6: the one a strict router hid in Route (RT-1), one stripped of our own `maddr` (RT-2), or the received
+    /// one; without what it must not carry (F-2).
+    pub fn target<'a>(&'a self, request: Message<'a>) -> Cow<'a, [u8]> {
+        let uri = match (&self.request_uri, &self.without_maddr) {
+            (Some(moved), _) => request.bytes().get(moved.uri.clone()).unwrap_or_default(),
+            (None, Some(stripped)) => stripped,
+            (None, None) => request.request_uri(),
+        };
+        request_uri_repaired(uri)
+    }
+
     fn note(&mut self, own: OwnRoute) {
         self.was_ours = true;
         self.exit = Some(own.listener);

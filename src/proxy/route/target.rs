@@ -1,14 +1,18 @@
 //! Target and next hop (RFC 3261 16.5, 16.6 items 6 and 7; sip-proxy TG-1 to TG-4, F-7).
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
 
+use super::number::{self, Shape};
 use super::preprocess::Preprocessed;
+use super::table::{Action, Circumstances, Facts, Route, Verified};
 use super::trunk::to_trunk;
-use crate::passport::telephone_number::{DialPlan, TelephoneNumber};
 use crate::proxy::plan::{Candidate, Place, Plan};
 use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
-use crate::sip::{Message, NameAddr, Refusal, Scheme, Uri, split_subscriber};
+use crate::sip::{Message, Method, NameAddr, Refusal, Scheme, Uri};
 
 const NO_CALL: Refusal = Refusal::new(481, "Call/Transaction Does Not Exist");
 const NO_ROUTE: Refusal = Refusal::new(404, "Not Found");
@@ -16,6 +20,8 @@ const NOT_RELAYING: Refusal = Refusal::new(403, "Not Relaying");
 const NO_MARKS: Refusal = Refusal::new(403, "Not Our Route");
 /// RFC 5626 11.6.
 pub const FLOW_FAILED: Refusal = Refusal::new(430, "Flow Failed");
+const INCOMPLETE: Refusal = Refusal::new(484, "Address Incomplete");
+const NO_TARGET: Refusal = Refusal::new(480, "Temporarily Unavailable");
 const UNRESOLVED: Refusal = Refusal::new(500, "Next Hop Unresolvable");
 
 /// What a choice among next hops depends on besides the request.
@@ -29,6 +35,33 @@ pub struct Chance {
     pub ingress: Option<TrunkId>,
 }
 
+/// Why a request goes nowhere: how it is answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decline {
+    /// By this response.
+    Refusal(Refusal),
+    /// As the operator's route says.
+    Rejected {
+        /// Status.
+        status: u16,
+        /// Reason phrase.
+        reason: Arc<str>,
+    },
+    /// By 301 or 302.
+    Redirected {
+        /// Status.
+        status: u16,
+        /// The URI of its Contact.
+        contact: Vec<u8>,
+    },
+}
+
+impl From<Refusal> for Decline {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refusal(refusal)
+    }
+}
+
 /// Decides where a request goes.
 ///
 /// # Errors
@@ -39,24 +72,26 @@ pub fn decide(
     ingress: TrunkId,
     pre: &Preprocessed,
     chance: Chance,
-) -> Result<Plan, Refusal> {
+    verified: Verified,
+) -> Result<Plan, Decline> {
     // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours.
     if pre.was_ours && (pre.trunks.is_some() || pre.flow.is_some() || request.to_tag().is_some()) {
-        return in_route_set(config, request, ingress, pre);
+        return Ok(in_route_set(config, request, ingress, pre)?);
     }
     let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
     if let Some(next) = &pre.next {
         // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one. A host name in it is left to the next hop.
         if !is_trusted {
-            return Err(NOT_RELAYING);
+            return Err(NOT_RELAYING.into());
         }
         let next = NameAddr::parse(slice(request, next)).map_err(|_| Refusal::new(400, "Bad Route"))?;
-        return direct(config, next.uri, None, None).map_or_else(|| by_table(config, request, ingress, chance), Ok);
+        let by_table = || by_table(config, request, ingress, pre, chance, verified);
+        return direct(config, next.uri, None, None).map_or_else(by_table, Ok);
     }
     if request.to_tag().is_some() && !is_trusted {
-        return Err(NO_CALL); // nothing of ours in its route set: this call does not run through here
+        return Err(NO_CALL.into()); // nothing of ours in its route set: this call does not run through here
     }
-    by_table(config, request, ingress, chance)
+    by_table(config, request, ingress, pre, chance, verified)
 }
 
 /// A request of a call that we record-routed: to its next Route value or its Request-URI. Where names are not located, the request
@@ -93,29 +128,104 @@ fn by_flow(config: &Config, listener: &Listener, exit: ListenerId, flow: Connect
         keep_udp: false,
         joins: false,
         flow: Some(flow),
+        uri: None,
     })
 }
 
-/// The route table: first rule whose trunk and number prefix match.
-fn by_table(config: &Config, request: Message<'_>, ingress: TrunkId, chance: Chance) -> Result<Plan, Refusal> {
-    let mut number = None;
-    for route in config.routes.iter().filter(|r| r.from.is_none_or(|from| from == ingress)) {
-        if let Some(prefix) = &route.prefix {
-            let number = number.get_or_insert_with(|| called_number(request));
-            if !number.as_ref().is_some_and(|n| n.starts_with(prefix.as_str())) {
-                continue;
-            }
+/// The route table: the first route that matches.
+fn by_table(
+    config: &Config,
+    request: Message<'_>,
+    ingress: TrunkId,
+    pre: &Preprocessed,
+    chance: Chance,
+    verified: Verified,
+) -> Result<Plan, Decline> {
+    let trunk = config.trunk(ingress);
+    let received = pre.target(request);
+    let uri = number::normalised(&received, trunk.and_then(|t| t.numbers.inbound.as_ref()));
+    let circumstances = Circumstances {
+        ingress,
+        is_trusted: trunk.is_some_and(|t| t.trusted),
+        verified,
+        unix: chance.unix,
+        emergency_numbers: &config.guard.emergency_numbers,
+    };
+    let facts = Facts::new(request, &uri, circumstances);
+    let asked = Asked { config, request, received: &received, chance };
+    for route in config.routes.iter().filter(|route| route.matches(&facts)) {
+        if let Some(answer) = asked.act(route, &facts) {
+            return answer;
         }
-        return Ok(to_trunk(config, route.to, Some((request, chance))));
     }
-    Err(NO_ROUTE)
+    Err(nothing_found(config, &facts).into())
 }
 
-/// The number in the Request-URI in canonical form (RFC 8224 8.3), if it is one.
-fn called_number(request: Message<'_>) -> Option<TelephoneNumber> {
-    let uri = Uri::parse(request.request_uri()).ok()?;
-    let number = if uri.scheme == Scheme::Tel { split_subscriber(uri.opaque) } else { uri.subscriber() }?;
-    TelephoneNumber::from_user(number.number, &DialPlan::default())
+/// A request that is routed by the table.
+struct Asked<'a> {
+    config: &'a Config,
+    request: Message<'a>,
+    /// Its Request-URI before numbers were normalised.
+    received: &'a [u8],
+    chance: Chance,
+}
+
+impl Asked<'_> {
+    /// Does what a route says; `None` if its prefix table does not know the number.
+    fn act(&self, route: &Route, facts: &Facts<'_>) -> Option<Result<Plan, Decline>> {
+        match &route.action {
+            Action::To(trunks) => Some(self.plan(trunks, &[&route.shape], facts)),
+            Action::Table(table) => {
+                let found = self.config.prefix_tables.get(*table)?.find(&facts.called()?.digits)?;
+                let shape = Shape { strip: found.strip, add: found.add.clone(), host: None };
+                Some(self.plan(&found.to, &[&shape, &route.shape], facts))
+            }
+            Action::Reject { status, reason } => {
+                Some(Err(Decline::Rejected { status: *status, reason: Arc::clone(reason) }))
+            }
+            Action::Redirect { status, contact } => {
+                let contact = contact.as_ref().map(|contact| contact.as_bytes().to_vec());
+                let contact = contact.or_else(|| number::shaped(facts.uri, &[&route.shape], None));
+                let answer = contact.map(|contact| Decline::Redirected { status: *status, contact });
+                Some(Err(answer.unwrap_or(INCOMPLETE.into())))
+            }
+        }
+    }
+
+    /// The next hops of these trunks in turn, each with the Request-URI that its trunk gets.
+    fn plan(&self, trunks: &[TrunkId], shapes: &[&Shape], facts: &Facts<'_>) -> Result<Plan, Decline> {
+        let mut plan = Plan::default();
+        for egress in trunks {
+            let uri = self.uri_for(*egress, shapes, facts).ok_or(INCOMPLETE)?;
+            plan.append(to_trunk(self.config, *egress, Some((self.request, self.chance))), uri.as_ref());
+        }
+        if plan.is_empty() && plan.refusal.is_none() { Err(NO_TARGET.into()) } else { Ok(plan) }
+    }
+
+    /// The Request-URI for a trunk, if it is not the received one; the outer `None`: nothing is left of its number.
+    fn uri_for(&self, egress: TrunkId, shapes: &[&Shape], facts: &Facts<'_>) -> Option<Option<Rc<[u8]>>> {
+        let out = self.config.trunk(egress).and_then(|t| t.numbers.outbound.as_ref());
+        let is_kept = out.is_none() && shapes.iter().all(|shape| shape.is_empty());
+        let uri = if is_kept { Cow::Borrowed(facts.uri) } else { Cow::Owned(number::shaped(facts.uri, shapes, out)?) };
+        Some((*uri != *self.received).then(|| Rc::from(&*uri)))
+    }
+}
+
+/// Why no route matches: the number is only the beginning of one, or there is none where one is called (484, 404; TG-3).
+fn nothing_found(config: &Config, facts: &Facts<'_>) -> Refusal {
+    let asks_tables = config.routes.iter().filter_map(|route| match route.action {
+        Action::Table(table) if route.matches(facts) => config.prefix_tables.get(table),
+        _ => None,
+    });
+    let is_incomplete = facts.called().is_some_and(|n| asks_tables.into_iter().any(|t| t.is_incomplete(&n.digits)));
+    if is_incomplete || calls_nobody(facts) { INCOMPLETE } else { NO_ROUTE }
+}
+
+/// A call to a host, not to somebody there.
+fn calls_nobody(facts: &Facts<'_>) -> bool {
+    let is_call = matches!(facts.method(), Some(Method::Invite | Method::Message | Method::Refer));
+    is_call
+        && Uri::parse(facts.uri).is_ok_and(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && uri.user.is_none())
 }
 
 /// The place that a URI names, if it needs no DNS or names are located here (RFC 3263 4).
@@ -138,6 +248,7 @@ fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<
         keep_udp: false,
         joins: false,
         flow: None,
+        uri: None,
     }))
 }
 
