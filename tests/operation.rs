@@ -1,6 +1,9 @@
 //! The program as an operator sees it: signals, the page, the log.
 #![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
 
+mod support_page;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -8,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use support_page::Family;
 use tempfile::TempDir;
 
 /// Far longer than anything takes; a hang ends as a failure.
@@ -235,27 +239,60 @@ fn a_second_signal_ends_it_at_once() {
     program.expect("stopped by a second signal");
 }
 
+/// The page once this holds.
+fn page_with(program: &Program, holds: impl Fn(&BTreeMap<String, Family>) -> bool) -> BTreeMap<String, Family> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = program.get("/metrics");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.to_ascii_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+        let page = support_page::read(body);
+        if holds(&page) {
+            return page;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 #[test]
-fn the_page_counts_what_happened() {
+fn the_page_counts_what_happened_in_a_format_that_a_scraper_reads() {
     let (gateway, caller) = (socket(), socket());
-    let program = Program::start(gateway.local_addr().unwrap());
+    let program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
     caller.send_to(request("OPTIONS", &caller, "counted").as_bytes(), program.sip).unwrap();
     let (options, edge) = receive(&gateway);
     gateway.send_to(answer(&options, "200 OK").as_bytes(), edge).unwrap();
     assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let page = program.get("/metrics");
-        assert!(
-            page.contains("Content-Type: text/plain; version=0.0.4")
-                || page.contains("content-type: text/plain; version=0.0.4")
-        );
-        if page.contains("\nvesperd_requests_total 1\n") && page.contains("\nvesperd_responses_total 1\n") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{page}");
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
+    caller.send_to(request("INVITE", &caller, "ringing").as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive(&gateway);
+    gateway.send_to(answer(&invite, "180 Ringing").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 180"));
+    let page =
+        page_with(&program, |page| page["vesperd_calls"].sum(&[("trunk", "gateway"), ("direction", "to")]) == 1.0);
+    let sum = |name: &str, labels: &[(&str, &str)]| page[name].sum(labels);
+    assert_eq!(sum("vesperd_requests_total", &[("method", "OPTIONS"), ("transport", "udp")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "200"), ("direction", "received")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "100"), ("direction", "sent")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "180"), ("direction", "sent")]), 1.0);
+    assert_eq!(sum("vesperd_calls", &[("direction", "from")]), 1.0);
+    assert_eq!(sum("vesperd_transactions_begun_total", &[]), 2.0);
+    gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
+    let page = page_with(&program, |page| {
+        page["vesperd_calls_ended_total"].sum(&[("ended_by", "refusal")]) == 1.0
+            && page["vesperd_call_records_total"].sum(&[("fate", "written")]) == 1.0
+    });
+    assert_eq!(page["vesperd_calls"].sum(&[]), 0.0);
+    let durations = &page["vesperd_request_duration_seconds"];
+    let count = |method| {
+        durations
+            .samples
+            .iter()
+            .filter(|s| s.0.ends_with("_count") && s.1["method"] == method)
+            .map(|s| s.2)
+            .sum::<f64>()
+    };
+    assert_eq!((count("INVITE"), count("other")), (1.0, 1.0));
     assert!(program.get("/nothing").starts_with("HTTP/1.1 404"));
 }
 

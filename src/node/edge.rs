@@ -110,7 +110,9 @@ impl Edge {
         let configured = config.proxy.listeners.clone();
         let configured_workers = config.node.workers;
         let bound = bind_all(&mut config, workers)?;
-        let published = Arc::new(Published::new(workers));
+        let names = TrunkNames::default();
+        names.note(&config.proxy.trunks);
+        let published = Arc::new(Published::new(workers, names.clone()));
         published.set_loaded(clock::unix(), certificates_of(&config));
         let http = config.node.http.map(|address| start_http(address, &published)).transpose()?;
         let listeners = config.proxy.listeners.iter();
@@ -127,9 +129,8 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let names = TrunkNames::default();
-        names.note(&config.proxy.trunks);
         let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone())).transpose().map_err(StartError::Cdr)?;
+        cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         published.set_snapshot(&snapshot);
         let mut edge = Self {

@@ -33,6 +33,12 @@ pub struct Counters {
     pub unusable: u64,
     /// Needs that the fetch queue had no room for.
     pub fetch_full: u64,
+    /// Names that the queue of the resolver had no room for.
+    pub locate_full: u64,
+    /// Certificates that calls waited for: found, and not.
+    pub fetched: [u64; 2],
+    /// Names that requests waited for: found, and not.
+    pub located: [u64; 2],
     /// Messages for a listener or transport that there is not.
     pub no_way: u64,
     /// Accepted connections that brought no TLS session about.
@@ -49,6 +55,9 @@ impl Counters {
         self.stun += other.stun;
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
+        self.locate_full += other.locate_full;
+        self.fetched.iter_mut().zip(other.fetched).for_each(|(count, more)| *count += more);
+        self.located.iter_mut().zip(other.located).for_each(|(count, more)| *count += more);
         self.no_way += other.no_way;
         self.failed_handshakes += other.failed_handshakes;
     }

@@ -188,9 +188,9 @@ impl Worker {
                             packets.drain();
                         }
                     });
-                    self.published.publish(self.number, shared.summary());
+                    shared.publish(&self.published, self.number);
                 }
-                _ = publish.tick() => self.published.publish(self.number, shared.summary()),
+                _ = publish.tick() => shared.publish(&self.published, self.number),
                 () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
             }
         }
@@ -259,6 +259,13 @@ impl Shared {
         let deadline = self.packets.borrow().as_ref().and_then(PacketLoop::deadline);
         self.armed.set(deadline);
         deadline
+    }
+
+    /// Writes down what was seen; after a panic what was written last stands.
+    fn publish(&self, published: &Published, worker: usize) {
+        if let Some(packets) = self.packets.borrow().as_ref() {
+            published.publish(worker, packets.report());
+        }
     }
 
     fn summary(&self) -> Summary {

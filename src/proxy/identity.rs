@@ -74,6 +74,7 @@ impl Proxy {
             self.stats.verification_failed += 1;
         }
         self.note_verdict(key, &verdict);
+        self.meters.verdict(&verdict);
         let rejection = verdict.rejection();
         let mut lines = Vec::new();
         reason::write_lines(&verdict, &mut lines);

@@ -16,6 +16,7 @@ mod identity;
 mod load;
 pub mod location;
 mod loop_check;
+pub mod meters;
 pub mod overload;
 mod patience;
 mod plan;
@@ -52,6 +53,7 @@ use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
+use meters::Meters;
 use request_context::RequestContext;
 use response_context::Local;
 use waiting::ParkedAcks;
@@ -175,6 +177,7 @@ pub struct Proxy {
     parked_acks: ParkedAcks,
     is_draining: bool,
     stats: Stats,
+    meters: Box<Meters>,
     watch: guard::Watch,
     prober: Option<probe::Prober>,
     // Scratch space, kept for its memory.
@@ -202,6 +205,7 @@ impl Proxy {
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
+            meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
             prober: None,
             patch: Patch::new(),
@@ -235,8 +239,10 @@ impl Proxy {
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
         self.watch.at(now, source.remote);
         if message.is_request() {
+            self.meters.request(source.transport, message);
             self.handle_request(now, source, message, out);
         } else {
+            self.meters.received(message.status().unwrap_or_default());
             self.handle_response(now, message, out);
         }
         self.handle_events(now, out);
@@ -295,6 +301,11 @@ impl Proxy {
     /// Counters since the start.
     pub fn stats(&self) -> &Stats {
         &self.stats
+    }
+
+    /// Counters of more than one dimension since the start, and histograms.
+    pub fn meters(&self) -> Meters {
+        Meters { credentials: self.verifier.cache_counts(), ..Meters::clone(&self.meters) }
     }
 
     /// Requests whose transactions have not all ended.

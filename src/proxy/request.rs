@@ -206,6 +206,7 @@ impl Proxy {
                 let mut buffer = std::mem::take(&mut self.buffer);
                 buffer.clear();
                 respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+                self.meters.sent(200);
                 self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
                 self.buffer = buffer;
             }
@@ -354,6 +355,7 @@ impl Proxy {
         lines: &[u8],
         out: &mut Output,
     ) {
+        self.meters.sent(status);
         let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
             let start = buffer.len();

@@ -335,6 +335,8 @@ impl Proxy {
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let server = context.server;
+        let answered =
+            (status >= 200 && context.final_status.is_none()).then_some((context.is_invite, context.arrived));
         if status >= 200 {
             let is_first = context.final_status.replace(status).is_none();
             context.forget_if_done();
@@ -344,6 +346,10 @@ impl Proxy {
         if let Some(server) = server {
             self.layer.respond(now.instant, server, status, bytes, &mut out.outbox);
             self.stats.responses += 1;
+            self.meters.sent(status);
+        }
+        if let Some((is_invite, arrived)) = answered {
+            self.meters.answered(is_invite, now.instant.saturating_duration_since(arrived));
         }
         self.count_final(now, key, status, out);
     }
@@ -402,6 +408,7 @@ impl Proxy {
         respond::write(request, source.remote, 100, "Trying", None, &[], &mut buffer);
         let told = self.load_for(source, request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
+        self.meters.sent(100);
         self.layer.respond(now.instant, server, 100, &buffer, &mut out.outbox);
         self.buffer = buffer;
     }
