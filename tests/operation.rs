@@ -55,11 +55,16 @@ impl Program {
     }
 
     fn start_with(gateway: SocketAddr, more: &str) -> Self {
+        Self::start_in(gateway, more, &[])
+    }
+
+    fn start_in(gateway: SocketAddr, more: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("edge.toml"), configuration(gateway, more)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vesperd"))
             .args(["run", "--config", "edge.toml"])
+            .envs(environment.iter().copied())
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stderr(log)
@@ -83,7 +88,8 @@ impl Program {
     /// The address in the line of the log with this word.
     fn address(&self, word: &str) -> SocketAddr {
         let line = self.expect(word);
-        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        let behind = line.split("address=").nth(1).or(line.split("\"address\":\"").nth(1)).unwrap();
+        behind.split([' ', '"', '\n']).next().unwrap().parse().unwrap()
     }
 
     /// Waits for a line of the log.
@@ -427,4 +433,19 @@ fn the_socket_reloads_drains_and_refuses_what_it_does_not_know() {
         (&record["status"], &record["own_status"], &record["ended_by"]),
         (&503.into(), &true.into(), &"refusal".into())
     );
+}
+
+/// The environment says how the log looks; each line about a message names its call, in text and in JSON.
+#[test]
+fn lines_of_the_log_name_the_call_in_text_and_in_json() {
+    let (gateway, caller) = (socket(), socket());
+    let looped = request("INVITE", &caller, "looped").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    let program = Program::start(gateway.local_addr().unwrap());
+    caller.send_to(looped.as_bytes(), program.sip).unwrap();
+    assert!(program.expect("refused").contains("call_id=\"looped@test\""));
+    let program = Program::start_in(gateway.local_addr().unwrap(), "", &[("VESPERD__NODE__LOG", "json")]);
+    caller.send_to(looped.as_bytes(), program.sip).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&program.expect("refused")).unwrap();
+    assert_eq!((&line["fields"]["call_id"], &line["fields"]["status"]), (&"looped@test".into(), &483.into()));
+    assert!(program.log().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
 }

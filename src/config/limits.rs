@@ -1,5 +1,6 @@
 //! `[node]`, `[timers]`, `[limits]`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
@@ -8,6 +9,7 @@ use super::mistake::Fault;
 use super::reader::{At, Section};
 use crate::cert::sct::sha256;
 use crate::proxy;
+use crate::proxy::clock_watch::ClockWatch;
 use crate::sip;
 use crate::transport::{tcp, udp};
 
@@ -39,7 +41,7 @@ pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::C
     if let Some(section) = root.section("node") {
         proxy.observe = section.bool("log_verified_calls", false);
         read_route_key(&section, files, &mut proxy);
-        read_node(section, &mut node);
+        read_node(section, &mut node, &mut proxy);
     }
     if let Some(section) = root.section("timers") {
         read_timers(section, &mut proxy);
@@ -50,7 +52,7 @@ pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::C
     (node, proxy)
 }
 
-fn read_node(section: Section<'_, '_>, node: &mut Node) {
+fn read_node(section: Section<'_, '_>, node: &mut Node, proxy: &mut proxy::Config) {
     section.size("workers", (0, 1024), &mut node.workers);
     section.size("lane_capacity", (1, 65_536), &mut node.lane_capacity);
     section.size("udp_buffer_bytes", MEMORY, &mut node.udp.buffer);
@@ -61,6 +63,9 @@ fn read_node(section: Section<'_, '_>, node: &mut Node) {
     if let Some(number) = section.number("drain_timeout_seconds", (0, 86_400)) {
         node.drain_timeout = Duration::from_secs(number);
     }
+    let seconds = section.number("clock_drift_seconds", (0, 86_400)).unwrap_or(10);
+    let witnesses = section.number("clock_witnesses", (1, 64)).unwrap_or(3);
+    proxy.clock = Arc::new(ClockWatch::new(seconds, witnesses as usize));
     let address = "\"ip:port\", such as \"127.0.0.1:9060\"";
     node.http = section.read("http", address, |text| text.parse().ok()).map(|at| at.value);
     let expected =

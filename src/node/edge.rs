@@ -119,6 +119,8 @@ impl Edge {
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let fetch_queue = config.fetch.queue.max(1);
+        config.fetch.clock = Some(Arc::clone(&config.proxy.clock));
+        published.set_clock(&config.proxy.clock);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;

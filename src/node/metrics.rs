@@ -9,6 +9,7 @@ use super::clock;
 use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::page::Page;
+use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
 use crate::proxy::meters::{METHODS, Meters, TRANSPORTS, VERDICTS};
 use crate::proxy::{EndedBy, Snapshot, TrunkId};
@@ -30,6 +31,7 @@ pub struct Published {
     workers: Vec<Mutex<Report>>,
     names: TrunkNames,
     cdr: OnceLock<Arc<cdr::Counts>>,
+    clock: OnceLock<Arc<ClockWatch>>,
     /// No new calls are taken.
     draining: AtomicBool,
     /// Reloads that were taken over, and those that were not.
@@ -51,6 +53,10 @@ impl Published {
         if let Some(place) = self.workers.get(worker) {
             *place.lock().unwrap_or_else(PoisonError::into_inner) = report;
         }
+    }
+
+    pub(super) fn set_clock(&self, clock: &Arc<ClockWatch>) {
+        let _ = self.clock.set(Arc::clone(clock)); // one and the same over all reloads
     }
 
     pub(super) fn set_cdr(&self, counts: &Arc<cdr::Counts>) {
@@ -289,6 +295,12 @@ impl Published {
     }
 
     fn configuration(&self, page: &mut Page) {
+        if let Some(state) = self.clock.get().and_then(|clock| clock.state()) {
+            let help = "How far others are ahead of the machine's clock, by their median.";
+            page.single("vesperd_clock_offset_seconds", "gauge", help, state.offset);
+            let wrong = u8::from(state.is_wrong);
+            page.single("vesperd_clock_wrong", "gauge", "1 while that is more than allowed.", wrong);
+        }
         let [taken, refused] = &self.reloads;
         page.help("vesperd_reloads_total", "counter", "Reloads of the configuration.");
         page.line("vesperd_reloads_total", &[("result", "taken")], taken.load(Ordering::Relaxed));

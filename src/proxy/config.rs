@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
+use super::clock_watch::ClockWatch;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
@@ -87,6 +88,8 @@ pub struct Config {
     pub min_session: Duration,
     /// Calls that a worker observes at a time; those above it go on unobserved.
     pub max_calls: usize,
+    /// Whether the machine's clock is right.
+    pub clock: Arc<ClockWatch>,
     /// The first line against floods.
     pub guard: Guard,
     /// Secrets of what stands in our Record-Route and Path.
@@ -121,6 +124,7 @@ impl Default for Config {
             records: false,
             min_session: Duration::from_secs(session_timer::SHORTEST as u64),
             max_calls: 250_000,
+            clock: Arc::default(),
             guard: Guard::default(),
             keys: Keys::default(),
             requires_marks: false,
@@ -253,6 +257,8 @@ impl Config {
 
     /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
     pub fn continue_from(&mut self, old: &Config) {
+        old.clock.configure(&self.clock);
+        self.clock = Arc::clone(&old.clock);
         self.keys.flow = old.keys.flow;
         self.keys.trunks = self.keys.trunks.or(old.keys.trunks);
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {

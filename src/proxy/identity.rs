@@ -75,6 +75,7 @@ impl Proxy {
         }
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
+        self.witness_token(now, &verdict, out);
         let rejection = verdict.rejection();
         let mut lines = Vec::new();
         reason::write_lines(&verdict, &mut lines);

@@ -4,6 +4,7 @@
 pub mod admission;
 mod attempt;
 pub mod calls;
+pub mod clock_watch;
 mod config;
 pub mod digest;
 pub mod dispatcher;
@@ -350,7 +351,7 @@ impl Proxy {
                     self.drop_if_over(now, ContextKey(user), out);
                 }
                 transaction::Event::TryingDue { user, .. } => self.respond_trying(now, ContextKey(user), out),
-                transaction::Event::ServerUnacknowledged { .. } => out.events.push(Event::Unacknowledged),
+                transaction::Event::ServerUnacknowledged { server, .. } => self.note_unacknowledged(server, out),
                 transaction::Event::ResponseFailed { .. } => self.stats.failed_responses += 1, // the branches go on
             }
         }

@@ -63,6 +63,7 @@ impl Proxy {
             Ok(ingress) => ingress,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
         };
+        self.witness(now, request, out);
         if self.is_draining && begins_something(request, &valid) {
             return self.refuse(source, request, Refusal::new(503, "Going Down"), &[], out);
         }

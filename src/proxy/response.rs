@@ -6,7 +6,7 @@ use super::response_context::{Choice, Local};
 use super::route::target::FLOW_FAILED;
 use super::{ContextKey, Event, Now, Output, Proxy, overload, probe};
 use crate::sip::{Framing, Message, Name, Via, respond};
-use crate::transaction::{ClientId, ResponseMatch};
+use crate::transaction::{ClientId, ResponseMatch, ServerId};
 
 /// RFC 3326 3.1, R-12.
 const COMPLETED_ELSEWHERE: &[u8] = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
@@ -42,6 +42,7 @@ impl Proxy {
 
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
+        self.witness(now, response, out);
         if !has_way_back(response) {
             // it is for nobody. A final one ends its branch, or its caller would wait for ever.
             self.stats.dropped_responses += 1;
@@ -391,6 +392,16 @@ impl Proxy {
         let told = self.load_for(source, request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.send_final(now, key, status, &buffer, out);
+    }
+
+    /// Nobody acknowledged the final response of an INVITE; that response says whose it was.
+    pub(super) fn note_unacknowledged(&mut self, server: ServerId, out: &mut Output) {
+        let kept = self.layer.unacknowledged(server).unwrap_or_default();
+        let mut index = std::mem::take(&mut self.spare_index);
+        let message = crate::sip::parse(&kept, &mut index, Framing::Datagram, &self.snapshot.config.parser);
+        let call_id = message.ok().and_then(|message| message.call_id()).unwrap_or_default().into();
+        out.events.push(Event::Unacknowledged { call_id });
+        self.spare_index = index;
     }
 
     /// 100 for an INVITE, at once (P-4).
