@@ -499,7 +499,7 @@ fn variables_override_keys_of_tables_and_of_lists_and_add_what_is_not_there() {
             ("VESPERD__TRUNK__NEAR__LIMITS__MAX_CONCURRENT_CALLS", "7"),
             ("VESPERD__TRUNK__near__PEERS", "[\"192.0.2.4\", \"192.0.2.5\"]"),
             ("VESPERD__LISTENER__1__BIND", "192.0.2.9:5070"),
-            ("VESPERD__ROUTE__1__PREFIX", "\"49\""),
+            ("VESPERD__ROUTE__1__FROM", "near"),
             ("VESPERD__CDR__FILE", "stdout"),
             ("VESPERD_OTHER", "1"),
             ("PATH", "/bin"),
@@ -511,7 +511,7 @@ fn variables_override_keys_of_tables_and_of_lists_and_add_what_is_not_there() {
     assert_eq!(config.proxy.trunks[1].peers.len(), 2);
     assert!(config.proxy.guard.limits[1].as_ref().unwrap().counts_calls());
     assert_eq!(config.proxy.listeners[0].bind.to_string(), "192.0.2.9:5070");
-    assert_eq!(config.proxy.routes[0].prefix.as_deref(), Some("49"));
+    assert_eq!(config.proxy.routes[0].from.len(), 1);
     assert!(config.cdr.is_some());
 }
 
