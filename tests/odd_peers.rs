@@ -288,3 +288,26 @@ fn t5_a_large_request_to_an_address_of_no_trunk_leaves_by_tcp() {
     let again = rig.fail(sent.tag);
     assert_eq!(again[0].hop.transport, Transport::Udp, "refused: by UDP after all");
 }
+
+// ---- who we are
+
+#[test]
+fn k7_our_own_addresses_are_known_in_any_spelling() {
+    let mut config = config(1, Forking::default());
+    config.listeners[0].advertise_host = "[2001:db8::1]".into();
+    config.listeners[1].advertise_host = "edge.example".into();
+    for (host, is_ours) in [
+        ("[2001:db8::1]", true),
+        ("[2001:DB8:0:0::0001]", true),
+        ("[2001:db8::2]", false),
+        ("EDGE.example.", true),
+        ("edge.example.net", false),
+        ("edge.example..", false),
+    ] {
+        let mut rig = Rig::new(config.clone());
+        let route = format!("Route: <sip:{host}:5060;lr;vt=0.1>\n");
+        let text = request("BYE", ";tag=b1", &route).replace("sip:+12155551213@192.0.2.1 ", "sip:b@198.51.100.7 ");
+        let out = rig.receive(CALLER, &text);
+        assert_eq!(requests(&out, "BYE").len(), usize::from(is_ours), "{host}: {out:#?}");
+    }
+}

@@ -19,7 +19,7 @@ use super::route::table::Route;
 use super::route::target::leave_by;
 use super::session_timer::{self, SessionTimer};
 use crate::sip;
-use crate::sip::Uri;
+use crate::sip::{Host, Uri};
 use crate::sip::hop::{Hop, ListenerId, Transport};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
@@ -342,7 +342,7 @@ impl Config {
 
     /// The listener of this transport that is reached at `host` (its advertised name or the address it is bound to) and port.
     pub fn listener_at(&self, host: &[u8], port: Option<u16>, transport: Transport) -> Option<ListenerId> {
-        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let ip = Host::leading(host).ok().and_then(|(host, _)| host.ip());
         let fits = |l: &Listener| {
             let bound = ip == Some(l.bind.ip()) && l.bind.port() == port.unwrap_or(transport.default_port());
             l.transport == transport && (bound || l.is_known_as(host, port))
@@ -361,8 +361,14 @@ impl Config {
 }
 
 impl Listener {
+    /// Addresses are compared by value, and the dot of the root means nothing (K-7).
     fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
+        let own = self.advertise_host.as_bytes();
         self.advertise_port == port.unwrap_or(self.transport.default_port())
-            && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
+            && match host {
+                [b'[', ..] => Host::parse(host).is_ok_and(|host| Host::parse(own) == Ok(host)),
+                [name @ .., b'.'] => name.eq_ignore_ascii_case(own),
+                _ => host.eq_ignore_ascii_case(own),
+            }
     }
 }
