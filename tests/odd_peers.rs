@@ -311,3 +311,30 @@ fn k7_our_own_addresses_are_known_in_any_spelling() {
         assert_eq!(requests(&out, "BYE").len(), usize::from(is_ours), "{host}: {out:#?}");
     }
 }
+
+/// An ACK to a 2xx with this Request-URI.
+fn ack(uri: &str, route: &str) -> String {
+    request("ACK", ";tag=b1", route).replace("sip:+12155551213@192.0.2.1 ", &format!("{uri} "))
+}
+
+#[test]
+fn f12_an_ack_without_our_route_passes_where_its_source_may_relay() {
+    for trusted in [false, true] {
+        let mut config = config(1, Forking::default());
+        config.trunks[0].trusted = trusted;
+        let mut rig = Rig::new(config);
+        let out = rig.receive(CALLER, &ack("sip:b@198.51.100.77:5062", ""));
+        assert_eq!(out.iter().filter(|s| s.is_to("198.51.100.77:5062")).count(), usize::from(trusted));
+        let out = rig.receive(CALLER, &ack("sip:+12155551213@192.0.2.1", ""));
+        assert_eq!(out.iter().filter(|s| s.is_to(GATEWAYS[0])).count(), usize::from(trusted), "as its BYE would go");
+        assert!(rig.receive(CALLER, &ack("sip:192.0.2.1:5060", "")).is_empty());
+    }
+}
+
+#[test]
+fn f12_an_ack_for_this_element_is_dropped() {
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let route = "Route: <sip:192.0.2.1:5060;lr;vt=0.1>\n";
+    assert!(rig.receive(CALLER, &ack("sip:b@192.0.2.1:5060", route)).is_empty(), "it would come back to us");
+    assert_eq!(rig.receive(CALLER, &ack("sip:b@198.51.100.77:5062", route)).len(), 1);
+}
