@@ -338,3 +338,17 @@ fn f12_an_ack_for_this_element_is_dropped() {
     assert!(rig.receive(CALLER, &ack("sip:b@192.0.2.1:5060", route)).is_empty(), "it would come back to us");
     assert_eq!(rig.receive(CALLER, &ack("sip:b@198.51.100.77:5062", route)).len(), 1);
 }
+
+#[test]
+fn r9_the_late_200_of_a_slow_gateway_is_the_answer_while_its_successor_rings() {
+    let mut rig = Rig::new(config(2, Forking { fr_inv: Some(seconds(120)), ..patient_for(5) }));
+    let slow = invite(&mut rig);
+    let second = requests(&rig.pass(seconds(6)), "INVITE").into_iter().find(|s| s.is_to(GATEWAYS[1])).unwrap().clone();
+    rig.receive(GATEWAYS[1], &answer(&second, 180, ""));
+    let out = rig.receive(&from(&slow), &answer(&slow, 200, ""));
+    assert_eq!(upstream(&out), [200]);
+    assert!(requests(&out, "CANCEL")[0].is_to(GATEWAYS[1]));
+    rig.receive(GATEWAYS[1], &answer(&second, 487, ""));
+    assert_eq!(rig.proxy.stats().late_answers, 0);
+    rig.settle();
+}

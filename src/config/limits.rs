@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Node;
 use super::files::Files;
-use super::mistake::Fault;
+use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use crate::cert::sct::sha256;
 use crate::proxy;
@@ -24,7 +24,7 @@ pub enum LogFormat {
 const MEMORY: (u64, u64) = (1024, 1 << 30);
 const ENTRIES: (u64, u64) = (1, 10_000_000);
 
-pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::Config) {
+pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>, warnings: &mut Vec<Warning>) -> (Node, proxy::Config) {
     let mut proxy = proxy::Config::default();
     let mut node = Node {
         workers: 0,
@@ -42,7 +42,7 @@ pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::C
         read_node(section, &mut node);
     }
     if let Some(section) = root.section("timers") {
-        read_timers(section, &mut proxy);
+        read_timers(section, &mut proxy, warnings);
     }
     if let Some(section) = root.section("limits") {
         read_limits(section, &mut proxy, &mut node);
@@ -99,7 +99,7 @@ fn read_route_key(section: &Section<'_, '_>, files: &Files<'_>, proxy: &mut prox
     }
 }
 
-fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
+fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) {
     let millis = |key, range, setting: &mut Duration| {
         if let Some(number) = section.number(key, range) {
             *setting = Duration::from_millis(number);
@@ -119,6 +119,13 @@ fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
     }
     if let Some(number) = section.number("failover_budget_seconds", (1, 600)) {
         proxy.failover_budget = Duration::from_secs(number);
+    }
+    // R-2, 16.6 item 11: a call may ring for three minutes. 17.1.1.2: a peer repeats its answer for 32 seconds.
+    if proxy.timer_c <= Duration::from_secs(180) {
+        warnings.push(Warning::ShortTimer { key: "timer_c_seconds", standard: "more than 180" });
+    }
+    if proxy.transaction.timer_d < Duration::from_secs(32) {
+        warnings.push(Warning::ShortTimer { key: "timer_d_ms", standard: "32000 or more" });
     }
     section.finish();
 }
