@@ -352,3 +352,25 @@ fn r9_the_late_200_of_a_slow_gateway_is_the_answer_while_its_successor_rings() {
     assert_eq!(rig.proxy.stats().late_answers, 0);
     rig.settle();
 }
+
+#[test]
+fn h2_folds_are_not_written_again() {
+    let fold = |text: &str| text.replace(">;tag=a1", ">\n ;tag=a1").replace("To: <", "To: \"B\n C\" <");
+    let route = "Route: <sip:192.0.2.1;lr>,\n <sip:198.51.100.1:5071;lr>\n";
+    let mut config = config(1, Forking::default());
+    config.trunks[0].trusted = true;
+    let mut rig = Rig::new(config);
+    let out = rig.receive(CALLER, &fold(&request("INVITE", "", route)));
+    let sent = requests(&out, "INVITE")[0].clone();
+    let plain = Sent { text: sent.text.replace("\r\n ", " "), ..sent.clone() };
+    rig.receive(&from(&sent), &answer(&plain, 180, ""));
+    let cancel = fold(&request("CANCEL", "", "Reason: SIP\n ;cause=487\n"));
+    let out = rig.receive(CALLER, &cancel);
+    let own = requests(&out, "CANCEL")[0].clone();
+    assert!(!own.text.contains("\r\n "), "{}", own.text);
+    assert_eq!(own.line("From"), "<sip:+12015550100@192.0.2.10> ;tag=a1");
+    assert_eq!(own.line("Reason"), "SIP ;cause=487");
+    let out = rig.receive(&from(&sent), &answer(&plain, 487, "").replace(";tag=b1", "\n ;tag=b1"));
+    let ack = requests(&out, "ACK")[0].clone();
+    assert!(!ack.text.contains("\r\n ") && ack.line("To").ends_with("> ;tag=b1"), "{}", ack.text);
+}

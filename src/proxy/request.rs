@@ -215,7 +215,9 @@ impl Proxy {
         self.note_cancel(key, cancel);
         let mut reasons = Vec::new();
         for field in cancel.fields_of(crate::sip::Name::Reason) {
-            reasons.extend_from_slice(cancel.bytes().get(field.line).unwrap_or_default());
+            reasons.extend_from_slice(b"Reason: ");
+            reasons.extend_from_slice(&field.unfolded());
+            reasons.extend_from_slice(b"\r\n");
         }
         self.cancel_request(now, key, &reasons, out);
     }
