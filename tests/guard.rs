@@ -477,7 +477,8 @@ mod digest {
     }
 
     fn challenge(rig: &mut Rig) -> Sent {
-        let sent = rig.receive(MOBILE, &invite(1, ""));
+        // As long as an INVITE with a session description is.
+        let sent = rig.receive(MOBILE, &invite(1, &format!("X-Long: {}\n", "x".repeat(400))));
         assert_eq!((sent.len(), sent[0].status()), (1, 407));
         sent[0].clone()
     }
@@ -523,6 +524,17 @@ mod digest {
         let refusal = challenge(&mut strict);
         let weak = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Md5, "secret", 1);
         assert_eq!(strict.receive(MOBILE, &invite(2, &weak))[0].status(), 407);
+    }
+
+    #[test]
+    fn e1_a_challenge_is_no_amplifier() {
+        let desk = Desk::new();
+        let mut rig = desk.rig("algorithms = [\"MD5\", \"SHA-256\"]\n", "");
+        let short = invite(1, "").replace('\n', "\r\n");
+        let sent = rig.receive(MOBILE, &short);
+        assert!(sent[0].text.len() <= short.len() + 200, "{} for {}", sent[0].text.len(), short.len());
+        let challenges = sent[0].lines("Proxy-Authenticate");
+        assert!(challenges.len() == 1 && challenges[0].contains("SHA-256"), "the best one stays: {challenges:?}");
     }
 
     #[test]

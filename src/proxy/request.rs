@@ -362,9 +362,18 @@ impl Proxy {
         out: &mut Output,
     ) {
         let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
+        let is_bounded = source.transport == Transport::Udp && self.snapshot.config.ingress_of(source).is_none();
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
             let start = buffer.len();
-            respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            let write = |lines: &[u8], buffer: &mut Vec<u8>| {
+                respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            };
+            write(lines, buffer);
+            let over = (buffer.len() - start).saturating_sub(answer_bound(request.bytes().len()));
+            if is_bounded && over > 0 && !lines.is_empty() {
+                buffer.truncate(start);
+                write(whole_lines(lines, lines.len().saturating_sub(over)), buffer);
+            }
             told.iter().for_each(|told| overload::params::mark(buffer, start, told));
         });
     }
@@ -409,6 +418,18 @@ fn may_pass(config: &Config, ack: Message<'_>, ingress: TrunkId, pre: &Preproces
 /// The host of a URI is this element.
 fn is_addressed_here(config: &Config, uri: &[u8]) -> bool {
     Uri::parse(uri).is_ok_and(|uri| config.own_listener_of(&uri).is_some())
+}
+
+/// E-1: octets of an answer to a request of so many octets, whose source may be forged: else we would be an amplifier.
+fn answer_bound(request: usize) -> usize {
+    (request + request / 2).max(request + 200)
+}
+
+/// As many of these header lines, from the first one, as `room` octets hold.
+fn whole_lines(lines: &[u8], room: usize) -> &[u8] {
+    let fitting = lines.get(..room).unwrap_or(lines);
+    let end = memchr::memrchr(b'\n', fitting).map_or(0, |at| at + 1);
+    fitting.get(..end).unwrap_or_default()
 }
 
 /// What a draining element takes no more of: requests outside a dialog that want one, and questions whether it is there.
