@@ -560,6 +560,17 @@ mod digest {
     }
 
     #[test]
+    fn v9_more_new_nonces_than_are_remembered_lock_nobody_out() {
+        let mut rig = Desk::new().rig("", "[guard]\nnonces = 64\nanswers_burst = 10000\nall_answers_burst = 10000\n");
+        for number in 0..500 {
+            rig.now.unix += 1;
+            let refusal = challenge(&mut rig);
+            let own = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            assert!(passes(&rig.receive(MOBILE, &invite(10 + number, &own))), "{number}");
+        }
+    }
+
+    #[test]
     fn wrong_passwords_are_challenged_again_and_end_in_a_ban() {
         let mut rig = Desk::new().rig("", "[guard]\nban_after = 5\nanswers_burst = 100\n");
         let refusal = challenge(&mut rig);
