@@ -374,3 +374,40 @@ fn h2_folds_are_not_written_again() {
     let ack = requests(&out, "ACK")[0].clone();
     assert!(!ack.text.contains("\r\n ") && ack.line("To").ends_with("> ;tag=b1"), "{}", ack.text);
 }
+
+// ---- small faults of syntax
+
+#[test]
+fn s5_s6_s7_f6_what_a_lenient_trunk_sends_leaves_in_order() {
+    let text = request("INVITE", "", "").replace(
+        "INVITE sip:+12155551213@192.0.2.1 SIP/2.0",
+        "INVITE  <sip:+12155551213@192.0.2.1?Subject=x>\t SIP/2.0 ",
+    );
+    for lenient in [false, true] {
+        let mut config = config(2, Forking::default());
+        config.trunks[0].lenient = lenient;
+        config.trunks[1].lenient = lenient;
+        config.routes = routes(&[(Some(0), 1)]);
+        let mut rig = Rig::new(config);
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, CALLER, text.as_bytes());
+        if !lenient {
+            assert_eq!(upstream(&out), [400]);
+            continue;
+        }
+        let is_strict = |s: &Sent| s.text.matches('\n').count() == s.text.matches("\r\n").count();
+        let first = requests(&out, "INVITE")[0].clone();
+        assert_eq!(first.first_line(), "INVITE sip:+12155551213@192.0.2.1 SIP/2.0");
+        assert!(is_strict(&first) && is_strict(&out[0]), "{}", first.text);
+        // Another attempt is made from what is kept of it.
+        let out = rig.receive(&from(&first), &answer(&first, 503, ""));
+        let second = requests(&out, "INVITE")[0].clone();
+        assert!(is_strict(&second) && second.first_line() == first.first_line());
+        // Responses too: one that is forwarded at once, and one that is stored.
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, GATEWAYS[1], answer(&second, 180, "").as_bytes());
+        assert!(upstream(&out) == [180] && is_strict(&out[0]), "{out:#?}");
+        let challenge = "Proxy-Authenticate: Digest realm=\"a\",\n nonce=\"1\"\n";
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, GATEWAYS[1], answer(&second, 407, challenge).as_bytes());
+        assert!(upstream(&out) == [407] && out.iter().all(is_strict), "{out:#?}");
+        rig.settle();
+    }
+}

@@ -157,6 +157,8 @@ pub struct Trunk {
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
     pub trusted: bool,
+    /// Its small faults of syntax are repaired instead of refused ([`sip::Leniency`]).
+    pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
     pub sign: Option<usize>,
     /// INVITEs *from* this trunk are verified by it.
@@ -186,6 +188,7 @@ impl Default for Trunk {
             next_hops: Vec::new(),
             listener: ListenerId(0),
             trusted: false,
+            lenient: false,
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::default(),
@@ -322,6 +325,13 @@ impl Config {
     /// The trunk of whoever is known by nothing but the listener.
     pub fn default_trunk(&self, listener: ListenerId) -> Option<TrunkId> {
         self.default_trunks.get(usize::from(listener.0)).copied().flatten()
+    }
+
+    /// Bounds of messages, and what is tolerated of a trunk.
+    pub fn parser_for(&self, trunk: Option<TrunkId>) -> sip::Limits {
+        let is_lenient = trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient);
+        let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.parser.leniency };
+        sip::Limits { leniency, ..self.parser.clone() }
     }
 
     /// A trunk by its id. Ids come from this configuration only.

@@ -57,7 +57,6 @@ pub fn parse<'a>(
         uri: limits.uri as u32,
         user: limits.user as u32,
         uri_headers: limits.leniency.uri_headers,
-        bracketed_uri: limits.leniency.bracketed_uri,
         bare_cookie: limits.leniency.bare_cookie,
     };
     Ok(Message::new(span(bytes, 0, end), index))
