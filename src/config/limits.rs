@@ -146,6 +146,9 @@ fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut N
     let tcp = &mut node.tcp;
     size("max_connections", ENTRIES, &mut tcp.max_connections);
     size("max_connections_per_prefix", ENTRIES, &mut tcp.max_per_prefix);
+    if let Some(number) = section.number("accepts_per_second", (1, 1_000_000)) {
+        tcp.accepts_per_second = number as u32;
+    }
     size("write_queue_bytes", MEMORY, &mut tcp.write_queue_bytes);
     size("write_queue_messages", (1, 65_536), &mut tcp.write_queue_messages);
     size("awaited_requests", (0, 65_536), &mut tcp.awaited_requests);
@@ -166,6 +169,8 @@ fn read_parser_limits(section: &Section<'_, '_>, parser: &mut sip::Limits) {
     section.size("value_bytes", message, &mut parser.value);
     section.size("identity_value_bytes", message, &mut parser.identity_value);
     section.size("uri_bytes", (64, 65_536), &mut parser.uri);
+    section.size("user_bytes", (16, 65_536), &mut parser.user);
+    section.size("folds", (0, 10_000), &mut parser.folds);
     section.size("fields", (16, 10_000), &mut parser.fields);
     section.size("vias", (1, 255), &mut parser.vias);
     section.size("routes", (1, 255), &mut parser.routes);
