@@ -153,11 +153,17 @@ fn answer(request: &Sent, status: &str, lines: &str) -> String {
 // --- strangers
 
 #[test]
-fn without_the_table_nobody_is_limited() {
+fn e1_without_the_table_all_are_heard_and_strangers_get_few_error_answers() {
     let mut rig = Rig::new(configuration("", "", ""));
     let answered =
         (0..500).filter(|n| rig.receive(STRANGER, &invite(*n, "User-Agent: sipvicious\n")).len() == 1).count();
-    assert_eq!(answered, 500, "all get their 403");
+    assert_eq!(answered, 10, "a 403 each, until there are too many");
+    assert_eq!((rig.proxy.stats().banned_messages, rig.proxy.stats().excess_messages), (0, 0));
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.receive(STRANGER, &invite(600, "")).len(), 1);
+    let known =
+        (0..500).filter(|n| !rig.receive(CALLER, &request("OPTIONS", "foo:bar", *n, "", "")).is_empty()).count();
+    assert_eq!(known, 500, "neighbours get all of theirs");
 }
 
 #[test]

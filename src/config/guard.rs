@@ -29,6 +29,10 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, files: &Fi
         read_guard(&section, &mut guard);
         section.size("nonces", ENTRIES, &mut nonces);
         section.finish();
+    } else {
+        let strangers = Strangers::answered_seldom();
+        guard.vouched = Arc::new(Marks::new(strangers.sources));
+        guard.strangers = Some(strangers);
     }
     for (trunk, section) in proxy.trunks.iter().zip(&network.trunks) {
         // What a name stands for becomes known when a request goes there.
