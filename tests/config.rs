@@ -442,6 +442,15 @@ fn every_example_starts_and_stops() {
 }
 
 #[test]
+fn r2_timers_below_the_standard_are_remarked() {
+    let config = Desk::new().good(&format!("{LEAST}[timers]\ntimer_c_seconds = 180\ntimer_d_ms = 31999\n"));
+    let remarked = config.warnings.iter().filter(|w| matches!(w, Warning::ShortTimer { .. })).count();
+    assert_eq!(remarked, 2, "{:?}", config.warnings);
+    let config = Desk::new().good(&format!("{LEAST}[timers]\ntimer_c_seconds = 181\ntimer_d_ms = 32000\n"));
+    assert!(!config.warnings.iter().any(|w| matches!(w, Warning::ShortTimer { .. })));
+}
+
+#[test]
 fn forking_and_failover_of_a_trunk() {
     let trunk = |lines: &str| format!("{LEAST}{lines}");
     let config = Desk::new().good(&trunk(
@@ -459,7 +468,10 @@ fn forking_and_failover_of_a_trunk() {
     assert!(config.proxy.forward_unmatched_cancel);
 
     let plain = Desk::new().good(LEAST);
-    assert_eq!(plain.proxy.trunks[0].forking, Forking::default());
+    let (fr, fr_inv) = (Some(Duration::from_secs(5)), Some(Duration::from_secs(120)));
+    assert_eq!(plain.proxy.trunks[0].forking, Forking { fr, fr_inv, ..Forking::default() });
+    let off = Desk::new().good(&trunk("fr_ms = 0\nfr_inv_ms = 0\n"));
+    assert_eq!(off.proxy.trunks[0].forking, Forking::default());
     assert!(!plain.proxy.forward_unmatched_cancel);
     for (line, part) in [
         ("failover_on = \"603\"", "callee's own word"),

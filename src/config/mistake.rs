@@ -307,6 +307,13 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// A timer that RFC 3261 wants longer.
+    ShortTimer {
+        /// The key in `[timers]`.
+        key: &'static str,
+        /// What it should be.
+        standard: &'static str,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -319,6 +326,9 @@ impl fmt::Display for Warning {
                     f,
                     "listener \"{listener}\": UDP without TCP on the same address (RFC 3261 18.2.1); large requests have no way"
                 )
+            }
+            Self::ShortTimer { key, standard } => {
+                write!(f, "timers.{key}: RFC 3261 wants {standard}; good in closed networks only")
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),

@@ -147,7 +147,7 @@ impl Config {
         let mut warnings = Vec::new();
         let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
 
-        let (node, mut proxy) = limits::read(&root, &files);
+        let (node, mut proxy) = limits::read(&root, &files, &mut warnings);
         let mut tls = tls::Tls::default();
         tls::read_bounds(&root, &mut tls.handshakes);
         let mut resolve = resolve::Config::default();

@@ -16,6 +16,7 @@ use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::metrics::Report;
 use super::resolve::{self, Locator};
+use crate::proxy::admission::Rate;
 use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
@@ -174,6 +175,12 @@ impl PacketLoop {
     /// For an [`Opening`].
     pub fn connect_timeout(&self) -> Duration {
         self.tcp.config().connect_timeout
+    }
+
+    /// How fast connections are accepted.
+    pub fn accept_rate(&self) -> Rate {
+        let per_second = self.tcp.config().accepts_per_second;
+        Rate::new(per_second, per_second)
     }
 
     /// Connections that are to be opened; each ends in [`PacketLoop::on_connected`].

@@ -274,7 +274,14 @@ impl Shared {
 }
 
 async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
+    let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
+    let (began, mut bucket) = (clock::instant(), 0);
     loop {
+        // Who comes too fast waits in the kernel: handshakes and first messages of a storm do not delay the calls there are.
+        let elapsed = || u64::try_from((clock::instant() - began).as_nanos()).unwrap_or(u64::MAX);
+        while !rate.take(&mut bucket, elapsed()) {
+            tokio::time::sleep(rate.interval()).await;
+        }
         match listener.accept().await {
             Ok((stream, remote)) if transport != Transport::Tcp => {
                 spawn_local(admit(shared.clone(), stream, remote, id, transport));

@@ -20,8 +20,8 @@ use super::route::table::Route;
 use super::route::target::leave_by;
 use super::session_timer::{self, SessionTimer};
 use crate::sip;
-use crate::sip::Uri;
 use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::{Host, Uri};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
@@ -161,6 +161,8 @@ pub struct Trunk {
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
     pub trusted: bool,
+    /// Its small faults of syntax are repaired instead of refused ([`sip::Leniency`]).
+    pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
     pub sign: Option<usize>,
     /// INVITEs *from* this trunk are verified by it.
@@ -190,6 +192,7 @@ impl Default for Trunk {
             next_hops: Vec::new(),
             listener: ListenerId(0),
             trusted: false,
+            lenient: false,
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::default(),
@@ -330,6 +333,13 @@ impl Config {
         self.default_trunks.get(usize::from(listener.0)).copied().flatten()
     }
 
+    /// Bounds of messages, and what is tolerated of a trunk.
+    pub fn parser_for(&self, trunk: Option<TrunkId>) -> sip::Limits {
+        let is_lenient = trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient);
+        let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.parser.leniency };
+        sip::Limits { leniency, ..self.parser.clone() }
+    }
+
     /// A trunk by its id. Ids come from this configuration only.
     pub fn trunk(&self, id: TrunkId) -> Option<&Trunk> {
         self.trunks.get(usize::from(id.0))
@@ -348,7 +358,7 @@ impl Config {
 
     /// The listener of this transport that is reached at `host` (its advertised name or the address it is bound to) and port.
     pub fn listener_at(&self, host: &[u8], port: Option<u16>, transport: Transport) -> Option<ListenerId> {
-        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let ip = Host::leading(host).ok().and_then(|(host, _)| host.ip());
         let fits = |l: &Listener| {
             let bound = ip == Some(l.bind.ip()) && l.bind.port() == port.unwrap_or(transport.default_port());
             l.transport == transport && (bound || l.is_known_as(host, port))
@@ -367,8 +377,14 @@ impl Config {
 }
 
 impl Listener {
+    /// Addresses are compared by value, and the dot of the root means nothing (K-7).
     fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
+        let own = self.advertise_host.as_bytes();
         self.advertise_port == port.unwrap_or(self.transport.default_port())
-            && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
+            && match host {
+                [b'[', ..] => Host::parse(host).is_ok_and(|host| Host::parse(own) == Ok(host)),
+                [name @ .., b'.'] => name.eq_ignore_ascii_case(own),
+                _ => host.eq_ignore_ascii_case(own),
+            }
     }
 }

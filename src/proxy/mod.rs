@@ -236,6 +236,12 @@ impl Proxy {
         self.unanswered
     }
 
+    /// Whether small faults of syntax are tolerated of this source.
+    pub fn is_lenient_with(&self, source: Hop) -> bool {
+        let config = &self.snapshot.config;
+        config.ingress_of(source).and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.lenient)
+    }
+
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
         self.watch.at(now, source.remote);
@@ -396,9 +402,10 @@ impl Proxy {
 
     /// Runs `f` with the stored request of a context, indexed anew; `None` if there is none.
     fn with_request<R>(&mut self, key: ContextKey, f: impl FnOnce(&mut Self, Message<'_>) -> R) -> Option<R> {
-        let bytes = std::mem::take(&mut self.context(key)?.request);
+        let context = self.context(key)?;
+        let (bytes, ingress) = (std::mem::take(&mut context.request), context.ingress);
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = self.snapshot_of(key).config.parser.clone();
+        let limits = self.snapshot_of(key).config.parser_for(Some(ingress));
         let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
             .ok()
             .map(|message| f(self, message));

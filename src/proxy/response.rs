@@ -123,7 +123,8 @@ impl Proxy {
         if matches!(status, 401 | 407) {
             let is_challenge = |name| matches!(name, Name::WwwAuthenticate | Name::ProxyAuthenticate);
             for field in response.fields().filter(|field| is_challenge(field.name)) {
-                challenges.extend_from_slice(response.bytes().get(field.line).unwrap_or_default());
+                let value = field.unfolded();
+                [field.raw_name(), b": ", &value, b"\r\n"].iter().for_each(|part| challenges.extend_from_slice(part));
             }
         }
         let mut buffer = std::mem::take(&mut self.buffer);
@@ -329,6 +330,7 @@ impl Proxy {
         self.patch.insert(response.headers_end(), lines);
         self.add_session(key, response);
         response.settle_content_length(&mut self.patch);
+        response.repair(None, &mut self.patch); // last, as in requests
         self.patch.write(response.bytes(), buffer);
     }
 
