@@ -7,8 +7,8 @@ use super::digest::Digest;
 use super::overload::params::OFFER;
 use super::route::marks::{self, Keys, Marks};
 use super::route::preprocess::Preprocessed;
-use crate::sip::hop::{ConnectionId, Transport};
 use super::session_timer::Treatment;
+use crate::sip::hop::{ConnectionId, Transport};
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
 
