@@ -189,8 +189,8 @@ impl Proxy {
         let Some(branch) = context.branch_mut(client) else { return };
         let (fallback, mut others, rang) =
             (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.rang);
-        // One that was given up keeps its share (L-5): what is left is divided between its successor and those behind.
-        let share = if branch.state == BranchState::Abandoned { left.div_ceil(2) } else { branch.share };
+        // One that was given up keeps its share (L-5): its successor lives on what is left.
+        let share = if branch.state == BranchState::Abandoned { left } else { branch.share };
         let is_failure = match outcome {
             Outcome::Answered(status) => status == 503,
             Outcome::Local(local) => matches!(local, Local::Timeout | Local::Unavailable),
