@@ -302,6 +302,11 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// Record-Route names a TLS listener by `transport=tls`, which RFC 5658 6.2 forbids and most understand: nobody chose it.
+    RecordRouteOverTls {
+        /// The trunk's name.
+        trunk: String,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -317,6 +322,10 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::RecordRouteOverTls { trunk } => write!(
+                f,
+                "trunk \"{trunk}\": its Record-Route says transport=tls, which RFC 5658 6.2 forbids; choose rr_style = \"transport-tls\", \"sips\" or \"naptr-host\""
+            ),
             Self::PrivateFetch => {
                 write!(f, "stir.fetch.allow_private_addresses: callers can make this host fetch from private networks")
             }

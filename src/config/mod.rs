@@ -2,9 +2,10 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners and trunks, `routes`, `prefix_file` and `numbers` where requests go, `guard` floods and limits, `identity` knows signers, verification and trust,
+//! `reader` takes tables apart; `network` knows listeners and trunks, `routes`, `prefix_file` and `numbers` where requests go, `border` what crosses from one to another, `guard` floods and limits, `identity` knows signers, verification and trust,
 //! `operation` knows call records and the admin socket, `limits` knows the rest; `files` reads certificates and keys.
 
+mod border;
 mod dns;
 mod files;
 mod forking;

@@ -10,7 +10,7 @@ use super::forking;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
-use super::{numbers, routes};
+use super::{border, numbers, routes};
 use crate::proxy::{self, Listener, NextHop, Place, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
@@ -44,11 +44,12 @@ impl<'a, 'c> Network<'a, 'c> {
         let mut trunks = root.sections("trunk");
         for (position, section) in trunks.iter_mut().enumerate() {
             let name = read_name(section, "trunk", position, &mut trunk_names);
-            let mut trunk = read_trunk(section, name, usable.as_deref(), &listeners, &mut networks);
+            let mut trunk = read_trunk(section, name, usable.as_deref(), &listeners, &mut networks, warnings);
             trunk.alias = read_trunk_tls(section, &trunk, PeerId(position as u16), files, tls, warnings);
             proxy.trunks.push(trunk);
         }
         proxy.default_trunks = read_default_trunks(root, &trunk_names);
+        border::read_routing(root, proxy);
         routes::read(root, files, &routes::Trunks { names: &trunk_names, sections: &trunks }, proxy);
         Self { trunks }
     }
@@ -231,6 +232,7 @@ fn read_trunk(
     listeners: Option<&[Listener]>,
     listener_names: &Names,
     networks: &mut HashMap<IpNet, usize>,
+    warnings: &mut Vec<Warning>,
 ) -> Trunk {
     let expected = "addresses or networks, such as \"192.0.2.10\" or \"192.0.2.0/24\"";
     let peers = section.read_list("peers", expected, |text| {
@@ -271,7 +273,13 @@ fn read_trunk(
     let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
     let dispatcher = forking::read_dispatcher(section, next_hops.len());
     let numbers = numbers::read(section, next_hops.first());
+    let border = border::read(section, &next_hops, &name, warnings);
     Trunk {
+        headers: border.headers,
+        on_3xx: border.on_3xx,
+        rr_style: border.rr_style,
+        path: section.bool("path", false),
+        relays: section.bool("relay", false),
         numbers,
         dispatcher,
         name,

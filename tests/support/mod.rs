@@ -4,6 +4,7 @@
 pub mod message;
 pub mod network;
 pub mod rng;
+pub mod table;
 pub mod ua;
 
 use std::time::Instant;

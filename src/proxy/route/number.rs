@@ -16,6 +16,11 @@ pub struct Called {
 }
 
 impl Called {
+    /// The same for a URI as text.
+    pub fn in_uri(uri: &[u8]) -> Option<Self> {
+        Self::of(&Uri::parse(uri).ok()?)
+    }
+
     /// The number in a Request-URI, if it is one (U-2: by its form, `user=phone` or not).
     pub fn of(uri: &Uri<'_>) -> Option<Self> {
         let subscriber = if uri.scheme == Scheme::Tel { split_subscriber(uri.opaque) } else { uri.subscriber() }?;
