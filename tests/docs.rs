@@ -20,6 +20,7 @@ fn keys(code: &str) -> BTreeSet<String> {
         "bool(",
         "number(",
         "string(",
+        "strings(",
         "choice(",
         "required(",
         "read(",

@@ -29,6 +29,10 @@ struct Server {
     asked: Arc<AtomicUsize>,
     /// It answers SERVFAIL to everything.
     is_broken: Arc<AtomicBool>,
+    /// It answers nothing.
+    is_silent: Arc<AtomicBool>,
+    /// It answers SERVFAIL to questions of these types.
+    fails_on: Arc<Mutex<Vec<RecordType>>>,
     ttl: u32,
 }
 
@@ -40,14 +44,25 @@ impl Server {
         for (name, data) in records {
             zone.entry((name.to_string(), data.record_type())).or_default().push(data.clone());
         }
-        let server =
-            Self { address, zone: Arc::new(Mutex::new(zone)), asked: Arc::default(), is_broken: Arc::default(), ttl };
+        let server = Self {
+            address,
+            zone: Arc::new(Mutex::new(zone)),
+            asked: Arc::default(),
+            is_broken: Arc::default(),
+            is_silent: Arc::default(),
+            fails_on: Arc::default(),
+            ttl,
+        };
         let (zone, asked, is_broken) = (server.zone.clone(), server.asked.clone(), server.is_broken.clone());
+        let (is_silent, fails_on) = (server.is_silent.clone(), server.fails_on.clone());
         std::thread::spawn(move || {
             let mut buffer = [0; 1500];
             while let Ok((count, from)) = socket.recv_from(&mut buffer) {
                 let Ok(question) = Message::from_vec(&buffer[..count]) else { continue };
                 asked.fetch_add(1, Ordering::SeqCst);
+                if is_silent.load(Ordering::SeqCst) {
+                    continue;
+                }
                 let mut answer = Message::new(question.metadata.id, MessageType::Response, OpCode::Query);
                 answer.metadata.authoritative = true;
                 let query = question.queries[0].clone();
@@ -56,8 +71,9 @@ impl Server {
                 for data in found.unwrap_or_default() {
                     answer.add_answer(Record::from_rdata(query.name().clone(), ttl, data));
                 }
+                let fails = fails_on.lock().unwrap().contains(&query.query_type());
                 answer.add_query(query);
-                if is_broken.load(Ordering::SeqCst) {
+                if fails || is_broken.load(Ordering::SeqCst) {
                     answer.answers.clear();
                     answer.metadata.response_code = ResponseCode::ServFail;
                 }
@@ -185,6 +201,66 @@ fn d7_old_answers_serve_on_while_the_server_fails() {
     }
     assert_eq!(asker.ask("sip:a.example:5060").unwrap(), ["UDP:192.0.2.1:5060"]);
     assert_eq!(asker.ask("sip:other.example:5060"), Err(LocateFailure::NoAnswer));
+}
+
+/// Asks until the server hears of it again: the floor of a second under the TTL has to pass first.
+fn ask_until_asked(server: &Server, asker: &mut Asker, uri: &str, expected: &[&str]) {
+    let before = server.asked.load(Ordering::SeqCst);
+    while server.asked.load(Ordering::SeqCst) == before {
+        assert_eq!(asker.ask(uri).unwrap(), expected);
+    }
+}
+
+#[test]
+fn d7_that_there_is_no_naptr_and_no_srv_serves_on_too() {
+    let server = Server::start(0, &[("a.example", a("192.0.2.1"))]);
+    for is_silent in [false, true] {
+        let mut asker = server.resolver(|config| config.negative_ttl = Duration::from_secs(1));
+        assert_eq!(asker.ask("sip:a.example").unwrap(), ["UDP:192.0.2.1:5060"]);
+        let fails = if is_silent { &server.is_silent } else { &server.is_broken };
+        fails.store(true, Ordering::SeqCst);
+        ask_until_asked(&server, &mut asker, "sip:a.example", &["UDP:192.0.2.1:5060"]);
+        assert_eq!(asker.ask("sip:a.example").unwrap(), ["UDP:192.0.2.1:5060"]);
+        fails.store(false, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn d7_a_silent_server_costs_one_call_a_moment_and_the_next_ones_nothing() {
+    let server = Server::start(0, &[("a.example", a("192.0.2.1"))]);
+    let mut asker = server.resolver(|config| config.timeout = Duration::from_secs(5));
+    assert!(asker.ask("sip:a.example:5060").is_ok());
+    server.is_silent.store(true, Ordering::SeqCst);
+    ask_until_asked(&server, &mut asker, "sip:a.example:5060", &["UDP:192.0.2.1:5060"]);
+    assert_eq!(asker.ask("sip:a.example:5060").unwrap(), ["UDP:192.0.2.1:5060"]);
+    // For the seconds that follow nobody waits, and the server is left alone.
+    let asked = server.asked.load(Ordering::SeqCst);
+    let began = clock::instant();
+    while clock::instant() - began < Duration::from_millis(1_500) {
+        let before = clock::instant();
+        assert_eq!(asker.ask("sip:a.example:5060").unwrap(), ["UDP:192.0.2.1:5060"]);
+        assert!(clock::instant() - before < Duration::from_millis(200));
+    }
+    assert!(server.asked.load(Ordering::SeqCst) < asked + 10, "but for the question under way");
+}
+
+#[test]
+fn one_type_that_a_server_can_not_answer_spoils_nothing() {
+    let server = Server::start(
+        60,
+        &[
+            ("a.example", a("192.0.2.1")),
+            ("_sip._tcp.a.example", srv(0, 0, 5080, "main.example")),
+            ("main.example", a("192.0.2.2")),
+        ],
+    );
+    server.fails_on.lock().unwrap().push(RecordType::NAPTR);
+    let mut asker = server.resolver(|_| {});
+    assert_eq!(asker.ask("sip:a.example").unwrap(), ["TCP:192.0.2.2:5080"]);
+    assert_eq!(asker.ask("sip:main.example").unwrap(), ["UDP:192.0.2.2:5060"]);
+    // Whether there is a service can not be told: its port is not guessed.
+    server.fails_on.lock().unwrap().push(RecordType::SRV);
+    assert_eq!(server.resolver(|_| {}).ask("sip:main.example"), Err(LocateFailure::NoAnswer));
 }
 
 #[test]

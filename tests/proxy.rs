@@ -393,7 +393,7 @@ fn c51_a_loop_is_found_and_a_spiral_passes() {
     // The callee sends the very request back; the Via it adds changes nothing.
     let back = forwarded.text.replacen("Via: ", "Via: SIP/2.0/UDP 198.51.100.20:5060;branch=z9hG4bKback\r\nVia: ", 1);
     let back = back.replacen("Record-Route: ", "X-Was: ", 1);
-    let out = rig.receive(CALLEE, &back);
+    let out = rig.receive(CALLER, &back);
     assert_eq!(out[0].first_line(), "SIP/2.0 482 Loop Detected");
     let spiral =
         back.replace("INVITE sip:+12155551213@", "INVITE sip:+12155559999@").replace("z9hG4bKback", "z9hG4bKback2");

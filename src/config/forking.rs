@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use super::mistake::Fault;
 use super::reader::Section;
-use crate::proxy::dispatcher::{Algorithm, Dispatcher};
 use crate::proxy::{Codes, Failover, Forking, Relay503};
 
 const FAILURES: &str = "\"timeout\", \"transport\", a status such as \"404\" or a class such as \"5xx\"";
@@ -61,41 +60,6 @@ fn failure(text: &str) -> Option<Failure> {
     })
 }
 
-const ALGORITHMS: [(&str, Algorithm); 5] = [
-    ("serial", Algorithm::Serial),
-    ("round-robin", Algorithm::RoundRobin),
-    ("random", Algorithm::Random),
-    ("call-id-hash", Algorithm::CallIdHash),
-    ("weighted", Algorithm::Weighted),
-];
-
-/// Reads `algorithm`, `weights`, `down_after`, `retry_seconds`.
-pub(super) fn read_dispatcher(section: &Section<'_, '_>, next_hops: usize) -> Dispatcher {
-    let algorithm = section.choice("algorithm", &ALGORITHMS).unwrap_or_default();
-    let expected = "a weight from \"0\" to \"1000\" for each next_hop";
-    let weights =
-        section.read_list("weights", expected, |text| text.parse::<u16>().ok().filter(|weight| *weight <= 1000));
-    let weights: Vec<u16> = weights.into_iter().map(|weight| weight.value).collect();
-    if (algorithm == Algorithm::Weighted) == section.is_absent("weights") {
-        let (reason, remedy) = ("algorithm = \"weighted\" and weights go together", "give both or neither");
-        section.wrong(section.offset_of("weights"), "weights", Fault::Conflict { reason, remedy });
-    } else if algorithm == Algorithm::Weighted
-        && (weights.len() != next_hops || weights.iter().all(|weight| *weight == 0))
-    {
-        let (reason, remedy) = ("not one weight for each next_hop, or all are 0", "give as many weights as next hops");
-        section.wrong(section.offset_of("weights"), "weights", Fault::Conflict { reason, remedy });
-    }
-    let mut dispatcher = Dispatcher::new(algorithm, weights, next_hops);
-    let number = |key, range, setting: &mut u32| {
-        if let Some(number) = section.number(key, range).and_then(|number| number.try_into().ok()) {
-            *setting = number;
-        }
-    };
-    number("down_after", (0, 1000), &mut dispatcher.down_after);
-    number("retry_seconds", (1, 3600), &mut dispatcher.retry_seconds);
-    dispatcher
-}
-
 /// Reads `relay_503`.
 pub(super) fn read_relay_503(section: &Section<'_, '_>) -> Relay503 {
     let relay = section.read("relay_503", RELAY, |text| match text {
@@ -106,7 +70,7 @@ pub(super) fn read_relay_503(section: &Section<'_, '_>) -> Relay503 {
     relay.map(|at| at.value).unwrap_or_default()
 }
 
-fn status(text: &str, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
+pub(super) fn status(text: &str, range: std::ops::RangeInclusive<u16>) -> Option<u16> {
     let is_number = text.len() == 3 && text.bytes().all(|b| b.is_ascii_digit());
     text.parse().ok().filter(|status| is_number && range.contains(status))
 }

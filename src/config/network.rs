@@ -7,16 +7,18 @@ use ipnet::IpNet;
 
 use super::files::Files;
 use super::forking;
+use super::members;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
 use super::{border, numbers, routes};
+use crate::proxy::dispatcher::Algorithm;
 use crate::proxy::{self, Listener, NextHop, Place, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
 use crate::transport::ws::Origins;
 
-const HOP: &str = "\"udp:192.0.2.10:5060\", \"tls:gateway.example.net\" or \"sip:example.net\"";
+pub(super) const HOP: &str = "\"udp:192.0.2.10:5060\", \"tls:gateway.example.net\" or \"sip:example.net\"";
 
 /// Names and the lines they stand on.
 pub(super) type Names = HashMap<String, (usize, usize)>;
@@ -49,6 +51,7 @@ impl<'a, 'c> Network<'a, 'c> {
             proxy.trunks.push(trunk);
         }
         proxy.default_trunks = read_default_trunks(root, &trunk_names);
+        proxy.share_destinations(None);
         border::read_routing(root, proxy);
         routes::read(root, files, &routes::Trunks { names: &trunk_names, sections: &trunks }, proxy);
         Self { trunks }
@@ -245,8 +248,8 @@ fn read_trunk(
         }
         networks.entry(peer.value).or_insert(line);
     }
-    let next_hops = read_next_hops(section, listeners);
-    if ["peers", "next_hop", "tls", "digest"].iter().all(|key| section.is_absent(key)) {
+    let (next_hops, dispatcher) = members::read(section, listeners);
+    if ["peers", "next_hop", "member", "tls", "digest"].iter().all(|key| section.is_absent(key)) {
         let reason = "has neither peers nor next_hop, tls nor digest, so nothing can come from it or go to it";
         section.wrong(
             section.offset(),
@@ -270,8 +273,9 @@ fn read_trunk(
     let fits = |listener: &Listener| wanted.is_none_or(|wanted| listener.transport == wanted);
     let default = listeners.and_then(|listeners| listeners.iter().position(fits));
     let listener = leave_by.map(|at| at.value).or(default).unwrap_or(0);
+    let mut forking = forking::read(section);
+    forking.parallel |= dispatcher.algorithm == Algorithm::Parallel;
     let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
-    let dispatcher = forking::read_dispatcher(section, next_hops.len());
     let numbers = numbers::read(section, next_hops.first());
     let border = border::read(section, &next_hops, &name, warnings);
     Trunk {
@@ -291,7 +295,7 @@ fn read_trunk(
         verify: None,
         alias: false,
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
-        forking: forking::read(section),
+        forking,
         relay_503: forking::read_relay_503(section),
         session_timer: section.section("session_timer").and_then(read_session_timer),
     }
@@ -341,26 +345,8 @@ fn read_trunk_tls(
     shows_certificate
 }
 
-fn read_next_hops(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> Vec<Place> {
-    let mut hops = Vec::new();
-    for At { value: hop, offset } in section.read_list("next_hop", HOP, next_hop) {
-        let fits = |l: &Listener| match &hop {
-            Place::At(hop) => l.transport == hop.transport && l.bind.is_ipv4() == hop.remote.is_ipv4(),
-            Place::Locate(target) => target.transport.is_none_or(|transport| l.transport == transport),
-        };
-        let has_listener = listeners.is_none_or(|listeners| listeners.iter().any(fits));
-        if !has_listener {
-            let reason = "there is no listener of this transport and address family to leave by";
-            section.wrong(offset, "next_hop", Fault::Conflict { reason, remedy: "add a [[listener]]" });
-        } else {
-            hops.push(hop);
-        }
-    }
-    hops
-}
-
 /// `transport:address`, `transport:host:port`, or a SIP URI.
-fn next_hop(text: &str) -> Option<Place> {
+pub(super) fn next_hop(text: &str) -> Option<Place> {
     if let Some(target) = text.starts_with("sip").then(|| Uri::parse(text.as_bytes()).ok()).flatten() {
         let target = Target::of_uri(&target).filter(|target| !target.transport.is_some_and(Transport::is_web))?;
         return Some(target.direct().map_or(Place::Locate(target), Place::At));

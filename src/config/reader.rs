@@ -1,6 +1,7 @@
 //! Reads one TOML table by hand, so that all mistakes come at once and each has its line.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 use toml::Spanned;
@@ -37,6 +38,11 @@ impl<'a, 'c> Section<'a, 'c> {
 
     pub fn offset(&self) -> usize {
         self.offset
+    }
+
+    /// The name of a table of this one in messages.
+    pub fn label_of(&self, key: &str) -> String {
+        if self.label.is_empty() { key.to_owned() } else { format!("{}.{key}", self.label) }
     }
 
     /// Names the section in messages once its name is known: `trunk "carrier"`.
@@ -196,12 +202,31 @@ impl<'a, 'c> Section<'a, 'c> {
         list
     }
 
+    /// A table of strings under names of the file's own choice.
+    pub fn strings(&self, key: &'static str) -> BTreeMap<String, String> {
+        let Some(found) = self.typed(key, "a [table] of \"strings\"", DeValue::as_table) else {
+            return BTreeMap::new();
+        };
+        let mut strings = BTreeMap::new();
+        for (name, value) in found.value.iter() {
+            let name = name.get_ref().as_ref();
+            match value.get_ref().as_str() {
+                Some(text) => drop(strings.insert(name.to_owned(), text.to_owned())),
+                None => {
+                    let found = value.get_ref().type_str();
+                    let fault = Fault::WrongType { found, expected: "a \"string\"" };
+                    self.wrong(value.span().start, &format!("{key}.{name}"), fault);
+                }
+            }
+        }
+        strings
+    }
+
     /// A table of the table.
     pub fn section(&self, key: &'static str) -> Option<Section<'a, 'c>> {
         let span = self.get(key)?.span();
         let found = self.typed(key, "a [table]", DeValue::as_table)?;
-        let label = if self.label.is_empty() { key.to_owned() } else { format!("{}.{key}", self.label) };
-        Some(Section::new(found.value, span, label, self.mistakes))
+        Some(Section::new(found.value, span, self.label_of(key), self.mistakes))
     }
 
     /// A table, or a list of them.

@@ -77,7 +77,7 @@ impl Trunks<'_, '_, '_> {
     }
 
     fn is_source_only(&self, position: usize) -> bool {
-        self.sections.get(position).is_some_and(|trunk| trunk.is_absent("next_hop"))
+        self.sections.get(position).is_some_and(|trunk| trunk.is_absent("next_hop") && trunk.is_absent("member"))
     }
 
     /// The trunks that a name, or a pattern with `*`, means.

@@ -131,6 +131,7 @@ impl Edge {
         names.note(&config.proxy.trunks);
         let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone())).transpose().map_err(StartError::Cdr)?;
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        published.set_snapshot(&snapshot);
         let mut edge = Self {
             addresses,
             stop: CancellationToken::new(),
@@ -260,7 +261,9 @@ impl Edge {
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
         self.tls().replace(credentials);
         self.names.note(&snapshot.config.trunks);
-        self.orders.send_modify(|orders| orders.snapshot = Arc::new(snapshot));
+        let snapshot = Arc::new(snapshot);
+        self.published.set_snapshot(&snapshot);
+        self.orders.send_modify(|orders| orders.snapshot = snapshot);
         self.published.set_loaded(clock::unix(), certificates);
         Ok(())
     }

@@ -109,8 +109,12 @@ fn log(event: &Event) {
             tracing::warn!(call_id = shown(call_id), trunk = trunk.0, %error, "not signed");
         }
         Event::Banned { network, cause } => tracing::warn!(%network, %cause, "banned"),
-        Event::NextHop { trunk, next_hop, is_up: true } => tracing::info!(trunk = trunk.0, next_hop, "next hop is up"),
-        Event::NextHop { trunk, next_hop, .. } => tracing::warn!(trunk = trunk.0, next_hop, "next hop is down"),
+        Event::NextHop { trunk, member, next_hop, is_up: true } => {
+            tracing::info!(trunk = trunk.0, member, next_hop, "next hop is up")
+        }
+        Event::NextHop { trunk, member, next_hop, .. } => {
+            tracing::warn!(trunk = trunk.0, member, next_hop, "next hop is down")
+        }
         Event::Unacknowledged => tracing::debug!("a final response was not acknowledged"),
     }
 }

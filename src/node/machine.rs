@@ -11,6 +11,7 @@ use super::clock;
 use super::events;
 use super::lane::Outs;
 use crate::proxy::admission::Admission;
+use crate::proxy::probe::Duty;
 use crate::proxy::{Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
 use crate::sip::{Framing, Index, Limits, Unusable, parse};
@@ -98,18 +99,23 @@ pub(super) struct Machine {
     /// Lanes to the owners of calls.
     pub lanes: Outs,
     pub counters: Counters,
-    /// The port of the last message's Via, if it offers its connection for requests the other way (RFC 5923).
+    /// The port of the last message's Via, if it came by a connection of this worker and offers it for requests the other way
+    /// (RFC 5923).
     pub alias: Option<u16>,
 }
 
 impl Machine {
     pub fn new(worker: usize, owners: Owners, snapshot: Arc<Snapshot>, seed: [u8; 32], lanes: Outs) -> Self {
+        let limits = snapshot.config.parser.clone();
+        let mut proxy = Proxy::new(snapshot, seed, now());
+        let is_home = Box::new(move |call_id: &[u8]| owners.of(call_id) == worker);
+        proxy.start_probing(now(), Duty { worker, workers: owners.workers, is_home });
         Self {
             worker,
             owners,
-            limits: snapshot.config.parser.clone(),
+            limits,
             index: Index::new(),
-            proxy: Proxy::new(snapshot, seed, now()),
+            proxy,
             output: Output::default(),
             lanes,
             counters: Counters::default(),
@@ -146,6 +152,7 @@ impl Machine {
     }
 
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
+        self.alias = None;
         // Judged where it was received, not once more where its call lives.
         let admission = if is_here { Admission::Known } else { self.proxy.admit(now, &source, &mut self.output) };
         if !admission.is_heard() {
@@ -161,15 +168,15 @@ impl Machine {
                 self.counters.stun += 1;
                 return Taken::Done;
             }
-            Err(_) => {
+            Err(other) => {
                 self.counters.unusable += 1;
-                return Taken::Unusable;
+                return if other.is_framed() { Taken::Done } else { Taken::Unusable };
             }
         };
         if admission == Admission::Stranger && self.proxy.screen(now, &source, message, &mut self.output) {
             return Taken::Done;
         }
-        if source.transport.is_secure() && source.peer.is_some() && message.is_request() {
+        if !is_here && source.transport.is_secure() && source.peer.is_some() && message.is_request() {
             let via = message.top_via().ok().filter(|via| via.params().find("alias").is_some());
             self.alias = via.map(|via| via.port().unwrap_or(source.transport.default_port()));
         }
@@ -197,7 +204,7 @@ mod tests {
     use crate::cert::TrustStore;
     use crate::proxy::Config;
     use crate::proxy::admission::Standing;
-    use crate::sip::hop::{ListenerId, Transport};
+    use crate::sip::hop::{ConnectionId, ListenerId, PeerId, Transport};
     use crate::stir::replay::ReplayTable;
 
     #[test]
@@ -215,5 +222,27 @@ mod tests {
         assert_eq!(receive("192.0.2.9:5060"), Taken::Done);
         assert_eq!(receive("198.51.100.9:5060"), Taken::Unusable);
         assert_eq!((machine.proxy.stats().banned_messages, machine.counters.unusable), (1, 1));
+    }
+
+    #[test]
+    fn rfc5923_the_offer_of_one_connection_is_no_other_ones() {
+        let snapshot =
+            Snapshot { config: Config::default(), trust: TrustStore::default(), replay: ReplayTable::default() };
+        let owners = Owners { key: [0; 16], workers: 1 };
+        let mut machine = Machine::new(0, owners, Arc::new(snapshot), [1; 32], Outs::default());
+        let mut offered = |start: &str, is_here| {
+            let remote = "192.0.2.9:40000".parse().unwrap();
+            let (connection, peer) = (Some(ConnectionId(1)), Some(PeerId(0)));
+            let source = Hop { transport: Transport::Tls, local: ListenerId(0), remote, connection, peer };
+            let text = format!(
+                "{start}\r\nVia: SIP/2.0/TLS 192.0.2.9:5061;branch=z9hG4bK1;alias\r\nFrom: <sip:a@b>;tag=1\r\n\
+                 To: <sip:b@c>\r\nCall-ID: c\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+            );
+            assert_eq!(machine.receive(now(), source, text.as_bytes(), Framing::Stream, is_here), Taken::Done);
+            machine.alias
+        };
+        assert_eq!(offered("OPTIONS sip:b@c SIP/2.0", false), Some(5061));
+        assert_eq!(offered("SIP/2.0 200 OK", false), None, "what was offered before is forgotten");
+        assert_eq!(offered("OPTIONS sip:b@c SIP/2.0", true), None, "it came by a connection of another worker");
     }
 }

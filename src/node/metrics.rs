@@ -2,14 +2,17 @@
 //! those, so that no counter on the packet path is shared.
 
 use std::fmt::Write as _;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
+use super::clock;
 use super::packet_loop::Summary;
+use crate::proxy::Snapshot;
+use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
 use crate::transport::tcp::CloseReason;
 
 /// The state of the edge that others may read.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Published {
     workers: Vec<Mutex<Summary>>,
     /// No new calls are taken.
@@ -20,6 +23,8 @@ pub struct Published {
     loaded_at: AtomicI64,
     /// Leaf certificates of signers: name and end of validity, Unix seconds.
     certificates: Mutex<Vec<(String, i64)>>,
+    /// The configuration in force, for what workers write into it.
+    snapshot: Mutex<Option<Arc<Snapshot>>>,
 }
 
 impl Published {
@@ -51,6 +56,30 @@ impl Published {
     pub(super) fn set_loaded(&self, unix: i64, certificates: Vec<(String, i64)>) {
         self.loaded_at.store(unix, Ordering::Relaxed);
         *self.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = certificates;
+    }
+
+    pub(super) fn set_snapshot(&self, snapshot: &Arc<Snapshot>) {
+        *self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(snapshot));
+    }
+
+    fn snapshot(&self) -> Option<Arc<Snapshot>> {
+        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// How the members of all trunks stand.
+    pub fn members(&self) -> Vec<MemberReport> {
+        self.snapshot().map(|snapshot| snapshot.config.members(clock::unix())).unwrap_or_default()
+    }
+
+    /// Puts a member into a state, for all workers at once.
+    ///
+    /// # Errors
+    /// There is no such member.
+    pub fn set_member_state(&self, trunk: &str, member: &str, state: MemberState) -> Result<(), NoSuchMember> {
+        let nobody = NoSuchMember::Trunk { name: trunk.to_owned() };
+        self.snapshot().ok_or(nobody)?.config.set_member_state(trunk, member, state)?;
+        tracing::info!(trunk, member, state = state.as_str(), "state of a member set");
+        Ok(())
     }
 
     /// The sum over all workers; about a second old.
@@ -97,6 +126,7 @@ impl Published {
             page.line("vesperd_udp_datagrams_total", &[("fate", fate)], count);
         }
         self.streams(&mut page, &total);
+        self.targets(&mut page);
         self.configuration(&mut page);
         page.0
     }
@@ -119,6 +149,28 @@ impl Published {
         for (fate, count) in messages {
             page.line("vesperd_stream_messages_total", &[("fate", fate)], count);
         }
+    }
+
+    /// Gauges of the members of trunks.
+    fn targets(&self, page: &mut Page) {
+        let members = self.members();
+        let mut gauge = |name: &str, help: &str, value: &dyn Fn(&MemberReport) -> Option<String>| {
+            page.help(name, "gauge", help);
+            for member in &members {
+                let labels = [("trunk", member.trunk.as_str()), ("member", member.member.as_str())];
+                value(member).into_iter().for_each(|value| page.line(name, &labels, value));
+            }
+        };
+        gauge("vesperd_target_up", "1 while new dialogs go there.", &|member| {
+            let is_up = matches!(member.state, MemberState::Active | MemberState::Trying);
+            Some(u8::from(is_up).to_string())
+        });
+        gauge("vesperd_target_latency_seconds", "Moving average of answers to pings.", &|member| {
+            member.latency.map(|latency| latency.as_secs_f64().to_string())
+        });
+        gauge("vesperd_target_calls", "Calls at a member, where they are counted.", &|member| {
+            member.calls.map(|calls| calls.to_string())
+        });
     }
 
     fn configuration(&self, page: &mut Page) {

@@ -52,7 +52,8 @@ impl Proxy {
             && context.branches.is_empty()
             && context.refused.is_none()
         {
-            context.refused = Some(NO_NEXT_HOP);
+            let nobody = context.plan.refusal.map(|(status, reason)| Local::Refused { status, reason });
+            context.refused = nobody.or(Some(NO_NEXT_HOP));
         }
         self.finish(now, key, Some(request), out);
     }
@@ -161,6 +162,25 @@ impl Proxy {
         self.may_send(now, key, candidate, request)?;
         self.may_cross(key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;
+        let sent = self.attempt_admitted(now, key, request, pre, candidate, share, out);
+        if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
+            self.uncount(key, egress, candidate.member, None);
+        }
+        sent
+    }
+
+    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
+    fn attempt_admitted(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        pre: &Preprocessed,
+        candidate: &Candidate,
+        share: u16,
+        out: &mut Output,
+    ) -> Result<(), Local> {
+        self.admit_call_at(now, key, candidate, request)?;
         self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
@@ -251,7 +271,7 @@ impl Proxy {
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
-        let policy = egress.map_or(UdpOversize::Udp, |t| t.udp_oversize);
+        let policy = egress.map(|t| t.udp_oversize).unwrap_or_default();
         let moves = oversize && policy == UdpOversize::Tcp; // T-5, RFC 3261 18.1.1
         if moves {
             copy.transport = Transport::Tcp;
@@ -290,6 +310,7 @@ impl Proxy {
             egress: candidate.egress,
             next,
             member: candidate.member,
+            next_hop: hop,
             share,
             is_flow: candidate.flow.is_some(),
             rang: false,
@@ -366,11 +387,13 @@ fn next_group(context: &mut RequestContext) -> Option<(usize, u16)> {
         context.plan.split_group(usize::from(left));
     }
     let group = context.plan.group_len();
-    // A branch that is given up keeps its share, so something has to stay for the candidates behind it.
+    // A branch that is given up keeps its share, so something has to stay for the candidates behind it: those of the plan, and
+    // further addresses of a name.
     let snapshot = Rc::clone(&context.snapshot);
     let trunk = context.plan.first().and_then(|c| c.egress).and_then(|id| snapshot.config.trunk(id));
     let may_be_abandoned = trunk.is_some_and(|t| t.forking.fr.or(t.forking.fr_inv).is_some());
-    let parts = group + usize::from(may_be_abandoned && context.plan.len() > group);
+    let has_next = context.plan.len() > group || context.plan.iter().any(|c| matches!(c.place, Place::Locate(_)));
+    let parts = group + usize::from(may_be_abandoned && has_next);
     let share = (usize::from(left) / parts.max(1)).max(1);
     Some((group, share as u16))
 }

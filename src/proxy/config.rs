@@ -1,5 +1,6 @@
 //! What a proxy is told: listeners, trunks, routes, limits. Plain valid values; `crate::config` reads them from TOML.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use ipnet::IpNet;
 
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
-use super::dispatcher::Dispatcher;
+use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
 use super::redirect::On3xx;
@@ -16,6 +17,7 @@ use super::route::marks::Keys;
 use super::route::number::{NumbersIn, NumbersOut};
 use super::route::prefix::PrefixTable;
 use super::route::table::Route;
+use super::route::target::leave_by;
 use super::session_timer::{self, SessionTimer};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
@@ -221,7 +223,7 @@ impl Default for Trunk {
 }
 
 /// One address of a trunk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct NextHop {
     /// Transport to use.
     pub transport: Transport,
@@ -296,11 +298,11 @@ impl Config {
             digest.continue_from(old);
         }
         for trunk in &mut self.trunks {
-            let before = old.trunks.iter().find(|t| t.name == trunk.name && t.next_hops == trunk.next_hops);
-            if let Some(before) = before {
+            if let Some(before) = old.trunks.iter().find(|t| t.name == trunk.name) {
                 trunk.dispatcher.continue_from(&before.dispatcher);
             }
         }
+        self.share_destinations(Some(old));
         for (trunk, limits) in self.trunks.iter().zip(&mut self.guard.limits) {
             let before = old.trunks.iter().position(|t| t.name == trunk.name);
             let before = before.and_then(|id| old.guard.limits.get(id)).and_then(Option::as_ref);
@@ -308,6 +310,41 @@ impl Config {
                 limits.continue_from(before);
             }
         }
+    }
+
+    /// Members that lead to the same place by the same listener share what is known of it (KR-2), and keep what an older configuration
+    /// knew (KR-12). States written in the configuration are taken where they are new.
+    pub fn share_destinations(&mut self, old: Option<&Config>) {
+        let mut trunks = std::mem::take(&mut self.trunks);
+        let mut known: HashMap<(Place, ListenerId), Arc<Destination>> = HashMap::new();
+        for trunk in old.iter().flat_map(|old| &old.trunks) {
+            for (hop, member) in trunk.next_hops.iter().zip(trunk.dispatcher.members()) {
+                let listener = leave_by(self, hop.transport(), Some(trunk.listener));
+                known.entry((hop.clone(), listener)).or_insert_with(|| Arc::clone(&member.destination));
+            }
+        }
+        let mut probed: Vec<Arc<Destination>> = Vec::new();
+        for trunk in &mut trunks {
+            let before = old.and_then(|old| old.trunks.iter().find(|t| t.name == trunk.name));
+            for (hop, member) in trunk.next_hops.iter().zip(trunk.dispatcher.members_mut()) {
+                let listener = leave_by(self, hop.transport(), Some(trunk.listener));
+                let own = || Arc::clone(&member.destination);
+                let destination = Arc::clone(known.entry((hop.clone(), listener)).or_insert_with(own));
+                let same = |m: &&Member| m.id == member.id && Arc::ptr_eq(&m.destination, &destination);
+                let written = before.and_then(|t| t.dispatcher.members().iter().find(same)).map(|m| m.state);
+                if written.unwrap_or_default() != member.state {
+                    destination.set_state(member.state);
+                }
+                member.lead_to(destination);
+            }
+            if trunk.dispatcher.probing.is_some() {
+                probed.extend(trunk.dispatcher.members().iter().map(|member| Arc::clone(&member.destination)));
+            }
+        }
+        for member in trunks.iter_mut().flat_map(|trunk| trunk.dispatcher.members_mut()) {
+            member.is_probed = probed.iter().any(|probed| Arc::ptr_eq(probed, &member.destination));
+        }
+        self.trunks = trunks;
     }
 
     /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address, else its listener's.

@@ -49,6 +49,8 @@ pub enum Event {
     NextHop {
         /// The trunk.
         trunk: TrunkId,
+        /// Id of the member.
+        member: String,
         /// The next hop as text.
         next_hop: String,
         /// It answers again.
@@ -93,6 +95,8 @@ stats! {
     dropped_requests,
     /// Responses dropped: malformed, not ours, or without a transaction (RFC 6026 7.3).
     dropped_responses,
+    /// 2xx to an INVITE that had been answered otherwise already, retransmissions counted: a gateway waits for an ACK in vain.
+    late_answers,
     /// INVITEs whose Identity was verified with a good result.
     verified,
     /// INVITEs with a failed Identity check, rejected or not.
@@ -127,6 +131,10 @@ stats! {
     wrong_credentials,
     /// Calls refused by the limits of a trunk.
     limited,
+    /// Pings of members sent.
+    pings,
+    /// Pings that told that their member does not serve.
+    pings_failed,
     /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
     withheld,
     /// Calls that were not observed because the table of calls was full.

@@ -160,13 +160,7 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     copy.border.iter().for_each(|border| border.write(request, &received, patch));
     copy.session.iter().for_each(|session| session.write(request, patch));
     patch.insert(request.headers_end(), copy.lines);
-    if request.field(Name::ContentLength).is_none() {
-        patch.insert_with(request.headers_end(), |buf| {
-            buf.extend_from_slice(b"Content-Length: ");
-            push_decimal(buf, request.body().len() as u32);
-            buf.extend_from_slice(b"\r\n"); // F-9
-        });
-    }
+    request.settle_content_length(patch);
     patch.write(request.bytes(), out);
     Ok(())
 }
@@ -273,10 +267,11 @@ fn push_uri(listener: &Listener, names_udp: bool, style: RrStyle, buf: &mut Vec<
     buf.extend_from_slice(b";lr");
 }
 
-/// F-3: one less, or 70 where it is absent or out of range.
+/// F-3: one less, or 70 where it is absent or out of range; exactly one field.
 fn decrement_max_forwards(request: Message<'_>, top: usize, patch: &mut Patch) -> Result<(), Refusal> {
     let left = request.max_forwards()?.map_or(70, |n| u32::from(n.saturating_sub(1)));
-    match request.field(Name::MaxForwards) {
+    let mut fields = request.fields_of(Name::MaxForwards);
+    match fields.next() {
         Some(field) => patch.replace_with(field.value_range, |buf| push_decimal(buf, left)),
         None => patch.insert_with(top, |buf| {
             buf.extend_from_slice(b"Max-Forwards: ");
@@ -284,6 +279,7 @@ fn decrement_max_forwards(request: Message<'_>, top: usize, patch: &mut Patch) -
             buf.extend_from_slice(b"\r\n");
         }),
     }
+    fields.for_each(|field| patch.remove(field.line)); // H-6
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Sh
 use super::calls::call_hash;
 use super::digest::Proof;
 use super::overload;
+use super::plan::Candidate;
 use super::request_context::BranchState;
 use super::response_context::Local;
 use super::validate::Invalid;
@@ -233,13 +234,14 @@ impl Proxy {
         let Some(limits) = snapshot.config.guard.limits_of(ingress).filter(|limits| limits.from) else {
             return Ok(None);
         };
-        self.admit_one(now, limits, ingress, request)
+        self.admit_one(now, limits, limits.counts_calls(), ingress, request)
     }
 
     fn admit_one(
         &mut self,
         now: Now,
         limits: &TrunkLimits,
+        is_held: bool,
         trunk: TrunkId,
         request: Message<'_>,
     ) -> Result<Option<CallGuard>, Refusal> {
@@ -250,7 +252,7 @@ impl Proxy {
         let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
         let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
         match limits.admit(now.instant, is_emergency) {
-            Ok(guard) => Ok(limits.counts_calls().then_some(guard)),
+            Ok(guard) => Ok(is_held.then_some(guard)),
             Err(_) => {
                 self.stats.limited += 1;
                 Err(Refusal::new(limits.status, "Call Limit Reached"))
@@ -273,24 +275,61 @@ impl Proxy {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
-        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
+        let admitted = self.admit_one(now, limits, limits.counts_calls(), egress, request).map_err(refused)?;
         self.hold_call(now, key, request, admitted);
         Ok(())
     }
 
-    /// A branch has failed: the call does not count any more for its trunk, unless another branch goes there, or it came from there.
+    /// The same for the member of a trunk that a candidate is (KR-6).
+    pub(super) fn admit_call_at(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        candidate: &Candidate,
+        request: Message<'_>,
+    ) -> Result<(), Local> {
+        let Some((egress, place)) = candidate.egress.zip(candidate.member) else { return Ok(()) };
+        let snapshot = self.snapshot_of(key);
+        let dispatcher = snapshot.config.trunk(egress).map(|trunk| &trunk.dispatcher);
+        let Some(dispatcher) = dispatcher.filter(|dispatcher| dispatcher.counts_calls()) else { return Ok(()) };
+        let Some(member) = dispatcher.member(usize::from(place)) else { return Ok(()) };
+        if self.calls.counts(call_hash(&self.key, request), &member.limits) {
+            return Ok(());
+        }
+        let refused = |refusal: Refusal| Local::Refused { status: dispatcher.refuse_with, reason: refusal.reason };
+        let admitted = self.admit_one(now, &member.limits, true, egress, request).map_err(refused)?;
+        self.hold_call(now, key, request, admitted);
+        Ok(())
+    }
+
+    /// A branch has failed: the call does not count any more for its trunk and member, unless another branch goes there, or it came
+    /// from there.
     pub(super) fn count_branch_end(&mut self, key: ContextKey, client: ClientId) {
+        let branch = self.context(key).and_then(|context| context.branch_mut(client));
+        if let Some((egress, member)) = branch.and_then(|branch| Some((branch.egress?, branch.member))) {
+            self.uncount(key, egress, member, Some(client));
+        }
+    }
+
+    /// The same for a trunk and a member to which nothing goes but perhaps this branch.
+    pub(super) fn uncount(&mut self, key: ContextKey, egress: TrunkId, member: Option<u16>, ended: Option<ClientId>) {
         let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
         let (part, ingress) = (context.part, context.ingress);
-        let Some(egress) = context.branch_mut(client).and_then(|branch| branch.egress) else { return };
-        let others = context.branches.iter().filter(|b| b.id != client && b.egress == Some(egress));
-        let goes_on = others.into_iter().any(|b| !matches!(b.state, BranchState::Ended(_)));
+        let others = context.branches.iter().filter(|b| Some(b.id) != ended && b.egress == Some(egress));
+        let mut alive = others.filter(|b| !matches!(b.state, BranchState::Ended(_))).peekable();
+        let (goes_on, goes_on_there) = (alive.peek().is_some(), alive.any(|b| b.member == member));
         let snapshot = self.snapshot_of(key);
-        if let (Some(part), Some(limits)) = (part, snapshot.config.guard.limits_of(egress))
+        let Some(call) = part.map(|part| part.call) else { return };
+        if let Some(limits) = snapshot.config.guard.limits_of(egress)
             && !goes_on
             && !(ingress == egress && limits.from)
         {
-            self.calls.release_one(part.call, limits);
+            self.calls.release_one(call, limits);
+        }
+        let member = snapshot.config.trunk(egress).zip(member);
+        let member = member.and_then(|(trunk, place)| trunk.dispatcher.member(usize::from(place)));
+        if let Some(member) = member.filter(|_| !goes_on_there) {
+            self.calls.release_one(call, &member.limits);
         }
     }
 }

@@ -1,20 +1,32 @@
 //! Loop detection (RFC 3261 16.3 item 4 as replaced by RFC 5393 4.2; sip-proxy L-1 to L-4).
 
-use std::hash::Hasher;
+use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
-use super::Config;
+use super::{Config, TrunkId};
+use crate::sip::hop::ListenerId;
 use crate::sip::{Message, Name, Via};
 use crate::transaction::branch;
 
 /// Octets of an Identity value that enter the hash: its signature. A retry with another token is no loop (RFC 8224 6.2.3).
 const IDENTITY_TAIL: usize = 256;
 
+/// What routing depends on besides the request itself. A request that comes back from another side is a spiral: what it meets there is
+/// another route. If it goes round for ever, it is found one pass later (L-2).
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct Origin {
+    /// The trunk that its connection or its address proves; credentials are in the request.
+    pub trunk: Option<TrunkId>,
+    /// The listener it came in by.
+    pub listener: ListenerId,
+}
+
 /// Hash over all that influences routing here, taken from the request as received; it depends neither on the method nor on
 /// anything that changes with each pass (Via, Max-Forwards, Record-Route) (L-2).
-pub fn loop_hash(key: &[u8; 16], request: Message<'_>) -> u64 {
+pub fn loop_hash(key: &[u8; 16], request: Message<'_>, origin: Origin) -> u64 {
     let mut hasher = SipHasher13::new_with_key(key);
+    origin.hash(&mut hasher);
     let mut feed = |part: &[u8]| {
         hasher.write(part);
         hasher.write_u8(0);

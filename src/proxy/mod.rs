@@ -20,6 +20,7 @@ mod loop_check;
 pub mod overload;
 mod patience;
 mod plan;
+pub mod probe;
 mod redirect;
 mod request;
 mod request_context;
@@ -127,6 +128,10 @@ enum Timer {
     C { context: ContextKey, client: ClientId },
     /// A branch was silent for longer than its trunk's patience (section 3: `fr`, `fr_inv`).
     Patience { context: ContextKey, client: ClientId },
+    /// A member of a trunk is to be pinged.
+    Probe { target: u32 },
+    /// A ping had no answer in time.
+    ProbeTimeout { target: u32, client: ClientId },
     /// A parked call waited long enough.
     Need { need: NeedId },
     /// A call may be over.
@@ -168,11 +173,14 @@ pub struct Proxy {
     key: [u8; 16],
     /// Source of serial numbers for contexts and needs, and of `origid` values.
     serial: u64,
+    /// Contexts without a final response.
+    unanswered: usize,
     parked: usize,
     parked_acks: ParkedAcks,
     is_draining: bool,
     stats: Stats,
     watch: guard::Watch,
+    prober: Option<probe::Prober>,
     // Scratch space, kept for its memory.
     patch: Patch,
     buffer: Vec<u8>,
@@ -193,11 +201,13 @@ impl Proxy {
             timers: Wheel::new(now.instant),
             key,
             serial: 0,
+            unanswered: 0,
             parked: 0,
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
+            prober: None,
             patch: Patch::new(),
             buffer: Vec::with_capacity(8192),
             spare_index: Index::new(),
@@ -211,6 +221,7 @@ impl Proxy {
         self.layer.set_config(snapshot.config.transaction.clone());
         self.watch.configure(&snapshot.config.guard, self.key);
         self.snapshot = Rc::new(Held(snapshot));
+        self.sync_probing(self.watch.now);
     }
 
     /// From now on no new calls are taken: dialog-forming requests, and OPTIONS to this element, are answered 503; what belongs to a call
@@ -221,7 +232,7 @@ impl Proxy {
 
     /// Requests that have no final response yet.
     pub fn unanswered(&self) -> usize {
-        self.contexts.iter().filter(|(_, (_, context))| context.final_status.is_none()).count()
+        self.unanswered
     }
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
@@ -265,16 +276,24 @@ impl Proxy {
 
     /// Runs everything that is due.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Output) {
+        self.watch.now = now.instant;
         self.layer.handle_timeout(now.instant, &mut out.outbox);
         while let Some(timer) = self.timers.pop_expired(now.instant) {
             match timer {
                 Timer::C { context, client } => self.timer_c(now, context, client, out),
                 Timer::Patience { context, client } => self.lost_patience(now, context, client, out),
+                Timer::Probe { target } => self.probe_due(now, target, out),
+                Timer::ProbeTimeout { target, client } => self.ping_timed_out(now, target, client, out),
                 Timer::Need { need } => self.need_timed_out(now, need, out),
                 Timer::Call { call } => self.call_due(now, call, out),
             }
         }
         self.handle_events(now, out);
+    }
+
+    /// Octets of requests and responses kept for what may still have to be done with them, those of the transactions not counted.
+    pub fn kept(&self) -> usize {
+        self.contexts.iter().map(|(_, (_, context))| context.kept()).sum()
     }
 
     /// Counters since the start.
@@ -296,6 +315,12 @@ impl Proxy {
     fn handle_events(&mut self, now: Now, out: &mut Output) {
         while let Some(event) = self.layer.poll_event() {
             match event {
+                transaction::Event::ClientTimedOut { client, user }
+                | transaction::Event::ClientFailed { client, user }
+                    if probe::is_probe(user) =>
+                {
+                    self.ping_failed(now, user, client, out);
+                }
                 transaction::Event::ClientTimedOut { client, user } => {
                     self.branch_ended(now, ContextKey(user), client, Local::Timeout, out);
                 }
@@ -337,7 +362,8 @@ impl Proxy {
     fn drop_if_over(&mut self, now: Now, key: ContextKey, out: &mut Output) {
         if self.context(key).is_some_and(|c| c.is_over()) {
             self.count_over(now, key, out);
-            self.contexts.remove(key.slot());
+            let (_, context) = self.contexts.remove(key.slot());
+            self.unanswered -= usize::from(context.final_status.is_none());
         }
     }
 
@@ -369,7 +395,7 @@ impl Proxy {
             .ok()
             .map(|message| f(self, message));
         self.spare_index = index;
-        if let Some(context) = self.context(key) {
+        if let Some(context) = self.context(key).filter(|context| !context.is_done()) {
             context.request = bytes;
         }
         result

@@ -7,7 +7,7 @@ use super::{ContextKey, Now, Output, Proxy, Timer};
 use crate::transaction::ClientId;
 
 impl Proxy {
-    /// 16.8: a provisional response was seen: CANCEL, and the branch ends by its answer or by K-3; none was seen: as if 408.
+    /// 16.8: a provisional response was seen: CANCEL, and the branch ends by its answer or by K-3; none was seen: as if 408, and nothing is sent any more.
     pub(super) fn timer_c(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
         let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
         branch.timer_c = None;
@@ -15,7 +15,7 @@ impl Proxy {
             BranchState::Proceeding => {
                 self.layer.cancel(now.instant, client, &[], &mut out.outbox);
             }
-            BranchState::Calling => self.branch_ended(now, key, client, Local::Timeout, out),
+            BranchState::Calling => self.give_up(now, key, client, out),
             BranchState::Abandoned | BranchState::Final | BranchState::Ended(_) => {}
         }
     }
@@ -52,26 +52,35 @@ impl Proxy {
     }
 
     /// A trunk's patience with a branch is over. The branch is given up, which makes room for the next candidate, but stays alive: its
-    /// late 1xx brings a CANCEL to it, its late 2xx is forwarded. A branch that answered and has no successor is cancelled and waited
-    /// for instead, as a 2xx may cross the CANCEL and could not be forwarded after a 408.
+    /// late 1xx brings a CANCEL to it, its late 2xx is forwarded. A branch that answered and has no successor (nothing is left, or no
+    /// time or breadth for it) is cancelled and waited for instead, as a 2xx may cross the CANCEL and could not be forwarded after a 408
+    ///
     pub(super) fn lost_patience(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
         let Some(context) = self.context(key) else { return };
-        let snapshot = context.snapshot.clone();
-        let (has_next, is_closed) = (!context.plan.is_empty() && !context.settled, context.is_closed());
+        let (snapshot, is_invite) = (context.snapshot.clone(), context.is_invite);
+        let has_next = !context.plan.is_empty() && !context.settled;
+        let has_room = !context.is_closed() && context.is_in_time(now) && context.breadth_left() > 0;
         let Some(branch) = context.branch_mut(client) else { return };
         branch.patience = None;
         if branch.state.has_ended() {
             return;
         }
         let trunk = branch.egress.and_then(|id| snapshot.config.trunk(id));
-        let timeout = Outcome::Local(Local::Timeout);
-        let allowed = trunk.is_some_and(|t| t.forking.failover.allows(timeout, branch.rang));
-        let moves_on = !is_closed && (allowed && has_next || !branch.rang && !branch.alternates.is_empty());
+        let allowed = trunk.is_some_and(|t| t.forking.failover.allows(Outcome::Local(Local::Timeout), branch.rang));
+        let moves_on = has_room && (allowed && has_next || !branch.rang && !branch.alternates.is_empty());
         if branch.state == BranchState::Proceeding && !moves_on {
             branch.overdue = true;
             self.layer.cancel(now.instant, client, &[], &mut out.outbox);
             return;
         }
+        if is_invite || moves_on {
+            self.give_up(now, key, client, out); // else Timer F: it may still get through, and there is nobody to tell sooner (N-2)
+        }
+    }
+
+    /// The branch counts as ended by a 408, but stays alive.
+    fn give_up(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
+        let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
         let was_silent = branch.state == BranchState::Calling;
         branch.state = BranchState::Abandoned;
         if was_silent {
@@ -81,7 +90,7 @@ impl Proxy {
         self.layer.abandon(client);
         self.layer.cancel(now.instant, client, &[], &mut out.outbox);
         self.stats.failed_attempts += 1;
-        self.after_branch(now, key, client, timeout, out);
+        self.after_branch(now, key, client, Outcome::Local(Local::Timeout), out);
     }
 
     /// No timer of ours runs for this branch any more.

@@ -53,7 +53,7 @@ pub enum Change {
 }
 
 /// Where a candidate is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Place {
     /// Here.
     At(NextHop),
@@ -107,21 +107,27 @@ impl Candidate {
 #[derive(Default, Debug)]
 pub struct Plan {
     candidates: VecDeque<Candidate>,
+    /// Status and reason phrase where a trunk would have candidates and none of them may be tried.
+    pub refusal: Option<(u16, &'static str)>,
 }
 
 impl Plan {
     /// A single candidate.
     pub fn one(candidate: Candidate) -> Self {
-        Plan { candidates: VecDeque::from(vec![candidate]) }
+        Plan { candidates: VecDeque::from(vec![candidate]), refusal: None }
     }
 
     /// Adds candidates behind those there are: tried at once, or one after the other.
     pub fn push(&mut self, candidates: impl Iterator<Item = Candidate>, parallel: bool) {
-        for (position, candidate) in candidates.enumerate() {
-            if self.candidates.len() >= MAX_ATTEMPTS {
-                break;
-            }
-            self.candidates.push_back(Candidate { joins: parallel && position > 0, ..candidate });
+        for (position, candidate) in candidates.enumerate().take(MAX_ATTEMPTS) {
+            self.push_one(candidate, parallel && position > 0);
+        }
+    }
+
+    /// Adds a candidate, to be tried together with the one before it or after it. Beyond [`MAX_ATTEMPTS`] it is left out.
+    pub fn push_one(&mut self, candidate: Candidate, joins: bool) {
+        if self.candidates.len() < MAX_ATTEMPTS {
+            self.candidates.push_back(Candidate { joins, ..candidate });
         }
     }
 
@@ -129,6 +135,7 @@ impl Plan {
     pub fn append(&mut self, other: Plan, retarget: Option<&Rc<Retarget>>) {
         let room = MAX_ATTEMPTS.saturating_sub(self.candidates.len());
         let others = other.candidates.into_iter().take(room);
+        self.refusal = self.refusal.or(other.refusal);
         self.candidates.extend(
             others.map(|candidate| Candidate { retarget: retarget.cloned().or(candidate.retarget), ..candidate }),
         );
@@ -153,6 +160,11 @@ impl Plan {
     /// The next candidate.
     pub fn first(&self) -> Option<&Candidate> {
         self.candidates.front()
+    }
+
+    /// All that are left, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &Candidate> {
+        self.candidates.iter()
     }
 
     /// Size of the next group.

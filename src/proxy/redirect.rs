@@ -33,7 +33,8 @@ impl Proxy {
     /// were not followed.
     pub(super) fn follow(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>) -> Kept {
         let snapshot = self.snapshot_of(key);
-        let chance = self.chance(now);
+        let ingress = self.context(key).map(|c| c.ingress);
+        let chance = self.chance(now, ingress);
         let Some(context) = self.context(key).filter(|c| !c.is_closed()) else { return Kept::Whole };
         let (ingress, verified) = (context.ingress, context.verified);
         let is_secure = context.branch_mut(client).is_some_and(|branch| branch.is_secure);

@@ -50,7 +50,8 @@ impl Proxy {
         if self.sheds(now, source, request) {
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         }
-        let hash = loop_check::loop_hash(&self.key, request);
+        let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
+        let hash = loop_check::loop_hash(&self.key, request, origin);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
@@ -102,6 +103,14 @@ impl Proxy {
         self.route(now, key, request, out);
     }
 
+    /// what is left of the tables is for what belongs to a call, BYE before all: a sixteenth.
+    fn has_room_for_dialogs_only(&self) -> bool {
+        let (servers, clients) = self.layer.live();
+        let bounds = &self.snapshot.config.transaction;
+        let is_short = |live: usize, bound: usize| live >= bound - bound / 16;
+        is_short(servers, bounds.max_server) || is_short(clients, bounds.max_client)
+    }
+
     /// Opens the server transaction and the context of a request.
     fn open_context(
         &mut self,
@@ -112,6 +121,9 @@ impl Proxy {
         breadth: u16,
         request: Message<'_>,
     ) -> Option<ContextKey> {
+        if request.to_tag().is_none() && self.has_room_for_dialogs_only() {
+            return None;
+        }
         let upstream = upstream_of(source, request.reply_via());
         let slot = self.contexts.vacant_key() as u64;
         let key = ContextKey(self.next_serial() << 32 | slot);
@@ -147,6 +159,7 @@ impl Proxy {
                 reason_lines: Vec::new(),
             },
         ));
+        self.unanswered += 1;
         Some(key)
     }
 
@@ -155,7 +168,7 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
-        let chance = self.chance(now);
+        let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
             target::decide(&snapshot.config, request, ingress, &pre, chance, verified).map(|plan| (pre, plan))
         });
@@ -190,13 +203,16 @@ impl Proxy {
     fn cancel(&mut self, now: Now, source: Hop, key: ContextKey, cancel: Message<'_>, out: &mut Output) {
         // The CANCEL has a server transaction of its own, without a context: its user is nobody.
         let upstream = upstream_of(source, cancel.reply_via());
-        if let Ok(server) = self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
-            let tag = self.tag_of(cancel);
-            let mut buffer = std::mem::take(&mut self.buffer);
-            buffer.clear();
-            respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
-            self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
-            self.buffer = buffer;
+        match self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
+            Ok(server) => {
+                let tag = self.tag_of(cancel);
+                let mut buffer = std::mem::take(&mut self.buffer);
+                buffer.clear();
+                respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+                self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
+                self.buffer = buffer;
+            }
+            Err(_) => self.respond_stateless(source, cancel, 200, "OK", &[], out),
         }
         self.note_cancel(key, cancel);
         let mut reasons = Vec::new();
@@ -243,9 +259,10 @@ impl Proxy {
         if is_ack && !self.calls.is_empty() {
             self.note_ack(request);
         }
-        let chance = self.chance(now);
+        let ingress = self.ingress_of_ack(now, config, source);
+        let chance = self.chance(now, ingress);
         let may_go = request.max_forwards().ok() != Some(Some(0));
-        let planned = self.ingress_of_ack(now, config, source).filter(|_| may_go).and_then(|ingress| {
+        let planned = ingress.filter(|_| may_go).and_then(|ingress| {
             let pre = preprocess::preprocess(config, request, source.local).ok();
             let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
             let plan = target::decide(config, request, ingress, &pre, chance, Verified::default()).ok()?;

@@ -12,7 +12,7 @@ use super::response_context::{Local, ResponseContext};
 use super::route::table::Verified;
 use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
-use super::{Held, TrunkId};
+use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
@@ -87,6 +87,8 @@ pub struct Branch {
     pub next: Hop,
     /// Its place among that trunk's next hops.
     pub member: Option<u16>,
+    /// The address it went to.
+    pub next_hop: NextHop,
     /// Its share of Max-Breadth; it counts until the branch has its final response (RFC 5393 5.3.3).
     pub share: u16,
     /// It goes to a browser by its connection (W-3).
@@ -140,6 +142,27 @@ impl RequestContext {
     /// Some branch may still give a final response, or is being located.
     pub fn is_pending(&self) -> bool {
         !self.parked.is_empty() || self.branches.iter().any(|b| !b.state.has_ended())
+    }
+
+    /// Nothing will be built from the request any more.
+    pub fn is_done(&self) -> bool {
+        self.final_status.is_some() && !self.is_pending()
+    }
+
+    /// Gives back what only further attempts and a final response need; the context itself lives on with its transactions, 32 seconds
+    /// and more.
+    pub fn forget_if_done(&mut self) {
+        if self.is_done() {
+            self.request = Vec::new();
+            self.lines = Vec::new();
+            self.plan.clear();
+            self.responses = ResponseContext::default();
+        }
+    }
+
+    /// Octets kept of messages.
+    pub fn kept(&self) -> usize {
+        self.request.capacity() + self.lines.capacity() + self.responses.kept()
     }
 
     /// No branch may be started any more (R-6, R-12, K-5).

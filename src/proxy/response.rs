@@ -8,8 +8,8 @@ use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
 use super::route::target::FLOW_FAILED;
 use super::trust::Crossing;
-use super::{ContextKey, Event, Held, Now, Output, Proxy, overload};
-use crate::sip::{Field, Framing, Message, Name, respond};
+use super::{ContextKey, Event, Held, Now, Output, Proxy, overload, probe};
+use crate::sip::{Field, Framing, Message, Name, Via, respond};
 use crate::transaction::{ClientId, ResponseMatch};
 
 /// RFC 3326 3.1, R-12.
@@ -46,6 +46,9 @@ impl Proxy {
             ResponseMatch::Unmatched
         };
         match matched {
+            ResponseMatch::Deliver { client, user } if probe::is_probe(user) => {
+                self.ping_answered(now, user, client, response, out);
+            }
             ResponseMatch::Deliver { client, user } => self.deliver(now, ContextKey(user), client, response, out),
             ResponseMatch::Absorbed => {}
             ResponseMatch::Unmatched => self.stats.dropped_responses += 1, // never forwarded statelessly
@@ -54,15 +57,25 @@ impl Proxy {
 
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
+        if !has_way_back(response) {
+            // it is for nobody. A final one ends its branch, or its caller would wait for ever.
+            self.stats.dropped_responses += 1;
+            return match status {
+                100..=199 => {}
+                _ => self.branch_ended(now, key, client, Local::Unavailable, out),
+            };
+        }
         self.take_load(now, key, client, response);
         self.note_answer(now, key, client, status, response, out);
         let Some(context) = self.context(key) else { return };
         let is_invite = context.is_invite;
         let answered = context.final_status.is_some();
+        let is_refused = context.final_status.is_some_and(|status| status >= 300);
+        let source = context.source.remote;
         let Some(branch) = context.branch_mut(client) else { return };
         let earlier = branch.state;
         match status {
-            100..=199 if earlier == BranchState::Abandoned => {} // the layer sends the CANCEL that waits for it
+            100..=199 if earlier.has_ended() => {} // the layer sends the CANCEL that waits for it
             100..=199 => {
                 branch.rang |= status > 100;
                 if earlier == BranchState::Calling {
@@ -80,7 +93,9 @@ impl Proxy {
                 branch.state = BranchState::Final;
                 self.stop_timers(key, client);
                 self.give_up_plan(key);
-                if is_invite || !answered {
+                if is_invite && is_refused {
+                    self.refuse_late(source, response, out);
+                } else if is_invite || !answered {
                     self.forward_response(now, key, client, response, out);
                     self.cancel_branches(now, key, COMPLETED_ELSEWHERE, out);
                 }
@@ -99,6 +114,13 @@ impl Proxy {
                 self.store(now, key, client, status, response, out);
             }
         }
+    }
+
+    /// a 2xx after another final response was sent: nobody could acknowledge it.
+    fn refuse_late(&mut self, source: std::net::SocketAddr, response: Message<'_>, out: &mut Output) {
+        self.stats.late_answers += 1;
+        let call_id = response.call_id().unwrap_or_default().into();
+        out.events.push(Event::Refused { call_id, source, status: None, reason: "Answered Too Late" });
     }
 
     /// Keeps a final response other than 2xx, and moves on: to the next candidate if it allows one, else towards the caller.
@@ -189,9 +211,12 @@ impl Proxy {
         let Some(context) = self.context(key) else { return };
         context.history.ended(client, outcome);
         let may_replace = !context.is_closed() && context.is_in_time(now);
+        let left = context.breadth_left();
         let Some(branch) = context.branch_mut(client) else { return };
-        let (fallback, mut others, share, rang) =
-            (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.share, branch.rang);
+        let (fallback, mut others, rang) =
+            (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.rang);
+        // One that was given up keeps its share (L-5): what is left is divided between its successor and those behind.
+        let share = if branch.state == BranchState::Abandoned { left.div_ceil(2) } else { branch.share };
         let as_sip = branch.as_sip.take().filter(|_| outcome == Outcome::Answered(416));
         let is_failure = match outcome {
             Outcome::Answered(status) => status == 503 || as_sip.is_some(),
@@ -209,6 +234,7 @@ impl Proxy {
         context.note(client, outcome);
         self.count_branch_end(key, client);
         let Some(context) = self.context(key) else { return };
+        context.forget_if_done();
         if context.final_status.is_none() && !context.is_pending() {
             self.conclude(now, key, out);
         }
@@ -225,7 +251,7 @@ impl Proxy {
     /// The best response goes upstream. `request` is the request if it is at hand.
     pub(super) fn finish(&mut self, now: Now, key: ContextKey, request: Option<Message<'_>>, out: &mut Output) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
-        let (is_invite, local) = (context.is_invite, context.local_outcome());
+        let (is_invite, local, cancelled) = (context.is_invite, context.local_outcome(), context.cancelled);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let Some(context) = self.context(key) else { return };
@@ -234,6 +260,7 @@ impl Proxy {
                 buffer.extend_from_slice(bytes);
                 Ok((status, challenges.to_vec(), sent))
             }
+            Choice::Local(_) if cancelled => Err(Local::Cancelled), // K-5: however its branches ended
             Choice::Local(local) => Err(local),
         };
         match choice {
@@ -290,9 +317,13 @@ impl Proxy {
             self.patch.insert(response.headers_end(), &reasons);
             let mut ready = Vec::with_capacity(bytes.len() + reasons.len() + challenges.len());
             self.patch.write(bytes, &mut ready);
-            self.send_final(now, key, sent, &ready, out);
+            self.spare_index = index;
+            return self.send_final(now, key, sent, &ready, out);
         }
         self.spare_index = index;
+        self.with_request(key, |proxy, request| {
+            proxy.respond_local(now, key, request, 500, "Server Internal Error", &[], out);
+        });
     }
 
     /// Forwards a response at once: our Via removed, the Reason values of this call added (RFC 9410 4).
@@ -310,16 +341,15 @@ impl Proxy {
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        if self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer) {
-            self.send_final(now, key, status, &buffer, out);
-        }
+        self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
+        self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
         if let Some(context) = self.context(key) {
             context.reason_lines = reasons;
         }
     }
 
-    /// Writes a response without its top Via value (R-3, V-6). False if no Via would be left: it was for us.
+    /// Writes a response without its top Via value (R-3, V-6), with one Content-Length (F-9).
     fn write_upstream(
         &mut self,
         key: ContextKey,
@@ -328,7 +358,7 @@ impl Proxy {
         lines: &[u8],
         kept: &Kept,
         buffer: &mut Vec<u8>,
-    ) -> bool {
+    ) {
         let told = self.load_told(key, response);
         self.patch.clear();
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
@@ -346,8 +376,8 @@ impl Proxy {
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
         self.add_session(key, response);
+        response.settle_content_length(&mut self.patch);
         self.patch.write(response.bytes(), buffer);
-        response.values(Name::Via).nth(1).is_some()
     }
 
     /// From the trunk of a branch back to the one the request came from.
@@ -362,14 +392,14 @@ impl Proxy {
     /// Hands a response to the server transaction and remembers that it was final.
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
+        let server = context.server;
         if status >= 200 {
-            context.final_status = Some(status);
-            if !context.is_pending() {
-                context.request = Vec::new(); // nothing will be built from it any more
-            }
+            let is_first = context.final_status.replace(status).is_none();
+            context.forget_if_done();
+            self.unanswered -= usize::from(is_first);
         }
         // without a server transaction (Timer L is over) a late 2xx is discarded.
-        if let Some(server) = context.server {
+        if let Some(server) = server {
             self.layer.respond(now.instant, server, status, bytes, &mut out.outbox);
             self.stats.responses += 1;
         }
@@ -439,6 +469,11 @@ impl Proxy {
         let Some(source) = self.context(key).map(|c| c.source) else { return };
         self.with_request(key, |proxy, request| proxy.respond_trying_to(now, key, source, request, out));
     }
+}
+
+/// Behind our own Via there is one that can be read: the caller's, or that of a proxy on the way to it.
+fn has_way_back(response: Message<'_>) -> bool {
+    response.values(Name::Via).nth(1).is_some_and(|value| Via::parse(value.value).is_ok())
 }
 
 /// The status that goes upstream for a 503.

@@ -77,6 +77,11 @@ impl ResponseContext {
         self.best = Some(Best { rank, status, bytes: bytes.into(), challenges, sent });
     }
 
+    /// Octets kept.
+    pub fn kept(&self) -> usize {
+        self.challenges.len() + self.best.as_ref().map_or(0, |best| best.bytes.len() + best.challenges.len())
+    }
+
     /// A 6xx was received: no further attempt is made.
     pub fn is_global_failure(&self) -> bool {
         self.best.as_ref().is_some_and(|best| best.status >= 600)

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use super::location::{LocateFailure, Target};
 use super::plan::{Candidate, MAX_ATTEMPTS, Place};
 use super::response_context::Local;
-use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, Timer};
+use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, Timer, probe};
 use crate::sip::hop::Hop;
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
@@ -96,6 +96,9 @@ impl Proxy {
         if need.0 & NO_SLOT == NO_SLOT {
             return self.ack_located(need, answer, out);
         }
+        if probe::is_probe(need.0) {
+            return self.ping_located(now, need, &answer, out);
+        }
         let slot = (need.0 & NO_SLOT) as usize;
         let waits = |parked: &Parked| parked.need == need;
         let Some((key, context)) = self.contexts.get_mut(slot) else { return };
@@ -158,8 +161,12 @@ impl Proxy {
         out: &mut Output,
     ) {
         let snapshot = self.snapshot_of(key);
-        let hops = answer.unwrap_or_default().iter().take(MAX_ATTEMPTS);
-        let candidates = hops.map(|hop| candidate.at(&snapshot.config, *hop)).collect();
+        let hops = answer.unwrap_or_default();
+        let member = candidate.egress.zip(candidate.member.map(usize::from));
+        member.iter().for_each(|(trunk, place)| snapshot.config.note_located(*trunk, *place, hops, now.unix));
+        let is_down = |hop: &NextHop| snapshot.config.is_address_down(member, *hop, now.unix);
+        let (down, up): (Vec<&NextHop>, Vec<&NextHop>) = hops.iter().take(MAX_ATTEMPTS).partition(|hop| is_down(hop));
+        let candidates = up.into_iter().chain(down).map(|hop| candidate.at(&snapshot.config, *hop)).collect();
         if self.replace(now, key, candidates, share, out) {
             return;
         }

@@ -55,6 +55,13 @@ pub enum Unusable {
     TooLong,
 }
 
+impl Unusable {
+    /// It is a response that is to be dropped, but its end is known: on a stream the next message follows (section 9).
+    pub fn is_framed(self) -> bool {
+        matches!(self, Self::Version | Self::Status)
+    }
+}
+
 impl fmt::Display for Unusable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -306,6 +306,19 @@ impl<'a> Message<'a> {
         Ok(smallest)
     }
 
+    /// Adds the edits after which there is exactly one Content-Length (F-2, F-9): a stream can not be cut into messages without it, and
+    /// of two the next element may believe the other. Those there are have been found equal.
+    pub fn settle_content_length(self, patch: &mut Patch) {
+        if self.index.first(Name::ContentLength).is_none() {
+            patch.insert_with(self.headers_end(), |out| {
+                out.extend_from_slice(b"Content-Length: ");
+                text::push_decimal(out, self.body().len() as u32);
+                out.extend_from_slice(b"\r\n");
+            });
+        }
+        self.fields_of(Name::ContentLength).skip(1).for_each(|field| patch.remove(field.line));
+    }
+
     /// Adds the edits that make a request strict before it is forwarded: single spaces, `SIP/2.0` and CRLF in the request line, CRLF for
     /// every tolerated bare LF, and the Request-URI: `new_uri` if given, else the received one without what it must not carry
     /// (S-5 to S-7, F-6). Adds nothing to a strict message whose URI stays.

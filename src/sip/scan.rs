@@ -78,6 +78,8 @@ pub(crate) fn not_sip(bytes: &[u8]) -> Option<Unusable> {
 }
 
 /// Indexes start line and header lines. Bounds: `limits.head`, `fields`, `folds`, `value`, `identity_value`.
+///
+/// `Err`: not SIP. Where [`Unusable::is_framed`] the header lines are indexed all the same.
 pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Result<(), Unusable> {
     index.clear();
     let head = span(bytes, 0, limits.head.min(bytes.len()));
@@ -85,7 +87,12 @@ pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Res
     let Some(newline) = lines.line_end(0) else {
         return scan_lone_start_line(bytes, head, index, limits);
     };
-    read_start_line(bytes, trim_line_end(bytes, 0..newline), index, limits)?;
+    let started = read_start_line(bytes, trim_line_end(bytes, 0..newline), index, limits);
+    if let Err(other) = started
+        && !other.is_framed()
+    {
+        return Err(other);
+    }
     index.start.end = newline as u32 + 1;
     let end = scan_fields(&mut lines, newline + 1, index, limits);
     if lines.has_bare_cr {
@@ -104,7 +111,7 @@ pub(crate) fn scan_head(bytes: &[u8], index: &mut Index, limits: &Limits) -> Res
         index.note(TOO_LARGE_HEAD);
     }
     index.body = end as u32;
-    Ok(())
+    started
 }
 
 /// A start line without a line end: a truncated datagram, or a start line over the limit.

@@ -42,6 +42,9 @@ impl std::fmt::Display for StreamError {
 
 impl std::error::Error for StreamError {}
 
+/// Capacity above which an emptied buffer is given back: one large message does not stay in memory for the life of a connection.
+const KEEP_CAPACITY: usize = 16 * 1024;
+
 /// Incremental framing of one stream. Octets are looked at once (F-7): a search for the end of a header block goes on where the last read ended.
 #[derive(Debug, Default)]
 pub struct StreamFramer {
@@ -88,7 +91,7 @@ impl StreamFramer {
         self.buffer.len() - self.start
     }
 
-    /// The next frame; `Ok(None)`: more octets are needed. After [`Frame::Broken`] or `Err` there is nothing more.
+    /// The next frame; `Ok(None)`: more octets are needed, and ranges handed out before are void. After [`Frame::Broken`] or `Err` there is nothing more.
     pub fn next(&mut self, limits: &Limits) -> Result<Option<Frame>, StreamError> {
         if self.is_broken {
             return Ok(None);
@@ -98,6 +101,10 @@ impl StreamFramer {
                 return Ok(Some(Frame::Ping));
             }
             if self.pending() == 0 {
+                if self.buffer.capacity() > KEEP_CAPACITY {
+                    self.compact();
+                    self.buffer.shrink_to(KEEP_CAPACITY);
+                }
                 return Ok(None);
             }
             if let Some(broken) = self.find_end(limits)? {
@@ -181,7 +188,9 @@ impl StreamFramer {
             return self.give_up(limits);
         };
         let head = span(&self.buffer, self.start, head_end);
-        if let Err(other) = scan_head(head, &mut self.index, limits) {
+        if let Err(other) = scan_head(head, &mut self.index, limits)
+            && !other.is_framed()
+        {
             return self.fail(StreamError::NotSip(other));
         }
         let length = content_length(head, &self.index);
@@ -323,8 +332,26 @@ mod tests {
         assert_eq!(status(&MESSAGE.replace("h\r\n", "h\r\nSubject: a\0b\r\n"), &limits), 400);
         assert_eq!(status(&MESSAGE.replace("h\r\n", &format!("h\r\nSubject: {}\r\n", "x".repeat(200))), &limits), 513);
         assert_eq!(status(&MESSAGE.replace("h\r\n", "h\n"), &limits), 400, "a bare LF from a stranger");
-        // A fault that does not touch the boundary leaves the stream alone.
+        // A fault that does not touch the boundary leaves the stream alone; so does a response that is to be dropped.
+        for line in ["SIP/3.0 200 OK", "SIP/2.0 700 What"] {
+            assert_eq!(status(&MESSAGE.replace("OPTIONS sip:a@b SIP/2.0", line), &limits), 0, "{line}");
+        }
         assert_eq!(status(&MESSAGE.replace("SIP/2.0\r\nVia", "SIP/3.0\r\nVia"), &limits), 0);
+    }
+
+    #[test]
+    fn an_emptied_buffer_is_given_back() {
+        let limits = Limits::default();
+        let large = MESSAGE.replace("l: 5", "l: 60000").replace("hello", &"x".repeat(60_000));
+        let mut framer = StreamFramer::new();
+        framer.push(large.repeat(2).as_bytes(), start());
+        for _ in 0..2 {
+            assert!(matches!(framer.next(&limits), Ok(Some(Frame::Message(range))) if range.len() == large.len()));
+        }
+        assert_eq!(framer.next(&limits), Ok(None));
+        assert!(framer.buffer.capacity() <= KEEP_CAPACITY, "{}", framer.buffer.capacity());
+        framer.push(MESSAGE.as_bytes(), start());
+        assert_eq!(framer.next(&limits), Ok(Some(Frame::Message(0..MESSAGE.len()))));
     }
 
     #[test]

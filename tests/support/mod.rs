@@ -3,6 +3,7 @@
 
 pub mod message;
 pub mod network;
+pub mod rig;
 pub mod rng;
 pub mod table;
 pub mod ua;

@@ -179,12 +179,12 @@ async fn locate(records: &Records, target: &Target, policy: &Policy) -> Located 
         }
         First::Services(services) => services,
         First::Naptr => {
-            let offered = services_of(&records.naptr(name).await?, target, policy);
+            // Old forwarders fail on this type: as if there were none, which is what nearly all names have.
+            let offered = services_of(&records.naptr(name).await.unwrap_or_default(), target, policy);
             if offered.is_empty() { default_services(target, policy) } else { offered }
         }
     };
-    let (hops, has_srv) = by_services(records, &services, policy).await?;
-    if has_srv {
+    if let Some(hops) = by_services(records, &services, policy).await? {
         return found(hops);
     }
     let transport = last_resort(target, policy).ok_or(LocateFailure::Unsupported)?;
@@ -192,19 +192,29 @@ async fn locate(records: &Records, target: &Target, policy: &Policy) -> Located 
     found(places(&records.addresses(name, policy).await?, transport, port, policy))
 }
 
-/// The addresses of the services, and whether there was any SRV record at all.
+/// The addresses of the first service that has some; `None` if there is no SRV record at all.
+///
+/// # Errors
+/// No service has addresses, and of some it is not known whether they are there.
 async fn by_services(
     records: &Records,
     services: &[Service],
     policy: &Policy,
-) -> Result<(Vec<NextHop>, bool), LocateFailure> {
-    let (mut hops, mut has_srv) = (Vec::new(), false);
+) -> Result<Option<Vec<NextHop>>, LocateFailure> {
+    let (mut has_srv, mut failure) = (false, None);
     for service in services {
-        let srv = records.srv(&service.name).await?;
+        let srv = match records.srv(&service.name).await {
+            Ok(srv) => srv,
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        };
         has_srv |= !srv.is_empty();
         if is_absent(&srv) {
             continue;
         }
+        let mut hops = Vec::new();
         let mut random = || u64::from_le_bytes(random());
         for record in draw(&srv, &mut random).into_iter().take(MAX_SRV) {
             // One target without an address does not spoil the others.
@@ -213,10 +223,13 @@ async fn by_services(
             }
         }
         if !hops.is_empty() {
-            break; // RFC 3263 4.1: the first service that works out; its addresses are enough to try
+            return Ok(Some(hops)); // RFC 3263 4.1: the first service that works out; its addresses are enough to try
         }
     }
-    Ok((hops, has_srv))
+    match failure {
+        Some(failure) => Err(failure),
+        None => Ok(has_srv.then(Vec::new)),
+    }
 }
 
 /// SRV targets of one service that are looked at: whoever owns the zone decides how many there are.
@@ -231,14 +244,23 @@ fn found(mut hops: Vec<NextHop>) -> Located {
 
 /// The records of one name and type.
 type Answer = Arc<[RData]>;
+type Key = (Arc<str>, RecordType);
+
+/// The longest wait for a name server where an old answer is at hand. The question goes on beside, for the next call.
+const STALE_WAIT: Duration = Duration::from_millis(250);
+/// After a question that was not answered in time, old answers serve at once for this long.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Where records come from.
+#[derive(Clone)]
 struct Records {
     resolver: TokioResolver,
     /// Answers of the last second: makes one question of many, and is the floor under any TTL.
-    recent: Cache<(Arc<str>, RecordType), Answer>,
-    /// The last good answers, for when no name server answers.
-    old: Cache<(Arc<str>, RecordType), Answer>,
+    recent: Cache<Key, Answer>,
+    /// The last answers of name servers, "there is none" among them, for when no name server answers.
+    old: Cache<Key, Answer>,
+    /// What was asked in vain lately, and has an old answer.
+    failing: Cache<Key, ()>,
 }
 
 impl Records {
@@ -252,35 +274,57 @@ impl Records {
         };
         let options = builder.options_mut();
         options.timeout = config.timeout;
-        options.attempts = config.attempts;
+        options.attempts = config.attempts.saturating_sub(1); // hickory counts repetitions
         options.ndots = 0; // names in SIP are whole
         options.cache_size = config.cache_entries;
         options.positive_max_ttl = Some(config.max_ttl);
         options.negative_max_ttl = Some(config.negative_ttl);
-        let cache = |life| Cache::builder().max_capacity(config.cache_entries).time_to_live(life).build();
-        Ok(Self { resolver: builder.build()?, recent: cache(Duration::from_secs(1)), old: cache(config.stale) })
+        let resolver = builder.build()?;
+        let life = |time| Cache::builder().max_capacity(config.cache_entries).time_to_live(time);
+        let (recent, old) = (life(Duration::from_secs(1)).build(), life(config.stale).build());
+        let failing = Cache::builder().max_capacity(config.cache_entries).time_to_live(RETRY_AFTER).build();
+        Ok(Self { resolver, recent, old, failing })
     }
 
     /// Records of this type; none if the name has none.
     async fn ask(&self, name: &Arc<str>, kind: RecordType) -> Result<Answer, LocateFailure> {
         let key = (Arc::clone(name), kind);
-        let asked = self.recent.try_get_with(key.clone(), async {
-            // The dot says that no search domain is to be tried.
-            match self.resolver.lookup(format!("{name}."), kind).await {
-                Ok(lookup) => {
-                    let answers = lookup.answers().iter().filter(|record| record.record_type() == kind);
-                    let answer: Answer = answers.map(|record| record.data.clone()).collect();
-                    self.old.insert(key, Arc::clone(&answer)).await;
-                    Ok(answer)
-                }
-                Err(error) if error.is_no_records_found() && !is_server_failure(&error) => Ok(Answer::from([])),
-                Err(error) => self.old.get(&key).await.ok_or_else(|| {
-                    tracing::debug!(%name, %kind, %error, "name resolution");
-                    LocateFailure::NoAnswer
-                }),
-            }
-        });
+        let asked = self.recent.try_get_with(key.clone(), self.refreshed(key));
         asked.await.map_err(|failure: Arc<LocateFailure>| *failure)
+    }
+
+    /// What the name servers say, or said before (D-7).
+    async fn refreshed(&self, key: Key) -> Result<Answer, LocateFailure> {
+        let Some(old) = self.old.get(&key).await else { return self.look_up(key).await };
+        if self.failing.contains_key(&key) {
+            return Ok(old);
+        }
+        let (beside, about) = (self.clone(), key.clone());
+        let question = tokio::spawn(async move { beside.look_up(about).await });
+        if let Ok(Ok(Ok(answer))) = timeout(STALE_WAIT, question).await {
+            return Ok(answer);
+        }
+        self.failing.insert(key, ()).await;
+        Ok(old)
+    }
+
+    async fn look_up(&self, key: Key) -> Result<Answer, LocateFailure> {
+        let (name, kind) = &key;
+        // The dot says that no search domain is to be tried.
+        let answer: Answer = match self.resolver.lookup(format!("{name}."), *kind).await {
+            Ok(lookup) => {
+                let answers = lookup.answers().iter().filter(|record| record.record_type() == *kind);
+                answers.map(|record| record.data.clone()).collect()
+            }
+            Err(error) if error.is_no_records_found() && !is_server_failure(&error) => Answer::from([]),
+            Err(error) => {
+                tracing::debug!(%name, %kind, %error, "name resolution");
+                return Err(LocateFailure::NoAnswer);
+            }
+        };
+        self.failing.invalidate(&key).await;
+        self.old.insert(key, Arc::clone(&answer)).await;
+        Ok(answer)
     }
 
     async fn naptr(&self, name: &Arc<str>) -> Result<Vec<Naptr>, LocateFailure> {
@@ -315,13 +359,12 @@ impl Records {
 
     /// Addresses of all families that can be reached (RFC 7984 3.1).
     async fn addresses(&self, name: &Arc<str>, policy: &Policy) -> Result<Vec<IpAddr>, LocateFailure> {
+        let ask = |wanted: bool, kind| async move { if wanted { Some(self.ask(name, kind).await) } else { None } };
+        let asked = tokio::join!(ask(policy.ipv6, RecordType::AAAA), ask(policy.ipv4, RecordType::A));
         let mut addresses = Vec::new();
         let mut failure = None;
-        for (wanted, kind) in [(policy.ipv6, RecordType::AAAA), (policy.ipv4, RecordType::A)] {
-            if !wanted {
-                continue;
-            }
-            match self.ask(name, kind).await {
+        for answer in [asked.0, asked.1].into_iter().flatten() {
+            match answer {
                 Ok(answer) => addresses.extend(answer.iter().filter_map(RData::ip_addr)),
                 Err(error) => failure = Some(error),
             }

@@ -42,12 +42,14 @@ pub struct Feedback {
     pub algorithm: Algorithm,
     /// For how long; zero ends it.
     pub validity: Duration,
-    /// The larger is the newer.
+    /// The larger is the newer: before the decimal point, and five digits behind it.
     pub sequence: (u64, u32),
 }
 
 /// `oc-validity` where none is written (RFC 7339 4.3).
 const DEFAULT_VALIDITY: Duration = Duration::from_millis(500);
+/// Digits of `oc-seq` behind its point (RFC 7339 9).
+const SEQUENCE_DIGITS: usize = 5;
 /// What our Via carries towards a neighbour that is to answer with its load.
 pub const OFFER: &[u8] = b";oc;oc-algo=\"loss,rate\"";
 
@@ -75,8 +77,11 @@ pub fn feedback(via: Via<'_>) -> Option<Feedback> {
     };
     let sequence = via.params().find("oc-seq")?.value?;
     let dot = memchr::memchr(b'.', sequence)?;
-    let (whole, part) = (number(sequence.get(..dot)?, 12)?, number(sequence.get(dot + 1..)?, 5)?);
-    Some(Feedback { value, algorithm, validity, sequence: (whole, part as u32) })
+    let fraction = sequence.get(dot + 1..)?;
+    // A number with a decimal point (RFC 7339 4.4): .5 is more than .45.
+    let scale = 10u32.pow((SEQUENCE_DIGITS - fraction.len().min(SEQUENCE_DIGITS)) as u32);
+    let (whole, part) = (number(sequence.get(..dot)?, 12)?, number(fraction, SEQUENCE_DIGITS)? as u32 * scale);
+    Some(Feedback { value, algorithm, validity, sequence: (whole, part) })
 }
 
 /// Appends `;oc=…` and what belongs to it.
@@ -90,7 +95,7 @@ pub fn write(feedback: &Feedback, out: &mut Vec<u8>) {
     out.extend_from_slice(b";oc-seq=");
     out.extend_from_slice(feedback.sequence.0.to_string().as_bytes());
     out.push(b'.');
-    push_decimal(out, feedback.sequence.1);
+    let _ = std::io::Write::write_fmt(out, format_args!("{:05}", feedback.sequence.1)); // a Vec takes everything
 }
 
 /// Edits the Via values of a response behind the first `skip`: the next one tells `ours` if there is something to tell; what others
@@ -189,7 +194,7 @@ mod tests {
             value: 20,
             algorithm: Algorithm::Loss,
             validity: Duration::from_millis(500),
-            sequence: (1_282_321_615, 782),
+            sequence: (1_282_321_615, 78_200),
         };
         assert_eq!(seen, expected);
         let rate = read(";oc=150;oc-algo=\"rate\";oc-validity=1000;oc-seq=1282321615.782").1.unwrap();
@@ -216,6 +221,22 @@ mod tests {
         let mut out = Vec::new();
         write(&expected, &mut out);
         assert_eq!(read(std::str::from_utf8(&out).unwrap()).1, Some(expected));
+    }
+
+    #[test]
+    fn o2_sequences_are_decimal_fractions() {
+        let sequence = |text: &str| read(&format!(";oc=5;oc-seq={text}")).1.unwrap().sequence;
+        assert!(sequence("7.5") > sequence("7.45") && sequence("7.9") > sequence("7.10"));
+        assert_eq!(sequence("7.1"), sequence("7.10000"));
+        let mut earlier = (0, 0);
+        for part in [0, 5, 45, 450, 99_999] {
+            let mut out = Vec::new();
+            let (algorithm, validity) = (Algorithm::Loss, DEFAULT_VALIDITY);
+            write(&Feedback { value: 5, algorithm, validity, sequence: (7, part) }, &mut out);
+            let read = read(std::str::from_utf8(&out).unwrap()).1.unwrap().sequence;
+            assert!(read == (7, part) && read > earlier, "{read:?}");
+            earlier = read;
+        }
     }
 
     fn rewritten(vias: &str, ours: Option<&Feedback>) -> String {
@@ -246,7 +267,7 @@ mod tests {
             "Via: SIP/2.0/UDP us\r\nVia: SIP/2.0/UDP c;oc;branch=z9hG4bKx;oc-algo=\"loss,rate\", SIP/2.0/UDP d;oc";
         assert_eq!(
             rewritten(vias, Some(&ours)),
-            "Via: SIP/2.0/UDP c;branch=z9hG4bKx;oc=10;oc-algo=\"loss\";oc-validity=500;oc-seq=5.6, SIP/2.0/UDP d;oc"
+            "Via: SIP/2.0/UDP c;branch=z9hG4bKx;oc=10;oc-algo=\"loss\";oc-validity=500;oc-seq=5.00006, SIP/2.0/UDP d;oc"
         );
     }
 }

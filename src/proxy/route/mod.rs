@@ -7,3 +7,4 @@ pub mod prefix;
 pub mod preprocess;
 pub mod table;
 pub mod target;
+pub mod trunk;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::number::{self, Called, Shape};
 use super::preprocess::Preprocessed;
 use super::table::{Action, Circumstances, Facts, Route, Verified};
+use super::trunk::to_trunk;
 use crate::proxy::plan::{Candidate, Change, Place, Plan, Retarget};
 use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
@@ -30,6 +31,8 @@ pub struct Chance {
     pub random: u64,
     /// The time, Unix seconds.
     pub unix: i64,
+    /// The trunk it came from, if it is one's.
+    pub ingress: Option<TrunkId>,
 }
 
 /// Why a request goes nowhere: how it is answered.
@@ -264,7 +267,7 @@ impl Asked<'_> {
             let retarget = self.retarget(*egress, shapes, facts).ok_or(INCOMPLETE)?;
             plan.append(to_trunk(self.config, *egress, Some((self.request, self.chance))), retarget.as_ref());
         }
-        if plan.is_empty() { Err(NO_TARGET.into()) } else { Ok(plan) }
+        if plan.is_empty() && plan.refusal.is_none() { Err(NO_TARGET.into()) } else { Ok(plan) }
     }
 
     /// The Request-URI for a trunk, if it is not the received one; the outer `None`: nothing is left of its number.
@@ -298,32 +301,6 @@ fn calls_nobody(facts: &Facts<'_>) -> bool {
     let is_call = matches!(facts.method(), Some(Method::Invite | Method::Message | Method::Refer));
     is_call
         && Uri::parse(facts.uri).is_ok_and(|uri| matches!(uri.scheme, Scheme::Sip | Scheme::Sips) && uri.user.is_none())
-}
-
-/// The next hops of a trunk: chosen among for a request that begins something (KR-4), in the order written for one in a dialog.
-fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, Chance)>) -> Plan {
-    let mut plan = Plan::default();
-    let Some(trunk) = config.trunk(egress) else { return plan };
-    let candidate = |(place, hop): (usize, &Place)| Candidate {
-        egress: Some(egress),
-        place: hop.clone(),
-        listener: leave_by(config, hop.transport(), Some(trunk.listener)),
-        member: begins.and(u16::try_from(place).ok()),
-        keep_udp: false,
-        joins: false,
-        flow: None,
-        retarget: None,
-    };
-    match begins {
-        Some((request, chance)) if trunk.next_hops.len() > 1 => {
-            let call_id = request.call_id().unwrap_or_default();
-            let order = trunk.dispatcher.order(trunk.next_hops.len(), call_id, chance.random, chance.unix);
-            let hops = order.into_iter().filter_map(|place| Some((place, trunk.next_hops.get(place)?)));
-            plan.push(hops.map(candidate), trunk.forking.parallel);
-        }
-        _ => plan.push(trunk.next_hops.iter().enumerate().map(candidate), trunk.forking.parallel),
-    }
-    plan
 }
 
 /// The place that a URI names, if it needs no DNS or names are located here (RFC 3263 4).

@@ -1,0 +1,61 @@
+//! Loops and spirals (RFC 5393 4.2; sip-proxy L-1 to L-4): where a request comes from is part of what it is.
+
+mod support;
+
+use support::rig::{CALLER, Rig, Sent, listener, request, requests, routes, trunk, upstream};
+use vesperd::proxy::Config;
+use vesperd::sip::Transport;
+
+const SCREENING: &str = "198.51.100.1:5060";
+const PBX: &str = "198.51.100.2:5060";
+
+/// Trunks 0 to 2: carrier, screening server, PBX.
+fn config(rules: &[(Option<u16>, u16)]) -> Config {
+    Config {
+        listeners: vec![listener(Transport::Udp, 5060), listener(Transport::Udp, 5070)],
+        trunks: vec![trunk("carrier", &[CALLER]), trunk("screening", &[SCREENING]), trunk("pbx", &[PBX])],
+        routes: routes(rules),
+        ..Config::default()
+    }
+}
+
+/// The request as a proxy sends it back: with its own Via on top and nothing else changed.
+fn back(sent: &Sent, pass: u32) -> String {
+    sent.text
+        .replacen("Via: ", &format!("Via: SIP/2.0/UDP {SCREENING};branch=z9hG4bKback{pass}\r\nVia: "), 1)
+        .replace("Record-Route: ", "X-Record-Route: ")
+}
+
+#[test]
+fn l2_a_call_that_a_screening_server_sends_back_unchanged_goes_on() {
+    let mut rig = Rig::new(config(&[(Some(0), 1), (Some(1), 2)]));
+    let out = rig.receive(CALLER, &request("INVITE", "", ""));
+    let to_screening = requests(&out, "INVITE")[0].clone();
+    assert!(to_screening.is_to(SCREENING));
+    let out = rig.receive(SCREENING, &back(&to_screening, 1));
+    let to_pbx = requests(&out, "INVITE");
+    assert!(to_pbx.len() == 1 && to_pbx[0].is_to(PBX), "a spiral, no loop: {out:#?}");
+}
+
+#[test]
+fn l3_a_loop_is_found_when_it_comes_the_same_way_again() {
+    let mut rig = Rig::new(config(&[(None, 1)]));
+    let out = rig.receive(CALLER, &request("INVITE", "", ""));
+    let first = requests(&out, "INVITE")[0].clone();
+    let out = rig.receive(SCREENING, &back(&first, 1));
+    let second = requests(&out, "INVITE")[0].clone();
+    assert!(second.is_to(SCREENING), "another trunk than the first time");
+    let out = rig.receive(SCREENING, &back(&second, 2));
+    assert!(out.len() == 1 && out[0].first_line() == "SIP/2.0 482 Loop Detected", "{out:#?}");
+    assert_eq!(upstream(&out), [0u16; 0]);
+}
+
+#[test]
+fn l2_the_listener_is_part_of_it() {
+    let mut rig = Rig::new(config(&[(None, 1)]));
+    let first = requests(&rig.receive(SCREENING, &request("INVITE", "", "")), "INVITE")[0].clone();
+    let (out, _) = rig.receive_all(Transport::Udp, 1, SCREENING, &back(&first, 1));
+    let second = requests(&out, "INVITE")[0].clone();
+    let (out, _) = rig.receive_all(Transport::Udp, 1, SCREENING, &back(&second, 2));
+    assert_eq!(out[0].first_line(), "SIP/2.0 482 Loop Detected");
+}
