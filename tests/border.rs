@@ -360,6 +360,9 @@ fn what_the_operator_is_told() {
     }
     let warned = Warning::RecordRouteOverTls { trunk: "a".into() };
     assert!(warned.to_string().contains("rr_style"));
+    let shared = read(&NETWORK.replace("#b\n", "[[trunk]]\nname = \"twin\"\nnext_hop = \"udp:198.51.100.1:5060\"\n"));
+    let warned = Warning::SharedNextHop { first: "a".into(), second: "twin".into(), address: A.parse().unwrap() };
+    assert!(shared.unwrap_or_else(|m| panic!("{m}")).warnings.contains(&warned), "KR-11");
 }
 
 fn receive_by(rig: &mut Rig, transport: Transport, listener: u16, from: &str, text: &str) -> Vec<(SocketAddr, String)> {

@@ -1,10 +1,13 @@
 //! What crosses the border to a trunk and back: `asserted_identity`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
 use super::mistake::{Fault, Warning};
 use super::network::host_and_port;
 use super::reader::Section;
 use crate::proxy::trust::{HeaderRules, Passing};
-use crate::proxy::{self, On3xx, Place, RrStyle};
+use crate::proxy::{self, On3xx, Place, RrStyle, Trunk};
 
 const PASSING: [(&str, Passing); 3] = [("pass", Passing::Pass), ("add", Passing::Add), ("remove", Passing::Remove)];
 const STYLES: [(&str, RrStyle); 3] =
@@ -41,8 +44,9 @@ pub(super) fn read(trunk: &Section<'_, '_>, next_hops: &[Place], name: &str, war
 }
 
 /// Reads `[routing]`, and what the trunks together ask for.
-pub(super) fn read_routing(root: &Section<'_, '_>, proxy: &mut proxy::Config) {
+pub(super) fn read_routing(root: &Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) {
     proxy.keeps_history = proxy.trunks.iter().any(|trunk| trunk.headers.history_info == Passing::Add);
+    warn_of_shared_next_hops(&proxy.trunks, warnings);
     let Some(section) = root.section("routing") else { return };
     let domain = |text: &str| host_and_port(text).filter(|(_, port)| port.is_none()).map(|(host, _)| host);
     let domains = section.read_list("domains", "a host name or address", domain);
@@ -53,4 +57,18 @@ pub(super) fn read_routing(root: &Section<'_, '_>, proxy: &mut proxy::Config) {
     }
     proxy.domains = domains.into_iter().map(|at| at.value).collect();
     section.finish();
+}
+
+/// KR-11: a gateway may be in several trunks, but its requests come from one.
+fn warn_of_shared_next_hops(trunks: &[Trunk], warnings: &mut Vec<Warning>) {
+    let mut owners: HashMap<SocketAddr, &str> = HashMap::new();
+    for trunk in trunks {
+        for address in trunk.next_hops.iter().filter_map(Place::address) {
+            let first = *owners.entry(address).or_insert(&trunk.name);
+            if first != trunk.name {
+                let (first, second) = (first.to_owned(), trunk.name.clone());
+                warnings.push(Warning::SharedNextHop { first, second, address });
+            }
+        }
+    }
 }

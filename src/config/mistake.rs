@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cert::{AnchorError, LogListError, PemError};
@@ -302,6 +303,15 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// Two trunks have a next hop in common: which of them a request from there comes from is decided by their order (KR-11).
+    SharedNextHop {
+        /// The trunk that its requests belong to.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The address.
+        address: SocketAddr,
+    },
     /// Record-Route names a TLS listener by `transport=tls`, which RFC 5658 6.2 forbids and most understand: nobody chose it.
     RecordRouteOverTls {
         /// The trunk's name.
@@ -322,6 +332,10 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::SharedNextHop { first, second, address } => write!(
+                f,
+                "trunk \"{second}\": requests from {address} belong to trunk \"{first}\", which has the same next hop and stands first"
+            ),
             Self::RecordRouteOverTls { trunk } => write!(
                 f,
                 "trunk \"{trunk}\": its Record-Route says transport=tls, which RFC 5658 6.2 forbids; choose rr_style = \"transport-tls\", \"sips\" or \"naptr-host\""

@@ -52,7 +52,7 @@ impl<'a, 'c> Network<'a, 'c> {
         }
         proxy.default_trunks = read_default_trunks(root, &trunk_names);
         proxy.share_destinations(None);
-        border::read_routing(root, proxy);
+        border::read_routing(root, proxy, warnings);
         routes::read(root, files, &routes::Trunks { names: &trunk_names, sections: &trunks }, proxy);
         Self { trunks }
     }
