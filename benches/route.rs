@@ -53,7 +53,7 @@ fn lookup(c: &mut Criterion) {
     let mut group = c.benchmark_group("longest_prefix");
     for size in SIZES {
         let table = table(size);
-        println!("{} prefixes: {} octets", table.len(), table.memory());
+        eprintln!("{} prefixes: {} octets", table.len(), table.memory());
         let mut next = called.iter().cycle();
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| black_box(table.find(next.next().expect("endless"))).is_some());

@@ -89,14 +89,13 @@ fn e5_critical_privacy_is_refused_at_the_boundary_and_the_levels_are_named() {
 #[test]
 fn e6_history_info_is_added_with_the_reasons_of_failures() {
     let add = "history_info = \"add\"";
-    let failover = format!("{add}\nfailover_on = [\"486\", \"480\"]").replace("\"486\", ", "");
+    let failover = format!("{add}\nfailover_on = \"480\"");
     let mut rig =
         Rig::between(&[("a", &failover), ("b", add)], "[[route]]\nto = [\"a\", \"b\"]\nstrip = 3\nadd = \"+4989\"\n");
     let first = forwarded(&mut rig, PBX, 1, "");
     assert_eq!(
         lines_of(&first, "History-Info"),
         [format!("<{CALLED}>;index=1"), "<sip:+498930123@192.0.2.1>;index=1.1;mp=1".into()]
-            .map(|l| l.replace("+498930123", "+498930123"))
     );
     let out = rig.receive(A, &answer(&first, "480 Away", ""));
     let (to, second) = requests(&out, "INVITE").remove(0);
@@ -113,10 +112,7 @@ fn e6_history_info_is_added_with_the_reasons_of_failures() {
     let lines = "History-Info: <sip:a@b>;index=1\nhistory-info: <sip:c@b>;index=1.1\n";
     assert!(!forwarded(&mut rig, PBX, 1, lines).to_lowercase().contains("history-info"));
     let mut rig = Rig::new(ROUTE);
-    assert!(
-        forwarded(&mut rig, PBX, 1, &lines.replace('\n', "\r\n").replace("\r\n", "\n"))
-            .contains("history-info: <sip:c@b>;index=1.1")
-    );
+    assert!(forwarded(&mut rig, PBX, 1, lines).contains("history-info: <sip:c@b>;index=1.1"));
 }
 
 #[test]

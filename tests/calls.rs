@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vesperd::config::Config;
-use vesperd::proxy::{CallRecord, CallState, EndedBy, EndedCalls, Now, Output, Proxy, Snapshot};
+use vesperd::proxy::{CallRecord, CallState, EndedBy, EndedCalls, Event, Now, Output, Proxy, Snapshot};
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::replay::ReplayTable;
@@ -34,6 +34,7 @@ struct Rig {
     now: Now,
     index: Index,
     records: Vec<CallRecord>,
+    events: Vec<Event>,
 }
 
 #[derive(Debug, Clone)]
@@ -63,7 +64,13 @@ impl Rig {
     fn new(config: Config) -> Self {
         let now = Now { instant: support::epoch(), unix: 1_795_219_200 };
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: ReplayTable::default() };
-        Rig { proxy: Proxy::new(Arc::new(snapshot), [7; 32], now), now, index: Index::new(), records: Vec::new() }
+        Rig {
+            proxy: Proxy::new(Arc::new(snapshot), [7; 32], now),
+            now,
+            index: Index::new(),
+            records: Vec::new(),
+            events: Vec::new(),
+        }
     }
 
     fn plain() -> Self {
@@ -82,6 +89,7 @@ impl Rig {
 
     fn take(&mut self, mut out: Output) -> Vec<Sent> {
         self.records.append(&mut out.records);
+        self.events.append(&mut out.events);
         let text = |t| String::from_utf8(out.outbox.bytes_of(t).to_vec()).unwrap();
         out.outbox.items().iter().map(|t| Sent { to: t.hop.remote, text: text(t) }).collect()
     }
@@ -541,4 +549,61 @@ fn calls_are_listed_a_piece_of_the_table_at_a_time() {
     seen.sort_by(|a, b| a.0.cmp(&b.0));
     seen.dedup();
     assert_eq!(seen.len(), 26);
+}
+
+// ---- what else is told
+
+#[test]
+fn each_line_about_a_call_names_it_also_where_no_ack_came() {
+    let mut rig = Rig::plain();
+    let relayed = rig.call(1, "");
+    rig.receive(CALLEE, &answer(&relayed, "486 Busy Here", "b1", ""));
+    rig.receive(CALLER, &invite(2, "").replace("To: <sip:+12155551213@192.0.2.1>", "To: <sip:x@192.0.2.1>;tag=gone"));
+    rig.pass(Duration::from_secs(40));
+    let mut missing: Vec<_> = rig
+        .events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Unacknowledged { call_id } => Some(String::from_utf8(call_id.to_vec()).unwrap()),
+            _ => None,
+        })
+        .collect();
+    missing.sort();
+    assert_eq!(missing, ["c1@192.0.2.10", "c2@192.0.2.10"]);
+    rig.settle();
+}
+
+/// Three neighbours agree that it is two minutes later than this machine thinks.
+#[test]
+fn a_clock_that_others_contradict_is_told_once_and_again_when_it_is_right() {
+    let mut rig = Rig::plain();
+    let mut call = 0;
+    let mut told = |rig: &mut Rig, ahead: i64| -> Vec<(i64, bool)> {
+        for _ in 0..2 {
+            for (from, is_callee) in [(CALLER, false), (CALLEE, true), (SPARE, true)] {
+                rig.pass(Duration::from_secs(1));
+                rig.now.unix += 1;
+                let mut date = Vec::new();
+                sip::date::write((rig.now.unix + ahead) as u64, &mut date);
+                let date = format!("Date: {}\n", String::from_utf8(date).unwrap());
+                call += 1;
+                let request =
+                    request("OPTIONS", "sip:+12155551213@192.0.2.1", call, 1, "", if is_callee { "" } else { &date });
+                let sent = rig.receive(CALLER, &request);
+                if is_callee {
+                    let options = one(&sent, CALLEE, "OPTIONS ").clone();
+                    rig.receive(from, &answer(&options, "200 OK", "b1", &date));
+                }
+            }
+        }
+        let events = std::mem::take(&mut rig.events);
+        events
+            .iter()
+            .filter_map(|e| if let Event::Clock(c) = e { Some((c.offset, c.is_wrong)) } else { None })
+            .collect()
+    };
+    assert_eq!(told(&mut rig, 0), []);
+    assert_eq!(told(&mut rig, 120), [(120, true)]);
+    assert_eq!(told(&mut rig, 121), []);
+    assert_eq!(told(&mut rig, 0), [(0, false)]);
 }

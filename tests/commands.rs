@@ -139,3 +139,23 @@ fn run_refuses_what_check_config_refuses() {
         );
     }
 }
+
+#[test]
+fn check_config_shows_what_is_in_force() {
+    let directory = TempDir::new().unwrap();
+    let file = "# a remark\n[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"\n";
+    std::fs::write(directory.path().join("edge.toml"), file).unwrap();
+    let run = |variable: &str, arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
+        command.args(["check-config"]).args(arguments).arg("edge.toml").env(variable, "2");
+        command.current_dir(directory.path()).output().unwrap()
+    };
+    let shown = run("VESPERD__NODE__WORKERS", &["--show"]);
+    assert_eq!(shown.status.code(), Some(0), "{}", String::from_utf8_lossy(&shown.stderr));
+    let shown: toml::Table = text(&shown).parse().unwrap();
+    assert_eq!(shown["node"]["workers"].as_integer(), Some(2));
+    assert_eq!(shown["listener"][0]["bind"].as_str(), Some("127.0.0.1:5060"));
+    let refused = run("VESPERD__NODE__WROKERS", &["--show"]);
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).starts_with("environment variable VESPERD__NODE__WROKERS: "));
+}

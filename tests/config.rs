@@ -442,6 +442,15 @@ fn every_example_starts_and_stops() {
 }
 
 #[test]
+fn r2_timers_below_the_standard_are_remarked() {
+    let config = Desk::new().good(&format!("{LEAST}[timers]\ntimer_c_seconds = 180\ntimer_d_ms = 31999\n"));
+    let remarked = config.warnings.iter().filter(|w| matches!(w, Warning::ShortTimer { .. })).count();
+    assert_eq!(remarked, 2, "{:?}", config.warnings);
+    let config = Desk::new().good(&format!("{LEAST}[timers]\ntimer_c_seconds = 181\ntimer_d_ms = 32000\n"));
+    assert!(!config.warnings.iter().any(|w| matches!(w, Warning::ShortTimer { .. })));
+}
+
+#[test]
 fn forking_and_failover_of_a_trunk() {
     let trunk = |lines: &str| format!("{LEAST}{lines}");
     let config = Desk::new().good(&trunk(
@@ -459,7 +468,10 @@ fn forking_and_failover_of_a_trunk() {
     assert!(config.proxy.forward_unmatched_cancel);
 
     let plain = Desk::new().good(LEAST);
-    assert_eq!(plain.proxy.trunks[0].forking, Forking::default());
+    let (fr, fr_inv) = (Some(Duration::from_secs(5)), Some(Duration::from_secs(120)));
+    assert_eq!(plain.proxy.trunks[0].forking, Forking { fr, fr_inv, ..Forking::default() });
+    let off = Desk::new().good(&trunk("fr_ms = 0\nfr_inv_ms = 0\n"));
+    assert_eq!(off.proxy.trunks[0].forking, Forking::default());
     assert!(!plain.proxy.forward_unmatched_cancel);
     for (line, part) in [
         ("failover_on = \"603\"", "callee's own word"),
@@ -473,4 +485,76 @@ fn forking_and_failover_of_a_trunk() {
             "{line}: {mistakes:?}"
         );
     }
+}
+
+// ---- the environment
+
+fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    let environment =
+        vesperd::config::Environment::new(variables.iter().map(|(name, value)| (name.into(), value.into())));
+    let config = Config::parse_with(text, Path::new("edge.toml"), &environment, 1_795_219_200);
+    config.map_err(|mistakes| mistakes.to_string().lines().map(str::to_owned).collect())
+}
+
+const SMALL: &str = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+    [[trunk]]\nname = \"far-away\"\nnext_hop = \"udp:192.0.2.2:5060\"\nfr_ms = 3000\n\
+    [[trunk]]\nname = \"near\"\npeers = \"192.0.2.3\"\n[[route]]\nto = \"far-away\"\n";
+
+#[test]
+fn variables_override_keys_of_tables_and_of_lists_and_add_what_is_not_there() {
+    let config = with_variables(
+        SMALL,
+        &[
+            ("VESPERD__NODE__WORKERS", "2"),
+            ("VESPERD__NODE__LOG", "json"),
+            ("VESPERD__TRUNK__far_away__FR_MS", "4000"),
+            ("VESPERD__TRUNK__NEAR__LIMITS__MAX_CONCURRENT_CALLS", "7"),
+            ("VESPERD__TRUNK__near__PEERS", "[\"192.0.2.4\", \"192.0.2.5\"]"),
+            ("VESPERD__LISTENER__1__BIND", "192.0.2.9:5070"),
+            ("VESPERD__ROUTE__1__FROM", "near"),
+            ("VESPERD__CDR__FILE", "stdout"),
+            ("VESPERD_OTHER", "1"),
+            ("PATH", "/bin"),
+        ],
+    )
+    .unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    assert_eq!((config.node.workers, config.node.log), (2, vesperd::config::LogFormat::Json));
+    assert_eq!(config.proxy.trunks[0].forking.fr, Some(std::time::Duration::from_millis(4000)));
+    assert_eq!(config.proxy.trunks[1].peers.len(), 2);
+    assert!(config.proxy.guard.limits[1].as_ref().unwrap().counts_calls());
+    assert_eq!(config.proxy.listeners[0].bind.to_string(), "192.0.2.9:5070");
+    assert_eq!(config.proxy.routes[0].from.len(), 1);
+    assert!(config.cdr.is_some());
+}
+
+#[test]
+fn mistakes_in_variables_are_named_like_those_in_the_file() {
+    let mistakes = with_variables(
+        SMALL,
+        &[
+            ("VESPERD__NODE__WORKERS", "many"),
+            ("VESPERD__NODE__WORKRES", "2"),
+            ("VESPERD__NOTHING__AT_ALL", "2"),
+            ("VESPERD__TRUNK__nobody__FR_MS", "4000"),
+            ("VESPERD__TRUNK__near__FR_MS", "1"),
+            ("VESPERD__TRUNK__near", "1"),
+            ("VESPERD__ROUTE__2__TO", "near"),
+            ("VESPERD__", "x"),
+        ],
+    )
+    .err()
+    .expect("mistakes");
+    let has = |start: &str, text: &str| {
+        let start = format!("environment variable {start}: ");
+        assert!(mistakes.iter().any(|m| m.starts_with(&start) && m.contains(text)), "{start}{text}\n{mistakes:#?}");
+    };
+    has("VESPERD__NODE__WORKERS", "node.workers: is a string; give a whole number");
+    has("VESPERD__NODE__WORKRES", "node.workres: unknown key; did you mean `workers`?");
+    has("VESPERD__NOTHING__AT_ALL", "nothing: unknown key");
+    has("VESPERD__TRUNK__nobody__FR_MS", "there is no trunk \"nobody\"; there is \"far-away\", \"near\"");
+    has("VESPERD__TRUNK__near__FR_MS", "trunk \"near\".fr_ms: out of range");
+    has("VESPERD__TRUNK__near", "names no key");
+    has("VESPERD__ROUTE__2__TO", "there is no route \"2\"");
+    has("VESPERD__", "unknown key");
+    assert_eq!(mistakes.len(), 8, "{mistakes:#?}");
 }

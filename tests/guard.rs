@@ -153,11 +153,17 @@ fn answer(request: &Sent, status: &str, lines: &str) -> String {
 // --- strangers
 
 #[test]
-fn without_the_table_nobody_is_limited() {
+fn e1_without_the_table_all_are_heard_and_strangers_get_few_error_answers() {
     let mut rig = Rig::new(configuration("", "", ""));
     let answered =
         (0..500).filter(|n| rig.receive(STRANGER, &invite(*n, "User-Agent: sipvicious\n")).len() == 1).count();
-    assert_eq!(answered, 500, "all get their 403");
+    assert_eq!(answered, 10, "a 403 each, until there are too many");
+    assert_eq!((rig.proxy.stats().banned_messages, rig.proxy.stats().excess_messages), (0, 0));
+    rig.pass(Duration::from_secs(5));
+    assert_eq!(rig.receive(STRANGER, &invite(600, "")).len(), 1);
+    let known =
+        (0..500).filter(|n| !rig.receive(CALLER, &request("OPTIONS", "foo:bar", *n, "", "")).is_empty()).count();
+    assert_eq!(known, 500, "neighbours get all of theirs");
 }
 
 #[test]
@@ -477,7 +483,8 @@ mod digest {
     }
 
     fn challenge(rig: &mut Rig) -> Sent {
-        let sent = rig.receive(MOBILE, &invite(1, ""));
+        // As long as an INVITE with a session description is.
+        let sent = rig.receive(MOBILE, &invite(1, &format!("X-Long: {}\n", "x".repeat(400))));
         assert_eq!((sent.len(), sent[0].status()), (1, 407));
         sent[0].clone()
     }
@@ -526,6 +533,17 @@ mod digest {
     }
 
     #[test]
+    fn e1_a_challenge_is_no_amplifier() {
+        let desk = Desk::new();
+        let mut rig = desk.rig("algorithms = [\"MD5\", \"SHA-256\"]\n", "");
+        let short = invite(1, "").replace('\n', "\r\n");
+        let sent = rig.receive(MOBILE, &short);
+        assert!(sent[0].text.len() <= short.len() + 200, "{} for {}", sent[0].text.len(), short.len());
+        let challenges = sent[0].lines("Proxy-Authenticate");
+        assert!(challenges.len() == 1 && challenges[0].contains("SHA-256"), "the best one stays: {challenges:?}");
+    }
+
+    #[test]
     fn a_count_is_good_once_a_nonce_for_its_time_and_another_uri_never() {
         let mut rig = Desk::new().rig("nonce_seconds = 60\n", "");
         let refusal = challenge(&mut rig);
@@ -545,6 +563,17 @@ mod digest {
         assert!(late[0].lines("Proxy-Authenticate")[0].ends_with(",stale=true"));
         let next = late[0].lines("Proxy-Authenticate")[0].to_owned();
         assert!(passes(&rig.receive(MOBILE, &invite(7, &credentials(&next, Algorithm::Sha256, "secret", 1)))));
+    }
+
+    #[test]
+    fn v9_more_new_nonces_than_are_remembered_lock_nobody_out() {
+        let mut rig = Desk::new().rig("", "[guard]\nnonces = 64\nanswers_burst = 10000\nall_answers_burst = 10000\n");
+        for number in 0..500 {
+            rig.now.unix += 1;
+            let refusal = challenge(&mut rig);
+            let own = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            assert!(passes(&rig.receive(MOBILE, &invite(10 + number, &own))), "{number}");
+        }
     }
 
     #[test]

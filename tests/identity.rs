@@ -390,3 +390,18 @@ fn c64_c67_missing_and_malformed_identity() {
     assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
     assert!(sent[1].1.contains("Identity: nonsense\r\n"), "passed on as it came");
 }
+
+#[test]
+fn h6_a_second_date_is_refused_where_it_matters() {
+    let world = World::new();
+    let dates = "Date: Sat, 01 Jan 2000 00:00:00 GMT\r\nDate: Sun, 02 Jan 2000 00:00:00 GMT\r\n";
+    let refused = [TRYING, "SIP/2.0 400 Multiple Date"];
+    assert_eq!(first_lines(&world.verifying(|_| {}).receive(CALLER, &invite("c1", dates))), refused);
+    let signer = Arc::new(world.provider());
+    let mut edge = world.proxy(|config| {
+        config.signers.push(signer);
+        config.trunks[1].sign = Some(0);
+    });
+    assert_eq!(first_lines(&edge.receive(CALLER, &invite("c1", dates))), refused);
+    assert_eq!(first_lines(&world.proxy(|_| {}).receive(CALLER, &invite("c1", dates))), [TRYING, FORWARDED]);
+}

@@ -288,3 +288,126 @@ fn t5_a_large_request_to_an_address_of_no_trunk_leaves_by_tcp() {
     let again = rig.fail(sent.tag);
     assert_eq!(again[0].hop.transport, Transport::Udp, "refused: by UDP after all");
 }
+
+// ---- who we are
+
+#[test]
+fn k7_our_own_addresses_are_known_in_any_spelling() {
+    let mut config = config(1, Forking::default());
+    config.listeners[0].advertise_host = "[2001:db8::1]".into();
+    config.listeners[1].advertise_host = "edge.example".into();
+    for (host, is_ours) in [
+        ("[2001:db8::1]", true),
+        ("[2001:DB8:0:0::0001]", true),
+        ("[2001:db8::2]", false),
+        ("EDGE.example.", true),
+        ("edge.example.net", false),
+        ("edge.example..", false),
+    ] {
+        let mut rig = Rig::new(config.clone());
+        let route = format!("Route: <sip:{host}:5060;lr;vt=0.1>\n");
+        let text = request("BYE", ";tag=b1", &route).replace("sip:+12155551213@192.0.2.1 ", "sip:b@198.51.100.7 ");
+        let out = rig.receive(CALLER, &text);
+        assert_eq!(requests(&out, "BYE").len(), usize::from(is_ours), "{host}: {out:#?}");
+    }
+}
+
+/// An ACK to a 2xx with this Request-URI.
+fn ack(uri: &str, route: &str) -> String {
+    request("ACK", ";tag=b1", route).replace("sip:+12155551213@192.0.2.1 ", &format!("{uri} "))
+}
+
+#[test]
+fn f12_an_ack_without_our_route_passes_where_its_source_may_relay() {
+    for trusted in [false, true] {
+        let mut config = config(1, Forking::default());
+        config.trunks[0].trusted = trusted;
+        let mut rig = Rig::new(config);
+        let out = rig.receive(CALLER, &ack("sip:b@198.51.100.77:5062", ""));
+        assert_eq!(out.iter().filter(|s| s.is_to("198.51.100.77:5062")).count(), usize::from(trusted));
+        let out = rig.receive(CALLER, &ack("sip:+12155551213@192.0.2.1", ""));
+        assert_eq!(out.iter().filter(|s| s.is_to(GATEWAYS[0])).count(), usize::from(trusted), "as its BYE would go");
+        assert!(rig.receive(CALLER, &ack("sip:192.0.2.1:5060", "")).is_empty());
+    }
+}
+
+#[test]
+fn f12_an_ack_for_this_element_is_dropped() {
+    let mut rig = Rig::new(config(1, Forking::default()));
+    let route = "Route: <sip:192.0.2.1:5060;lr;vt=0.1>\n";
+    assert!(rig.receive(CALLER, &ack("sip:b@192.0.2.1:5060", route)).is_empty(), "it would come back to us");
+    assert_eq!(rig.receive(CALLER, &ack("sip:b@198.51.100.77:5062", route)).len(), 1);
+}
+
+#[test]
+fn r9_the_late_200_of_a_slow_gateway_is_the_answer_while_its_successor_rings() {
+    let mut rig = Rig::new(config(2, Forking { fr_inv: Some(seconds(120)), ..patient_for(5) }));
+    let slow = invite(&mut rig);
+    let second = requests(&rig.pass(seconds(6)), "INVITE").into_iter().find(|s| s.is_to(GATEWAYS[1])).unwrap().clone();
+    rig.receive(GATEWAYS[1], &answer(&second, 180, ""));
+    let out = rig.receive(&from(&slow), &answer(&slow, 200, ""));
+    assert_eq!(upstream(&out), [200]);
+    assert!(requests(&out, "CANCEL")[0].is_to(GATEWAYS[1]));
+    rig.receive(GATEWAYS[1], &answer(&second, 487, ""));
+    assert_eq!(rig.proxy.stats().late_answers, 0);
+    rig.settle();
+}
+
+#[test]
+fn h2_folds_are_not_written_again() {
+    let fold = |text: &str| text.replace(">;tag=a1", ">\n ;tag=a1").replace("To: <", "To: \"B\n C\" <");
+    let route = "Route: <sip:192.0.2.1;lr>,\n <sip:198.51.100.1:5071;lr>\n";
+    let mut config = config(1, Forking::default());
+    config.trunks[0].trusted = true;
+    let mut rig = Rig::new(config);
+    let out = rig.receive(CALLER, &fold(&request("INVITE", "", route)));
+    let sent = requests(&out, "INVITE")[0].clone();
+    let plain = Sent { text: sent.text.replace("\r\n ", " "), ..sent.clone() };
+    rig.receive(&from(&sent), &answer(&plain, 180, ""));
+    let cancel = fold(&request("CANCEL", "", "Reason: SIP\n ;cause=487\n"));
+    let out = rig.receive(CALLER, &cancel);
+    let own = requests(&out, "CANCEL")[0].clone();
+    assert!(!own.text.contains("\r\n "), "{}", own.text);
+    assert_eq!(own.line("From"), "<sip:+12015550100@192.0.2.10> ;tag=a1");
+    assert_eq!(own.line("Reason"), "SIP ;cause=487");
+    let out = rig.receive(&from(&sent), &answer(&plain, 487, "").replace(";tag=b1", "\n ;tag=b1"));
+    let ack = requests(&out, "ACK")[0].clone();
+    assert!(!ack.text.contains("\r\n ") && ack.line("To").ends_with("> ;tag=b1"), "{}", ack.text);
+}
+
+// ---- small faults of syntax
+
+#[test]
+fn s5_s6_s7_f6_what_a_lenient_trunk_sends_leaves_in_order() {
+    let text = request("INVITE", "", "").replace(
+        "INVITE sip:+12155551213@192.0.2.1 SIP/2.0",
+        "INVITE  <sip:+12155551213@192.0.2.1?Subject=x>\t SIP/2.0 ",
+    );
+    for lenient in [false, true] {
+        let mut config = config(2, Forking::default());
+        config.trunks[0].lenient = lenient;
+        config.trunks[1].lenient = lenient;
+        config.routes = routes(&[(Some(0), 1)]);
+        let mut rig = Rig::new(config);
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, CALLER, text.as_bytes());
+        if !lenient {
+            assert_eq!(upstream(&out), [400]);
+            continue;
+        }
+        let is_strict = |s: &Sent| s.text.matches('\n').count() == s.text.matches("\r\n").count();
+        let first = requests(&out, "INVITE")[0].clone();
+        assert_eq!(first.first_line(), "INVITE sip:+12155551213@192.0.2.1 SIP/2.0");
+        assert!(is_strict(&first) && is_strict(&out[0]), "{}", first.text);
+        // Another attempt is made from what is kept of it.
+        let out = rig.receive(&from(&first), &answer(&first, 503, ""));
+        let second = requests(&out, "INVITE")[0].clone();
+        assert!(is_strict(&second) && second.first_line() == first.first_line());
+        // Responses too: one that is forwarded at once, and one that is stored.
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, GATEWAYS[1], answer(&second, 180, "").as_bytes());
+        assert!(upstream(&out) == [180] && is_strict(&out[0]), "{out:#?}");
+        let challenge = "Proxy-Authenticate: Digest realm=\"a\",\n nonce=\"1\"\n";
+        let (out, _) = rig.receive_raw(Transport::Udp, 0, GATEWAYS[1], answer(&second, 407, challenge).as_bytes());
+        assert!(upstream(&out) == [407] && out.iter().all(is_strict), "{out:#?}");
+        rig.settle();
+    }
+}

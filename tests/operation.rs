@@ -1,6 +1,9 @@
 //! The program as an operator sees it: signals, the page, the log.
 #![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
 
+mod support_page;
+
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
@@ -8,6 +11,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use support_page::Family;
 use tempfile::TempDir;
 
 /// Far longer than anything takes; a hang ends as a failure.
@@ -51,11 +55,16 @@ impl Program {
     }
 
     fn start_with(gateway: SocketAddr, more: &str) -> Self {
+        Self::start_in(gateway, more, &[])
+    }
+
+    fn start_in(gateway: SocketAddr, more: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("edge.toml"), configuration(gateway, more)).unwrap();
         let log = fs::File::create(directory.path().join("log")).unwrap();
         let child = Command::new(env!("CARGO_BIN_EXE_vesperd"))
             .args(["run", "--config", "edge.toml"])
+            .envs(environment.iter().copied())
             .current_dir(directory.path())
             .stdin(Stdio::null())
             .stderr(log)
@@ -79,7 +88,8 @@ impl Program {
     /// The address in the line of the log with this word.
     fn address(&self, word: &str) -> SocketAddr {
         let line = self.expect(word);
-        line.split("address=").nth(1).unwrap().split_whitespace().next().unwrap().parse().unwrap()
+        let behind = line.split("address=").nth(1).or(line.split("\"address\":\"").nth(1)).unwrap();
+        behind.split([' ', '"', '\n']).next().unwrap().parse().unwrap()
     }
 
     /// Waits for a line of the log.
@@ -235,27 +245,60 @@ fn a_second_signal_ends_it_at_once() {
     program.expect("stopped by a second signal");
 }
 
+/// The page once this holds.
+fn page_with(program: &Program, holds: impl Fn(&BTreeMap<String, Family>) -> bool) -> BTreeMap<String, Family> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = program.get("/metrics");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.to_ascii_lowercase().contains("content-type: text/plain; version=0.0.4"), "{head}");
+        let page = support_page::read(body);
+        if holds(&page) {
+            return page;
+        }
+        assert!(Instant::now() < deadline, "{body}");
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+}
+
 #[test]
-fn the_page_counts_what_happened() {
+fn the_page_counts_what_happened_in_a_format_that_a_scraper_reads() {
     let (gateway, caller) = (socket(), socket());
-    let program = Program::start(gateway.local_addr().unwrap());
+    let program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
     caller.send_to(request("OPTIONS", &caller, "counted").as_bytes(), program.sip).unwrap();
     let (options, edge) = receive(&gateway);
     gateway.send_to(answer(&options, "200 OK").as_bytes(), edge).unwrap();
     assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let page = program.get("/metrics");
-        assert!(
-            page.contains("Content-Type: text/plain; version=0.0.4")
-                || page.contains("content-type: text/plain; version=0.0.4")
-        );
-        if page.contains("\nvesperd_requests_total 1\n") && page.contains("\nvesperd_responses_total 1\n") {
-            break;
-        }
-        assert!(Instant::now() < deadline, "{page}");
-        std::thread::park_timeout(Duration::from_millis(50));
-    }
+    caller.send_to(request("INVITE", &caller, "ringing").as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive(&gateway);
+    gateway.send_to(answer(&invite, "180 Ringing").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 180"));
+    let page =
+        page_with(&program, |page| page["vesperd_calls"].sum(&[("trunk", "gateway"), ("direction", "to")]) == 1.0);
+    let sum = |name: &str, labels: &[(&str, &str)]| page[name].sum(labels);
+    assert_eq!(sum("vesperd_requests_total", &[("method", "OPTIONS"), ("transport", "udp")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "200"), ("direction", "received")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "100"), ("direction", "sent")]), 1.0);
+    assert_eq!(sum("vesperd_responses_total", &[("code", "180"), ("direction", "sent")]), 1.0);
+    assert_eq!(sum("vesperd_calls", &[("direction", "from")]), 1.0);
+    assert_eq!(sum("vesperd_transactions_begun_total", &[]), 2.0);
+    gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
+    let page = page_with(&program, |page| {
+        page["vesperd_calls_ended_total"].sum(&[("ended_by", "refusal")]) == 1.0
+            && page["vesperd_call_records_total"].sum(&[("fate", "written")]) == 1.0
+    });
+    assert_eq!(page["vesperd_calls"].sum(&[]), 0.0);
+    let durations = &page["vesperd_request_duration_seconds"];
+    let count = |method| {
+        durations
+            .samples
+            .iter()
+            .filter(|s| s.0.ends_with("_count") && s.1["method"] == method)
+            .map(|s| s.2)
+            .sum::<f64>()
+    };
+    assert_eq!((count("INVITE"), count("other")), (1.0, 1.0));
     assert!(program.get("/nothing").starts_with("HTTP/1.1 404"));
 }
 
@@ -390,4 +433,19 @@ fn the_socket_reloads_drains_and_refuses_what_it_does_not_know() {
         (&record["status"], &record["own_status"], &record["ended_by"]),
         (&503.into(), &true.into(), &"refusal".into())
     );
+}
+
+/// The environment says how the log looks; each line about a message names its call, in text and in JSON.
+#[test]
+fn lines_of_the_log_name_the_call_in_text_and_in_json() {
+    let (gateway, caller) = (socket(), socket());
+    let looped = request("INVITE", &caller, "looped").replace("Max-Forwards: 70", "Max-Forwards: 0");
+    let program = Program::start(gateway.local_addr().unwrap());
+    caller.send_to(looped.as_bytes(), program.sip).unwrap();
+    assert!(program.expect("refused").contains("call_id=\"looped@test\""));
+    let program = Program::start_in(gateway.local_addr().unwrap(), "", &[("VESPERD__NODE__LOG", "json")]);
+    caller.send_to(looped.as_bytes(), program.sip).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&program.expect("refused")).unwrap();
+    assert_eq!((&line["fields"]["call_id"], &line["fields"]["status"]), (&"looped@test".into(), &483.into()));
+    assert!(program.log().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
 }

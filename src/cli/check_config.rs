@@ -5,12 +5,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Environment};
 use crate::node::clock;
 
 const EXAMPLES: &str = "\
 Examples:
   vesperd check-config /etc/vesperd/edge.toml
+  VESPERD__NODE__WORKERS=2 vesperd check-config --show edge.toml
   vesperd check-config edge.toml && systemctl restart vesperd
 
 Exit codes:
@@ -24,15 +25,32 @@ Exit codes:
 pub struct CheckConfigCommand {
     /// The configuration file (TOML).
     file: PathBuf,
+    /// Print the configuration that is in force: the file with what environment variables override, without secrets. Keys that are
+    /// not there have their defaults.
+    #[arg(long)]
+    show: bool,
 }
 
 impl CheckConfigCommand {
     /// Checks and prints.
     pub fn run(self) -> ExitCode {
-        match Config::load(&self.file, clock::unix()) {
+        let environment = Environment::of_process();
+        match Config::load_with(&self.file, &environment, clock::unix()) {
             Ok(config) => {
                 for warning in &config.warnings {
                     eprintln!("warning: {warning}");
+                }
+                if self.show {
+                    return match Config::show(&self.file, &environment) {
+                        Ok(text) => {
+                            print!("{text}");
+                            ExitCode::SUCCESS
+                        }
+                        Err(error) => {
+                            eprintln!("{error}");
+                            exit_code(&error)
+                        }
+                    };
                 }
                 let (proxy, file) = (&config.proxy, self.file.display());
                 let (listeners, trunks, routes) = (proxy.listeners.len(), proxy.trunks.len(), proxy.routes.len());

@@ -12,7 +12,7 @@ use super::check_config::exit_code;
 use super::difference::difference;
 use super::log::Log;
 use super::supervisor;
-use crate::config::Config;
+use crate::config::{Config, Environment};
 use crate::node::admin::Order;
 use crate::node::{Edge, Observer, Summary, clock};
 
@@ -43,7 +43,7 @@ pub struct RunCommand {
 impl RunCommand {
     /// Runs until a signal comes.
     pub fn run(self) -> ExitCode {
-        let config = match Config::load(&self.config, clock::unix()) {
+        let config = match Config::load_with(&self.config, &Environment::of_process(), clock::unix()) {
             Ok(config) => config,
             Err(error) => {
                 eprintln!("{error}");
@@ -130,7 +130,7 @@ fn reload_by(edge: &Edge, path: &Path, text: &mut String, drain_timeout: &mut Du
 /// Reads the file anew and goes on with it. Its text and drain timeout, or why the old one stays in force.
 fn reload(edge: &Edge, path: &Path, unix: i64) -> Result<(String, Duration), String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
-    let config = Config::parse(&text, path, unix)
+    let config = Config::parse_with(&text, path, &Environment::of_process(), unix)
         .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
     let (timeout, warnings) = (config.node.drain_timeout, config.warnings.clone());
     edge.reload(config).map_err(|error| format!("reload: {error}"))?;

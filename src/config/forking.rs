@@ -19,11 +19,14 @@ enum Failure {
 
 /// Reads the keys from a table.
 pub(super) fn read(section: &Section<'_, '_>) -> Forking {
-    let millis = |key, range| section.number(key, range).map(Duration::from_millis);
+    let millis = |key, default, range| {
+        let patience = section.number(key, range).unwrap_or(default);
+        (patience > 0).then_some(Duration::from_millis(patience))
+    };
     Forking {
         parallel: section.choice("fork", &[("serial", false), ("parallel", true)]).unwrap_or_default(),
-        fr: millis("fr_ms", (100, 600_000)),
-        fr_inv: millis("fr_inv_ms", (1_000, 3_600_000)),
+        fr: millis("fr_ms", 5_000, (0, 600_000)),
+        fr_inv: millis("fr_inv_ms", 120_000, (0, 3_600_000)),
         failover: read_failover(section),
     }
 }

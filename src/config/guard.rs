@@ -12,6 +12,7 @@ use super::network::Network;
 use super::reader::{At, Section};
 use crate::proxy;
 use crate::proxy::admission::{Bans, Guard, Marks, Rate, SheddingConfig, Standing, Strangers, TrunkLimits};
+use crate::proxy::digest::nonce::NONCES;
 use crate::proxy::digest::{Algorithm as Hash, Digest, Realm, users};
 use crate::proxy::overload::{Algorithm, Role};
 use crate::proxy::{Place, TrunkId};
@@ -23,10 +24,15 @@ const NETWORK: &str = "addresses or networks, such as \"192.0.2.10\" or \"192.0.
 
 /// Reads the tables into `proxy`, whose trunks are known already.
 pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, files: &Files<'_>, proxy: &mut proxy::Config) {
-    let mut guard = Guard::default();
+    let (mut guard, mut nonces) = (Guard::default(), NONCES);
     if let Some(section) = root.section("guard") {
         read_guard(&section, &mut guard);
+        section.size("nonces", ENTRIES, &mut nonces);
         section.finish();
+    } else {
+        let strangers = Strangers::answered_seldom();
+        guard.vouched = Arc::new(Marks::new(strangers.sources));
+        guard.strangers = Some(strangers);
     }
     for (trunk, section) in proxy.trunks.iter().zip(&network.trunks) {
         // What a name stands for becomes known when a request goes there.
@@ -45,7 +51,7 @@ pub(super) fn read(root: &Section<'_, '_>, network: &Network<'_, '_>, files: &Fi
         guard.overload.push(read_role(section, guard.shedding.is_some()));
         guard.limits.push(section.section("limits").map(read_limits));
     }
-    guard.digest = read_digest(network, files).map(Arc::new);
+    guard.digest = read_digest(network, files).map(|digest| Arc::new(digest.with_room(nonces)));
     proxy.guard = guard;
 }
 

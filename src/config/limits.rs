@@ -1,13 +1,15 @@
 //! `[node]`, `[timers]`, `[limits]`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Node;
 use super::files::Files;
-use super::mistake::Fault;
+use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use crate::cert::sct::sha256;
 use crate::proxy;
+use crate::proxy::clock_watch::ClockWatch;
 use crate::sip;
 use crate::transport::{tcp, udp};
 
@@ -24,7 +26,7 @@ pub enum LogFormat {
 const MEMORY: (u64, u64) = (1024, 1 << 30);
 const ENTRIES: (u64, u64) = (1, 10_000_000);
 
-pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::Config) {
+pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>, warnings: &mut Vec<Warning>) -> (Node, proxy::Config) {
     let mut proxy = proxy::Config::default();
     let mut node = Node {
         workers: 0,
@@ -39,10 +41,10 @@ pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::C
     if let Some(section) = root.section("node") {
         proxy.observe = section.bool("log_verified_calls", false);
         read_route_key(&section, files, &mut proxy);
-        read_node(section, &mut node);
+        read_node(section, &mut node, &mut proxy);
     }
     if let Some(section) = root.section("timers") {
-        read_timers(section, &mut proxy);
+        read_timers(section, &mut proxy, warnings);
     }
     if let Some(section) = root.section("limits") {
         read_limits(section, &mut proxy, &mut node);
@@ -50,7 +52,7 @@ pub(super) fn read(root: &Section<'_, '_>, files: &Files<'_>) -> (Node, proxy::C
     (node, proxy)
 }
 
-fn read_node(section: Section<'_, '_>, node: &mut Node) {
+fn read_node(section: Section<'_, '_>, node: &mut Node, proxy: &mut proxy::Config) {
     section.size("workers", (0, 1024), &mut node.workers);
     section.size("lane_capacity", (1, 65_536), &mut node.lane_capacity);
     section.size("udp_buffer_bytes", MEMORY, &mut node.udp.buffer);
@@ -61,6 +63,9 @@ fn read_node(section: Section<'_, '_>, node: &mut Node) {
     if let Some(number) = section.number("drain_timeout_seconds", (0, 86_400)) {
         node.drain_timeout = Duration::from_secs(number);
     }
+    let seconds = section.number("clock_drift_seconds", (0, 86_400)).unwrap_or(10);
+    let witnesses = section.number("clock_witnesses", (1, 64)).unwrap_or(3);
+    proxy.clock = Arc::new(ClockWatch::new(seconds, witnesses as usize));
     let address = "\"ip:port\", such as \"127.0.0.1:9060\"";
     node.http = section.read("http", address, |text| text.parse().ok()).map(|at| at.value);
     let expected =
@@ -99,7 +104,7 @@ fn read_route_key(section: &Section<'_, '_>, files: &Files<'_>, proxy: &mut prox
     }
 }
 
-fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
+fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) {
     let millis = |key, range, setting: &mut Duration| {
         if let Some(number) = section.number(key, range) {
             *setting = Duration::from_millis(number);
@@ -120,6 +125,13 @@ fn read_timers(section: Section<'_, '_>, proxy: &mut proxy::Config) {
     if let Some(number) = section.number("failover_budget_seconds", (1, 600)) {
         proxy.failover_budget = Duration::from_secs(number);
     }
+    // R-2, 16.6 item 11: a call may ring for three minutes. 17.1.1.2: a peer repeats its answer for 32 seconds.
+    if proxy.timer_c <= Duration::from_secs(180) {
+        warnings.push(Warning::ShortTimer { key: "timer_c_seconds", standard: "more than 180" });
+    }
+    if proxy.transaction.timer_d < Duration::from_secs(32) {
+        warnings.push(Warning::ShortTimer { key: "timer_d_ms", standard: "32000 or more" });
+    }
     section.finish();
 }
 
@@ -139,6 +151,9 @@ fn read_limits(section: Section<'_, '_>, proxy: &mut proxy::Config, node: &mut N
     let tcp = &mut node.tcp;
     size("max_connections", ENTRIES, &mut tcp.max_connections);
     size("max_connections_per_prefix", ENTRIES, &mut tcp.max_per_prefix);
+    if let Some(number) = section.number("accepts_per_second", (1, 1_000_000)) {
+        tcp.accepts_per_second = number as u32;
+    }
     size("write_queue_bytes", MEMORY, &mut tcp.write_queue_bytes);
     size("write_queue_messages", (1, 65_536), &mut tcp.write_queue_messages);
     size("awaited_requests", (0, 65_536), &mut tcp.awaited_requests);
@@ -159,6 +174,8 @@ fn read_parser_limits(section: &Section<'_, '_>, parser: &mut sip::Limits) {
     section.size("value_bytes", message, &mut parser.value);
     section.size("identity_value_bytes", message, &mut parser.identity_value);
     section.size("uri_bytes", (64, 65_536), &mut parser.uri);
+    section.size("user_bytes", (16, 65_536), &mut parser.user);
+    section.size("folds", (0, 10_000), &mut parser.folds);
     section.size("fields", (16, 10_000), &mut parser.fields);
     section.size("vias", (1, 255), &mut parser.vias);
     section.size("routes", (1, 255), &mut parser.routes);

@@ -15,8 +15,10 @@ use crate::transport::tls::CredentialError;
 pub struct Mistake {
     /// The configuration file.
     pub file: PathBuf,
-    /// Line in it, from 1.
+    /// Line in it, from 1; 0 for an environment variable.
     pub line: usize,
+    /// The environment variable that overrides the key, if it is one that is wrong.
+    pub variable: Option<String>,
     /// The key, such as `trunk "carrier".peers`; empty for the file as a whole.
     pub key: String,
     /// What is wrong with it.
@@ -169,7 +171,10 @@ pub enum Fault {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: ", self.file.display(), self.line)?;
+        match &self.variable {
+            Some(variable) => write!(f, "environment variable {variable}: ")?,
+            None => write!(f, "{}:{}: ", self.file.display(), self.line)?,
+        }
         if !self.key.is_empty() {
             write!(f, "{}: ", self.key)?;
         }
@@ -317,6 +322,13 @@ pub enum Warning {
         /// The trunk's name.
         trunk: String,
     },
+    /// A timer that RFC 3261 wants longer.
+    ShortTimer {
+        /// The key in `[timers]`.
+        key: &'static str,
+        /// What it should be.
+        standard: &'static str,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -329,6 +341,9 @@ impl fmt::Display for Warning {
                     f,
                     "listener \"{listener}\": UDP without TCP on the same address (RFC 3261 18.2.1); large requests have no way"
                 )
+            }
+            Self::ShortTimer { key, standard } => {
+                write!(f, "timers.{key}: RFC 3261 wants {standard}; good in closed networks only")
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
@@ -356,20 +371,32 @@ pub(super) fn line_of(text: &str, offset: usize) -> usize {
 pub(super) struct Collector<'a> {
     file: &'a Path,
     text: &'a str,
+    variables: Vec<String>,
     list: Vec<Mistake>,
 }
 
 impl<'a> Collector<'a> {
-    pub fn new(file: &'a Path, text: &'a str) -> Self {
-        Self { file, text, list: Vec::new() }
+    /// What stands behind the text at [`Self::base`] and on is what these environment variables say, one place for each.
+    pub fn new(file: &'a Path, text: &'a str, variables: Vec<String>) -> Self {
+        Self { file, text, variables, list: Vec::new() }
+    }
+
+    /// The place of the first environment variable.
+    pub fn base(&self) -> usize {
+        self.text.len() + 1
+    }
+
+    fn variable(&self, offset: usize) -> Option<&String> {
+        self.variables.get(offset.checked_sub(self.base())?)
     }
 
     pub fn add(&mut self, offset: usize, key: String, fault: Fault) {
-        self.list.push(Mistake { file: self.file.to_owned(), line: self.line(offset), key, fault });
+        let variable = self.variable(offset).cloned();
+        self.list.push(Mistake { file: self.file.to_owned(), line: self.line(offset), variable, key, fault });
     }
 
     pub fn line(&self, offset: usize) -> usize {
-        line_of(self.text, offset)
+        if self.variable(offset).is_some() { 0 } else { line_of(self.text, offset) }
     }
 
     /// `Err` with everything noted so far, if anything is.

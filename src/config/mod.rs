@@ -8,6 +8,7 @@
 
 mod border;
 mod dns;
+mod environment;
 mod files;
 mod forking;
 mod guard;
@@ -38,6 +39,7 @@ use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
 use crate::transport::{tcp, udp};
 
+pub use environment::Environment;
 pub(crate) use files::is_certificate_file;
 pub use limits::LogFormat;
 pub use mistake::{ConfigError, Fault, Mistake, Mistakes, Warning};
@@ -98,14 +100,35 @@ pub struct Node {
 impl Config {
     /// Reads a file. `unix` is the present time: certificates of signers must be valid now.
     pub fn load(path: &Path, unix: i64) -> Result<Self, ConfigError> {
+        Self::load_with(path, &Environment::default(), unix)
+    }
+
+    /// The same with what the environment overrides.
+    pub fn load_with(path: &Path, environment: &Environment, unix: i64) -> Result<Self, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.to_owned(), error))?;
-        Self::parse(&text, path, unix).map_err(ConfigError::Mistakes)
+        Self::parse_with(&text, path, environment, unix).map_err(ConfigError::Mistakes)
     }
 
     /// Reads a text that stands, or would stand, in the file `path`: relative paths in it begin at the file's directory.
     pub fn parse(text: &str, path: &Path, unix: i64) -> Result<Self, Mistakes> {
-        let mut collector = Collector::new(path, text);
-        let (table, errors) = DeTable::parse_recoverable(text);
+        Self::parse_with(text, path, &Environment::default(), unix)
+    }
+
+    /// The file as it is in force, as TOML: with what the environment overrides, without comments and secrets.
+    ///
+    /// # Errors
+    /// It can not be read, or is no TOML; whether it is a configuration is not asked.
+    pub fn show(path: &Path, environment: &Environment) -> Result<String, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|error| ConfigError::Unreadable(path.to_owned(), error))?;
+        let (mut table, _) = DeTable::parse_recoverable(&text);
+        environment.apply(table.get_mut(), text.len() + 1);
+        Ok(environment::shown(table.get_ref()))
+    }
+
+    /// The same with what the environment overrides.
+    pub fn parse_with(text: &str, path: &Path, environment: &Environment, unix: i64) -> Result<Self, Mistakes> {
+        let mut collector = Collector::new(path, text, environment.names());
+        let (mut table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
             collector.add(
                 error.span().map_or(0, |span| span.start),
@@ -117,12 +140,15 @@ impl Config {
             // What a broken file seems to mean would only add mistakes that are none.
             collector.finish()?;
         }
+        for (offset, key, fault) in environment.apply(table.get_mut(), collector.base()) {
+            collector.add(offset, key, fault);
+        }
         let collector = RefCell::new(collector);
         let root = Section::new(table.get_ref(), 0..0, String::new(), &collector);
         let mut warnings = Vec::new();
         let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
 
-        let (node, mut proxy) = limits::read(&root, &files);
+        let (node, mut proxy) = limits::read(&root, &files, &mut warnings);
         let mut tls = tls::Tls::default();
         tls::read_bounds(&root, &mut tls.handshakes);
         let mut resolve = resolve::Config::default();

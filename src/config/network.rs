@@ -291,6 +291,7 @@ fn read_trunk(
         next_hops,
         listener: ListenerId(listener as u16),
         trusted: section.bool("trusted", false),
+        lenient: section.bool("lenient", false),
         sign: None,
         verify: None,
         alias: false,

@@ -110,13 +110,17 @@ impl Edge {
         let configured = config.proxy.listeners.clone();
         let configured_workers = config.node.workers;
         let bound = bind_all(&mut config, workers)?;
-        let published = Arc::new(Published::new(workers));
+        let names = TrunkNames::default();
+        names.note(&config.proxy.trunks);
+        let published = Arc::new(Published::new(workers, names.clone()));
         published.set_loaded(clock::unix(), certificates_of(&config));
         let http = config.node.http.map(|address| start_http(address, &published)).transpose()?;
         let listeners = config.proxy.listeners.iter();
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let fetch_queue = config.fetch.queue.max(1);
+        config.fetch.clock = Some(Arc::clone(&config.proxy.clock));
+        published.set_clock(&config.proxy.clock);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
@@ -127,9 +131,8 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let names = TrunkNames::default();
-        names.note(&config.proxy.trunks);
         let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone())).transpose().map_err(StartError::Cdr)?;
+        cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         published.set_snapshot(&snapshot);
         let mut edge = Self {

@@ -3,6 +3,7 @@
 use tokio::sync::mpsc;
 
 use crate::proxy::Event;
+use crate::proxy::clock_watch::ClockChange;
 use crate::stir::Verdict;
 
 /// Event lines per second and worker. A flood of bad requests must not become a flood of log lines; all are counted.
@@ -115,7 +116,23 @@ fn log(event: &Event) {
         Event::NextHop { trunk, member, next_hop, .. } => {
             tracing::warn!(trunk = trunk.0, member, next_hop, "next hop is down")
         }
-        Event::Unacknowledged => tracing::debug!("a final response was not acknowledged"),
+        Event::Clock(change) => log_clock(change),
+        Event::Unacknowledged { call_id } => {
+            tracing::debug!(call_id = shown(call_id), "a final response was not acknowledged");
+        }
+    }
+}
+
+/// Also for what is heard beside the workers.
+pub(super) fn log_clock(change: &ClockChange) {
+    let offset = change.offset;
+    if change.is_wrong {
+        tracing::error!(
+            offset_seconds = offset,
+            "the clock of this machine is wrong by what others say: check it; tokens will be refused"
+        );
+    } else {
+        tracing::info!(offset_seconds = offset, "the clock of this machine agrees with others again");
     }
 }
 

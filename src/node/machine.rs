@@ -12,9 +12,9 @@ use super::events;
 use super::lane::Outs;
 use crate::proxy::admission::Admission;
 use crate::proxy::probe::Duty;
-use crate::proxy::{Now, Output, Proxy, Snapshot};
+use crate::proxy::{Config, Now, Output, Proxy, Snapshot};
 use crate::sip::hop::Hop;
-use crate::sip::{Framing, Index, Limits, Unusable, parse};
+use crate::sip::{Framing, Index, Leniency, Limits, Unusable, parse};
 
 /// What a worker has seen besides what its sockets and its proxy count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,6 +33,12 @@ pub struct Counters {
     pub unusable: u64,
     /// Needs that the fetch queue had no room for.
     pub fetch_full: u64,
+    /// Names that the queue of the resolver had no room for.
+    pub locate_full: u64,
+    /// Certificates that calls waited for: found, and not.
+    pub fetched: [u64; 2],
+    /// Names that requests waited for: found, and not.
+    pub located: [u64; 2],
     /// Messages for a listener or transport that there is not.
     pub no_way: u64,
     /// Accepted connections that brought no TLS session about.
@@ -49,6 +55,9 @@ impl Counters {
         self.stun += other.stun;
         self.unusable += other.unusable;
         self.fetch_full += other.fetch_full;
+        self.locate_full += other.locate_full;
+        self.fetched.iter_mut().zip(other.fetched).for_each(|(count, more)| *count += more);
+        self.located.iter_mut().zip(other.located).for_each(|(count, more)| *count += more);
         self.no_way += other.no_way;
         self.failed_handshakes += other.failed_handshakes;
     }
@@ -88,11 +97,20 @@ pub(super) enum Taken {
     LaneFull(usize),
 }
 
+fn lenient_limits(config: &Config) -> Option<[Limits; 2]> {
+    let is_needed = config.trunks.iter().any(|trunk| trunk.lenient);
+    let with = |leniency| Limits { leniency, ..config.parser.clone() };
+    is_needed.then(|| [with(Leniency::TRUSTED), with(Leniency { bare_lf: false, ..Leniency::TRUSTED })])
+}
+
 /// The proxy of one worker and what stands before it.
 pub(super) struct Machine {
     worker: usize,
     owners: Owners,
     limits: Limits,
+    /// For trunks that are dealt with leniently, if there are any: datagrams, and what was cut out of streams, where a bare LF would
+    /// leave in doubt where the next message begins.
+    lenient: Option<[Limits; 2]>,
     index: Index,
     pub proxy: Proxy,
     pub output: Output,
@@ -106,7 +124,7 @@ pub(super) struct Machine {
 
 impl Machine {
     pub fn new(worker: usize, owners: Owners, snapshot: Arc<Snapshot>, seed: [u8; 32], lanes: Outs) -> Self {
-        let limits = snapshot.config.parser.clone();
+        let (limits, lenient) = (snapshot.config.parser.clone(), lenient_limits(&snapshot.config));
         let mut proxy = Proxy::new(snapshot, seed, now());
         let is_home = Box::new(move |call_id: &[u8]| owners.of(call_id) == worker);
         proxy.start_probing(now(), Duty { worker, workers: owners.workers, is_home });
@@ -114,6 +132,7 @@ impl Machine {
             worker,
             owners,
             limits,
+            lenient,
             index: Index::new(),
             proxy,
             output: Output::default(),
@@ -131,6 +150,7 @@ impl Machine {
     /// Goes on with another configuration.
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.limits = snapshot.config.parser.clone();
+        self.lenient = lenient_limits(&snapshot.config);
         self.proxy.set_snapshot(snapshot);
     }
 
@@ -158,7 +178,12 @@ impl Machine {
         if !admission.is_heard() {
             return Taken::Done;
         }
-        let message = match parse(bytes, &mut self.index, framing, &self.limits) {
+        let limits = match &self.lenient {
+            Some([datagram, _]) if framing == Framing::Datagram && self.proxy.is_lenient_with(source) => datagram,
+            Some([_, stream]) if framing == Framing::Stream && self.proxy.is_lenient_with(source) => stream,
+            _ => &self.limits,
+        };
+        let message = match parse(bytes, &mut self.index, framing, limits) {
             Ok(message) => message,
             Err(Unusable::Keepalive) => {
                 self.counters.keepalives += 1;
@@ -202,8 +227,8 @@ impl Machine {
 mod tests {
     use super::*;
     use crate::cert::TrustStore;
-    use crate::proxy::Config;
     use crate::proxy::admission::Standing;
+    use crate::proxy::{Listener, Trunk};
     use crate::sip::hop::{ConnectionId, ListenerId, PeerId, Transport};
     use crate::stir::replay::ReplayTable;
 
@@ -222,6 +247,37 @@ mod tests {
         assert_eq!(receive("192.0.2.9:5060"), Taken::Done);
         assert_eq!(receive("198.51.100.9:5060"), Taken::Unusable);
         assert_eq!((machine.proxy.stats().banned_messages, machine.counters.unusable), (1, 1));
+    }
+
+    #[test]
+    fn f6_only_a_lenient_trunk_may_end_lines_by_lf_and_only_in_datagrams() {
+        let peers = |lenient, peers: &str| Trunk { lenient, peers: vec![peers.parse().unwrap()], ..Trunk::default() };
+        let trunks = vec![peers(true, "192.0.2.0/24"), peers(false, "198.51.100.0/24")];
+        let listener = Listener {
+            name: "udp".into(),
+            transport: Transport::Udp,
+            bind: "203.0.113.1:5060".parse().unwrap(),
+            advertise_host: "203.0.113.1".into(),
+            advertise_port: 5060,
+        };
+        let config = Config { trunks, listeners: vec![listener], ..Config::default() };
+        let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };
+        let owners = Owners { key: [0; 16], workers: 1 };
+        let mut machine = Machine::new(0, owners, Arc::new(snapshot), [1; 32], Outs::default());
+        let mut status = |from: &str, framing| {
+            let transport = if framing == Framing::Stream { Transport::Tcp } else { Transport::Udp };
+            let remote = from.parse().unwrap();
+            let source = Hop { transport, local: ListenerId(0), remote, connection: None, peer: None };
+            let text = "OPTIONS sip:203.0.113.1 SIP/2.0\nVia: SIP/2.0/UDP h;branch=z9hG4bK1\nFrom: <sip:a@b>;tag=1\n\
+                        To: <sip:b@c>\nCall-ID: c\nCSeq: 1 OPTIONS\nContent-Length: 0\n\n";
+            machine.output.outbox.clear();
+            machine.receive(now(), source, text.as_bytes(), framing, false);
+            let outbox = &machine.output.outbox;
+            outbox.items().first().map(|item| outbox.bytes_of(item)[8..11].to_vec()).unwrap_or_default()
+        };
+        assert_eq!(status("192.0.2.9:5060", Framing::Datagram), b"200");
+        assert_eq!(status("198.51.100.9:5060", Framing::Datagram), b"400");
+        assert_eq!(status("192.0.2.9:5060", Framing::Stream), b"400");
     }
 
     #[test]

@@ -1,20 +1,37 @@
 //! What the workers have seen, for people and for Prometheus. Each worker writes its counters down about once a second; whoever asks reads
 //! those, so that no counter on the packet path is shared.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use super::cdr;
 use super::clock;
+use super::names::TrunkNames;
 use super::packet_loop::Summary;
-use crate::proxy::Snapshot;
+use super::page::Page;
+use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
+use crate::proxy::meters::{METHODS, Meters, TRANSPORTS, VERDICTS};
+use crate::proxy::{EndedBy, Snapshot, TrunkId};
+use crate::stir::Check;
 use crate::transport::tcp::CloseReason;
+
+/// What one worker has seen.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    pub summary: Summary,
+    pub meters: Meters,
+    /// Calls from each trunk and to it, by its number.
+    pub trunks: Vec<[u32; 2]>,
+}
 
 /// The state of the edge that others may read.
 #[derive(Default)]
 pub struct Published {
-    workers: Vec<Mutex<Summary>>,
+    workers: Vec<Mutex<Report>>,
+    names: TrunkNames,
+    cdr: OnceLock<Arc<cdr::Counts>>,
+    clock: OnceLock<Arc<ClockWatch>>,
     /// No new calls are taken.
     draining: AtomicBool,
     /// Reloads that were taken over, and those that were not.
@@ -28,14 +45,22 @@ pub struct Published {
 }
 
 impl Published {
-    pub(super) fn new(workers: usize) -> Self {
-        Self { workers: (0..workers).map(|_| Mutex::default()).collect(), ..Self::default() }
+    pub(super) fn new(workers: usize, names: TrunkNames) -> Self {
+        Self { workers: (0..workers).map(|_| Mutex::default()).collect(), names, ..Self::default() }
     }
 
-    pub(super) fn publish(&self, worker: usize, summary: Summary) {
+    pub(super) fn publish(&self, worker: usize, report: Report) {
         if let Some(place) = self.workers.get(worker) {
-            *place.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = summary;
+            *place.lock().unwrap_or_else(PoisonError::into_inner) = report;
         }
+    }
+
+    pub(super) fn set_clock(&self, clock: &Arc<ClockWatch>) {
+        let _ = self.clock.set(Arc::clone(clock)); // one and the same over all reloads
+    }
+
+    pub(super) fn set_cdr(&self, counts: &Arc<cdr::Counts>) {
+        let _ = self.cdr.set(Arc::clone(counts)); // once, at the start
     }
 
     pub(super) fn set_draining(&self) {
@@ -55,15 +80,15 @@ impl Published {
 
     pub(super) fn set_loaded(&self, unix: i64, certificates: Vec<(String, i64)>) {
         self.loaded_at.store(unix, Ordering::Relaxed);
-        *self.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = certificates;
+        *self.certificates.lock().unwrap_or_else(PoisonError::into_inner) = certificates;
     }
 
     pub(super) fn set_snapshot(&self, snapshot: &Arc<Snapshot>) {
-        *self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(Arc::clone(snapshot));
+        *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
-        self.snapshot.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+        self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// How the members of all trunks stand.
@@ -86,7 +111,7 @@ impl Published {
     pub fn summary(&self) -> Summary {
         let mut total = Summary::default();
         for worker in &self.workers {
-            total.add(&worker.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+            total.add(&worker.lock().unwrap_or_else(PoisonError::into_inner).summary);
         }
         total
     }
@@ -102,8 +127,14 @@ impl Published {
         page.single("vesperd_draining", "gauge", "1 while no new calls are taken.", u8::from(self.is_draining()));
         page.single("vesperd_worker_restarts_total", "counter", "Workers started again after a panic.", total.restarts);
         for (name, count) in total.proxy.iter() {
+            let name = match name {
+                "requests" => "transactions_begun", // the plain names are those of all requests and responses
+                "responses" => "responses_forwarded",
+                name => name,
+            };
             page.single(&format!("vesperd_{name}_total"), "counter", "See docs/operation.md.", count);
         }
+        self.meters(&mut page);
         let worker = total.worker;
         page.help("vesperd_messages_dropped_total", "counter", "Messages nobody could do anything with, by reason.");
         let dropped = [("lane_full", worker.lane_full), ("unusable", worker.unusable), ("no_way", worker.no_way)];
@@ -127,8 +158,98 @@ impl Published {
         }
         self.streams(&mut page, &total);
         self.targets(&mut page);
+        self.queues(&mut page, &total);
         self.configuration(&mut page);
-        page.0
+        page.into_text()
+    }
+
+    /// What the workers count in more than one dimension.
+    fn meters(&self, page: &mut Page) {
+        let (mut meters, mut trunks) = (Meters::default(), Vec::new());
+        for worker in &self.workers {
+            let report = worker.lock().unwrap_or_else(PoisonError::into_inner);
+            meters.add(&report.meters);
+            trunks.resize(report.trunks.len().max(trunks.len()), [0u64; 2]);
+            for (total, counts) in trunks.iter_mut().zip(&report.trunks) {
+                total.iter_mut().zip(counts).for_each(|(total, count)| *total += u64::from(*count));
+            }
+        }
+        page.help("vesperd_requests_total", "counter", "Requests received, retransmissions among them.");
+        for (transport, methods) in TRANSPORTS.iter().zip(&meters.requests) {
+            for (method, count) in METHODS.iter().zip(methods).filter(|(_, count)| **count > 0) {
+                page.line("vesperd_requests_total", &[("method", method), ("transport", transport)], count);
+            }
+        }
+        page.help("vesperd_responses_total", "counter", "Responses received and sent, by status.");
+        for (direction, codes) in ["received", "sent"].into_iter().zip(&meters.responses) {
+            for (code, count) in (100..).zip(codes).filter(|(_, count)| **count > 0) {
+                let code: String = u16::to_string(&code);
+                page.line("vesperd_responses_total", &[("code", &code), ("direction", direction)], count);
+            }
+        }
+        page.help("vesperd_request_duration_seconds", "histogram", "From a request to the final response sent to it.");
+        for (method, histogram) in ["INVITE", "other"].into_iter().zip(&meters.request_duration) {
+            page.histogram("vesperd_request_duration_seconds", &[("method", method)], histogram);
+        }
+        page.help("vesperd_call_setup_seconds", "histogram", "From INVITE to 2xx, of calls that are over.");
+        page.histogram("vesperd_call_setup_seconds", &[], &meters.setup);
+        page.help("vesperd_call_duration_seconds", "histogram", "From 2xx to the end, of calls that are over.");
+        page.histogram("vesperd_call_duration_seconds", &[], &meters.call_duration);
+        page.help(
+            "vesperd_calls",
+            "gauge",
+            "Calls that are observed, by the trunk they come from and the one they go to.",
+        );
+        for (trunk, counts) in (0..).map(TrunkId).zip(&trunks) {
+            let name = self.names.of(trunk);
+            for (direction, count) in ["from", "to"].into_iter().zip(counts) {
+                page.line("vesperd_calls", &[("trunk", &name), ("direction", direction)], count);
+            }
+        }
+        page.help("vesperd_calls_ended_total", "counter", "Calls that are over, by what ended them.");
+        for (by, count) in EndedBy::ALL.iter().zip(meters.ended) {
+            page.line("vesperd_calls_ended_total", &[("ended_by", by.name())], count);
+        }
+        page.help("vesperd_verdicts_total", "counter", "Verdicts on INVITEs, and the check that failed.");
+        let reasons = || Check::ALL.iter().map(|check| check.id()).chain([""]);
+        for (result, counts) in VERDICTS.iter().zip(&meters.verdicts) {
+            let is_usual = |(reason, count): &(&str, &u64)| **count > 0 || reason.is_empty();
+            for (reason, count) in reasons().zip(counts).filter(is_usual) {
+                page.line("vesperd_verdicts_total", &[("result", result), ("reason", reason)], count);
+            }
+        }
+        page.help(
+            "vesperd_credential_cache_total",
+            "counter",
+            "Headers of tokens that were known from before, and not.",
+        );
+        for (result, count) in ["hit", "miss"].into_iter().zip(meters.credentials) {
+            page.line("vesperd_credential_cache_total", &[("result", result)], count);
+        }
+    }
+
+    /// The slow sides: what came of questions to them, and what they had no room for.
+    fn queues(&self, page: &mut Page, total: &Summary) {
+        let worker = total.worker;
+        page.help("vesperd_certificate_fetches_total", "counter", "Certificates that calls waited for.");
+        for (result, count) in ["found", "failed"].into_iter().zip(worker.fetched) {
+            page.line("vesperd_certificate_fetches_total", &[("result", result)], count);
+        }
+        page.help("vesperd_dns_total", "counter", "Names that requests waited for.");
+        for (result, count) in ["found", "failed"].into_iter().zip(worker.located) {
+            page.line("vesperd_dns_total", &[("result", result)], count);
+        }
+        page.help("vesperd_queue_drops_total", "counter", "What found a queue full.");
+        page.line("vesperd_queue_drops_total", &[("queue", "lane")], worker.lane_full);
+        page.line("vesperd_queue_drops_total", &[("queue", "fetch")], worker.fetch_full);
+        page.line("vesperd_queue_drops_total", &[("queue", "dns")], worker.locate_full);
+        let Some(counts) = self.cdr.get() else { return };
+        page.line("vesperd_queue_drops_total", &[("queue", "cdr")], counts.dropped.load(Ordering::Relaxed));
+        page.help("vesperd_call_records_total", "counter", "Call records by what became of them.");
+        let fates = [("written", &counts.written), ("dropped", &counts.dropped), ("failed", &counts.failed)];
+        for (fate, count) in fates {
+            page.line("vesperd_call_records_total", &[("fate", fate)], count.load(Ordering::Relaxed));
+        }
     }
 
     fn streams(&self, page: &mut Page, total: &Summary) {
@@ -174,6 +295,12 @@ impl Published {
     }
 
     fn configuration(&self, page: &mut Page) {
+        if let Some(state) = self.clock.get().and_then(|clock| clock.state()) {
+            let help = "How far others are ahead of the machine's clock, by their median.";
+            page.single("vesperd_clock_offset_seconds", "gauge", help, state.offset);
+            let wrong = u8::from(state.is_wrong);
+            page.single("vesperd_clock_wrong", "gauge", "1 while that is more than allowed.", wrong);
+        }
         let [taken, refused] = &self.reloads;
         page.help("vesperd_reloads_total", "counter", "Reloads of the configuration.");
         page.line("vesperd_reloads_total", &[("result", "taken")], taken.load(Ordering::Relaxed));
@@ -185,32 +312,9 @@ impl Published {
             "gauge",
             "End of validity of each signer's leaf.",
         );
-        for (signer, not_after) in self.certificates.lock().unwrap_or_else(std::sync::PoisonError::into_inner).iter() {
+        for (signer, not_after) in self.certificates.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             page.line("vesperd_signer_certificate_expiry_timestamp_seconds", &[("signer", signer)], not_after);
         }
-    }
-}
-
-#[derive(Default)]
-struct Page(String);
-
-impl Page {
-    fn help(&mut self, name: &str, kind: &str, help: &str) {
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
-    }
-
-    fn single(&mut self, name: &str, kind: &str, help: &str, value: impl std::fmt::Display) {
-        self.help(name, kind, help);
-        self.line(name, &[], value);
-    }
-
-    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        self.0.push_str(name);
-        for (position, (label, text)) in labels.iter().enumerate() {
-            let text = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = write!(self.0, "{}{label}=\"{text}\"", if position == 0 { '{' } else { ',' });
-        }
-        let _ = writeln!(self.0, "{} {value}", if labels.is_empty() { "" } else { "}" });
     }
 }
 
@@ -220,21 +324,21 @@ mod tests {
 
     #[test]
     fn workers_are_added_up_and_labels_escaped() {
-        let published = Published::new(2);
+        let published = Published::new(2, TrunkNames::default());
         for worker in 0..2 {
             let mut summary = Summary { live: 3, ..Summary::default() };
             summary.proxy.requests = 5;
-            published.publish(worker, summary);
+            published.publish(worker, Report { summary, ..Report::default() });
         }
         published.set_loaded(1_795_219_200, vec![("a\"b\\".to_owned(), 1_800_000_000)]);
         let page = published.prometheus();
         assert!(
-            page.contains("\nvesperd_transactions 6\n") && page.contains("\nvesperd_requests_total 10\n"),
+            page.contains("\nvesperd_transactions 6\n") && page.contains("\nvesperd_transactions_begun_total 10\n"),
             "{page}"
         );
         assert!(page.contains("{signer=\"a\\\"b\\\\\"} 1800000000\n"), "{page}");
         for line in page.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<i64>().is_ok()), "{line}");
+            assert!(line.rsplit_once(' ').is_some_and(|(_, value)| value.parse::<f64>().is_ok()), "{line}");
         }
     }
 }

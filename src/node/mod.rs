@@ -20,6 +20,7 @@ mod machine;
 pub mod metrics;
 pub mod names;
 mod packet_loop;
+mod page;
 mod reload;
 pub mod resolve;
 mod side_thread;

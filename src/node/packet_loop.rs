@@ -14,7 +14,9 @@ use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
+use super::metrics::Report;
 use super::resolve::{self, Locator};
+use crate::proxy::admission::Rate;
 use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
@@ -173,6 +175,12 @@ impl PacketLoop {
     /// For an [`Opening`].
     pub fn connect_timeout(&self) -> Duration {
         self.tcp.config().connect_timeout
+    }
+
+    /// How fast connections are accepted.
+    pub fn accept_rate(&self) -> Rate {
+        let per_second = self.tcp.config().accepts_per_second;
+        Rate::new(per_second, per_second)
     }
 
     /// Connections that are to be opened; each ends in [`PacketLoop::on_connected`].
@@ -337,6 +345,8 @@ impl PacketLoop {
     /// The answer to a need of this worker's.
     pub fn on_answer(&mut self, answered: Answered) {
         let now = now();
+        let [found, failed] = &mut self.machine.counters.fetched;
+        *if answered.result.is_ok() { found } else { failed } += 1;
         self.answer(now, NeedId(answered.id), answered.result);
         self.settle(now);
     }
@@ -344,6 +354,8 @@ impl PacketLoop {
     /// The addresses of a name that this worker asked for.
     pub fn on_located(&mut self, need: u64, located: resolve::Located) {
         let now = now();
+        let [found, failed] = &mut self.machine.counters.located;
+        *if located.is_ok() { found } else { failed } += 1;
         let answer = Answer::Locate(located);
         self.machine.proxy.handle_answer(now, NeedId(need), answer, &mut self.machine.output);
         self.settle(now);
@@ -397,6 +409,12 @@ impl PacketLoop {
     /// Takes no new calls from now on.
     pub fn drain(&mut self) {
         self.machine.proxy.drain();
+    }
+
+    /// What the worker has seen, in all dimensions.
+    pub fn report(&self) -> Report {
+        let proxy = &self.machine.proxy;
+        Report { summary: self.summary(), meters: proxy.meters(), trunks: proxy.calls().by_trunk().to_vec() }
     }
 
     /// What the worker has seen.
@@ -531,6 +549,7 @@ impl PacketLoop {
             None => Some(LocateFailure::Unsupported), // not asked for without `Config::locate`
         };
         if let Some(failure) = failure {
+            self.machine.counters.locate_full += u64::from(failure == LocateFailure::Busy);
             let answer = Answer::Locate(Err(failure));
             self.machine.proxy.handle_answer(now, need, answer, &mut self.machine.output);
         }

@@ -188,9 +188,9 @@ impl Worker {
                             packets.drain();
                         }
                     });
-                    self.published.publish(self.number, shared.summary());
+                    shared.publish(&self.published, self.number);
                 }
-                _ = publish.tick() => self.published.publish(self.number, shared.summary()),
+                _ = publish.tick() => shared.publish(&self.published, self.number),
                 () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
             }
         }
@@ -261,13 +261,27 @@ impl Shared {
         deadline
     }
 
+    /// Writes down what was seen; after a panic what was written last stands.
+    fn publish(&self, published: &Published, worker: usize) {
+        if let Some(packets) = self.packets.borrow().as_ref() {
+            published.publish(worker, packets.report());
+        }
+    }
+
     fn summary(&self) -> Summary {
         self.packets.borrow().as_ref().map_or_else(|| *self.last.borrow(), PacketLoop::summary)
     }
 }
 
 async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
+    let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
+    let (began, mut bucket) = (clock::instant(), 0);
     loop {
+        // Who comes too fast waits in the kernel: handshakes and first messages of a storm do not delay the calls there are.
+        let elapsed = || u64::try_from((clock::instant() - began).as_nanos()).unwrap_or(u64::MAX);
+        while !rate.take(&mut bucket, elapsed()) {
+            tokio::time::sleep(rate.interval()).await;
+        }
         match listener.accept().await {
             Ok((stream, remote)) if transport != Transport::Tcp => {
                 spawn_local(admit(shared.clone(), stream, remote, id, transport));

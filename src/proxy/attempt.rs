@@ -159,6 +159,7 @@ impl Proxy {
         share: u16,
         out: &mut Output,
     ) -> Result<(), Local> {
+        self.may_sign(key, candidate.egress, request)?;
         self.may_send(now, key, candidate, request)?;
         self.may_cross(key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;

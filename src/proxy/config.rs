@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
+use super::clock_watch::ClockWatch;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
@@ -22,7 +23,7 @@ use super::session_timer::{self, SessionTimer};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
 use crate::sip::hop::{Hop, ListenerId, Transport};
-use crate::sip::{Scheme, Uri};
+use crate::sip::{Host, Scheme, Uri};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
@@ -93,6 +94,8 @@ pub struct Config {
     pub min_session: Duration,
     /// Calls that a worker observes at a time; those above it go on unobserved.
     pub max_calls: usize,
+    /// Whether the machine's clock is right.
+    pub clock: Arc<ClockWatch>,
     /// The first line against floods.
     pub guard: Guard,
     /// Secrets of what stands in our Record-Route and Path.
@@ -129,6 +132,7 @@ impl Default for Config {
             records: false,
             min_session: Duration::from_secs(session_timer::SHORTEST as u64),
             max_calls: 250_000,
+            clock: Arc::default(),
             guard: Guard::default(),
             keys: Keys::default(),
             requires_marks: false,
@@ -165,6 +169,8 @@ pub struct Trunk {
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
     pub trusted: bool,
+    /// Its small faults of syntax are repaired instead of refused ([`sip::Leniency`]).
+    pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
     pub sign: Option<usize>,
     /// INVITEs *from* this trunk are verified by it.
@@ -204,6 +210,7 @@ impl Default for Trunk {
             next_hops: Vec::new(),
             listener: ListenerId(0),
             trusted: false,
+            lenient: false,
             sign: None,
             verify: None,
             udp_oversize: UdpOversize::default(),
@@ -288,6 +295,8 @@ impl Config {
 
     /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
     pub fn continue_from(&mut self, old: &Config) {
+        old.clock.configure(&self.clock);
+        self.clock = Arc::clone(&old.clock);
         self.keys.flow = old.keys.flow;
         self.keys.trunks = self.keys.trunks.or(old.keys.trunks);
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
@@ -359,6 +368,13 @@ impl Config {
         self.default_trunks.get(usize::from(listener.0)).copied().flatten()
     }
 
+    /// Bounds of messages, and what is tolerated of a trunk.
+    pub fn parser_for(&self, trunk: Option<TrunkId>) -> sip::Limits {
+        let is_lenient = trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient);
+        let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.parser.leniency };
+        sip::Limits { leniency, ..self.parser.clone() }
+    }
+
     /// A trunk by its id. Ids come from this configuration only.
     pub fn trunk(&self, id: TrunkId) -> Option<&Trunk> {
         self.trunks.get(usize::from(id.0))
@@ -397,7 +413,7 @@ impl Config {
 
     /// The listener of this transport that is reached at `host` (its advertised name or the address it is bound to) and port.
     pub fn listener_at(&self, host: &[u8], port: Option<u16>, transport: Transport) -> Option<ListenerId> {
-        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let ip = Host::leading(host).ok().and_then(|(host, _)| host.ip());
         let fits = |l: &Listener| {
             let bound = ip == Some(l.bind.ip()) && l.bind.port() == port.unwrap_or(transport.default_port());
             l.transport == transport && (bound || l.is_known_as(host, port))
@@ -417,8 +433,14 @@ impl Config {
 }
 
 impl Listener {
+    /// Addresses are compared by value, and the dot of the root means nothing (K-7).
     fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
+        let own = self.advertise_host.as_bytes();
         self.advertise_port == port.unwrap_or(self.transport.default_port())
-            && host.eq_ignore_ascii_case(self.advertise_host.as_bytes())
+            && match host {
+                [b'[', ..] => Host::parse(host).is_ok_and(|host| Host::parse(own) == Ok(host)),
+                [name @ .., b'.'] => name.eq_ignore_ascii_case(own),
+                _ => host.eq_ignore_ascii_case(own),
+            }
     }
 }

@@ -56,8 +56,13 @@ pub enum Event {
         /// It answers again.
         is_up: bool,
     },
+    /// The machine's clock was found wrong by the word of others, or right again.
+    Clock(super::clock_watch::ClockChange),
     /// No ACK came for a final response other than 2xx (RFC 3261 17.2.1, Timer H).
-    Unacknowledged,
+    Unacknowledged {
+        /// Call-ID of the INVITE.
+        call_id: Box<[u8]>,
+    },
 }
 
 macro_rules! stats {

@@ -129,10 +129,6 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     patch.clear();
     let received = copy.route.target(request);
     let uri = copy.uri.unwrap_or(&received);
-    match copy.route.strict.as_ref().and_then(|range| request.bytes().get(range.clone())) {
-        Some(next) => request.repair(Some(&request_uri_repaired(next)), patch), // F-6
-        None => request.repair(Some(uri), patch),
-    }
     let top = request.headers_start();
     patch.insert_with(top, |buf| {
         write_via(copy, buf);
@@ -161,6 +157,11 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
     copy.session.iter().for_each(|session| session.write(request, patch));
     patch.insert(request.headers_end(), copy.lines);
     request.settle_content_length(patch);
+    // Last: what was added at the end of a line stands before the CR that the line may lack.
+    match copy.route.strict.as_ref().and_then(|range| request.bytes().get(range.clone())) {
+        Some(next) => request.repair(Some(&request_uri_repaired(next)), patch), // F-6
+        None => request.repair(Some(uri), patch),
+    }
     patch.write(request.bytes(), out);
     Ok(())
 }

@@ -18,7 +18,8 @@ use super::response_context::Local;
 use super::validate::Invalid;
 use super::{Config, ContextKey, Event, Now, Output, Proxy, TrunkId};
 use crate::sip::hop::Hop;
-use crate::sip::{Message, Method, Refusal};
+use crate::sip::{Message, Method, Name, Refusal, date};
+use crate::stir::{Check, CheckResult, TokenVerdict, Verdict};
 use crate::transaction::ClientId;
 
 /// Addresses remembered from which somebody authenticated.
@@ -33,6 +34,8 @@ pub(super) struct Watch {
     pub unix: i64,
     /// Where it came from.
     pub source: SocketAddr,
+    /// The second (Unix) in which a witness of the time was last heard.
+    witnessed: i64,
     gate: Gate,
     pub shedder: Option<Shedder>,
     /// Trunks that authenticated lately, by the address they did it from: whose ACKs theirs are (V-9: no challenge for an ACK).
@@ -51,6 +54,7 @@ impl Watch {
             now,
             unix: 0,
             source: SocketAddr::from(([0; 4], 0)),
+            witnessed: 0,
             gate: Gate::new(guard, key, now),
             shedder,
             authenticated: HashMap::new(),
@@ -75,6 +79,35 @@ impl Watch {
 }
 
 impl Proxy {
+    /// A neighbour's message may tell the time; one witness a second is heard.
+    pub(super) fn witness(&mut self, now: Now, message: Message<'_>, out: &mut Output) {
+        if self.watch.witnessed == now.unix || !self.snapshot.config.clock.is_on() {
+            return;
+        }
+        let date = message.field(Name::Date).and_then(|field| date::parse(field.value()));
+        let Some(theirs) = date.and_then(|date| i64::try_from(date).ok()) else { return };
+        self.hear_witness(now, self.watch.source.ip().to_string().as_bytes(), theirs, out);
+    }
+
+    /// So may a token whose signature is good, even if it seems stale.
+    pub(super) fn witness_token(&mut self, now: Now, verdict: &Verdict, out: &mut Output) {
+        if self.watch.witnessed == now.unix || !self.snapshot.config.clock.is_on() {
+            return;
+        }
+        let is_signed = |token: &&TokenVerdict| token.checks.get(Check::Signature) == CheckResult::Passed;
+        let Some(token) = verdict.tokens().iter().find(is_signed) else { return };
+        let chain = token.credential.as_ref().and_then(|credential| credential.chain.as_ref().ok());
+        if let (Some(iat), Some(chain)) = (token.iat, chain) {
+            self.hear_witness(now, chain.leaf.der(), iat, out);
+        }
+    }
+
+    fn hear_witness(&mut self, now: Now, witness: &[u8], theirs: i64, out: &mut Output) {
+        self.watch.witnessed = now.unix;
+        let change = self.snapshot.config.clock.hear(now.instant, now.unix, witness, theirs);
+        out.events.extend(change.map(Event::Clock));
+    }
+
     /// Judges a received message before it is read, by its source alone (KR-10). What is not heard is to be dropped without answer.
     pub fn admit(&mut self, now: Now, source: &Hop, out: &mut Output) -> Admission {
         let snapshot = self.snapshot.clone();

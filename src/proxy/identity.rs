@@ -1,12 +1,16 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
 use super::calls::Signed;
+use super::response_context::Local;
 use super::route::table::{self, Verified};
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
-use crate::sip::{Message, Name};
+use crate::sip::{Message, Name, Refusal};
 use crate::stir::reason;
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
+
+/// H-6: of two dates one verifier believes the first, the next the second.
+const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
 
 /// What routes may ask about a verdict.
 fn verified(verdict: &Verdict) -> Verified {
@@ -27,6 +31,10 @@ impl Proxy {
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
         if request.to_tag().is_some() {
             return true; // identity inside a dialog is connected identity's business (RFC 9970)
+        }
+        if request.is_repeated(Name::Date) {
+            self.respond_local(now, key, request, MULTIPLE_DATE.status, MULTIPLE_DATE.reason, &[], out);
+            return false;
         }
         match self.verifier.verify(now.unix, policy, &snapshot.trust, Some(&snapshot.replay), request) {
             Outcome::Done(verdict) => self.judged(now, key, request, verdict, out),
@@ -74,6 +82,8 @@ impl Proxy {
             self.stats.verification_failed += 1;
         }
         self.note_verdict(key, &verdict);
+        self.meters.verdict(&verdict);
+        self.witness_token(now, &verdict, out);
         let rejection = verdict.rejection();
         let mut lines = Vec::new();
         reason::write_lines(&verdict, &mut lines);
@@ -120,6 +130,22 @@ impl Proxy {
                 proxy.route(now, key, request, out);
             }
         });
+    }
+
+    /// Whether a request may go to a trunk that wants INVITEs signed.
+    ///
+    /// # Errors
+    /// 400 for an INVITE whose date is not certain.
+    pub(super) fn may_sign(
+        &mut self,
+        key: ContextKey,
+        egress: Option<TrunkId>,
+        request: Message<'_>,
+    ) -> Result<(), Local> {
+        let snapshot = self.snapshot_of(key);
+        let signs = egress.and_then(|id| snapshot.config.trunk(id)).is_some_and(|trunk| trunk.sign.is_some());
+        let is_meant = self.context(key).is_some_and(|context| context.is_invite && context.is_initial);
+        if signs && is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
     }
 
     /// Signs a dialog-forming INVITE for the trunk of a candidate; once, unless another one wants another signer. One that can not be

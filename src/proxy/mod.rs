@@ -4,6 +4,7 @@
 pub mod admission;
 mod attempt;
 pub mod calls;
+pub mod clock_watch;
 mod config;
 pub mod digest;
 pub mod dispatcher;
@@ -17,6 +18,7 @@ mod identity;
 mod load;
 pub mod location;
 mod loop_check;
+pub mod meters;
 pub mod overload;
 mod patience;
 mod plan;
@@ -56,6 +58,7 @@ use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
+use meters::Meters;
 use request_context::RequestContext;
 use response_context::Local;
 use waiting::ParkedAcks;
@@ -179,6 +182,7 @@ pub struct Proxy {
     parked_acks: ParkedAcks,
     is_draining: bool,
     stats: Stats,
+    meters: Box<Meters>,
     watch: guard::Watch,
     prober: Option<probe::Prober>,
     // Scratch space, kept for its memory.
@@ -206,6 +210,7 @@ impl Proxy {
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             stats: Stats::default(),
+            meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
             prober: None,
             patch: Patch::new(),
@@ -235,12 +240,20 @@ impl Proxy {
         self.unanswered
     }
 
+    /// Whether small faults of syntax are tolerated of this source.
+    pub fn is_lenient_with(&self, source: Hop) -> bool {
+        let config = &self.snapshot.config;
+        config.ingress_of(source).and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.lenient)
+    }
+
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
     pub fn handle_message(&mut self, now: Now, source: Hop, message: Message<'_>, out: &mut Output) {
         self.watch.at(now, source.remote);
         if message.is_request() {
+            self.meters.request(source.transport, message);
             self.handle_request(now, source, message, out);
         } else {
+            self.meters.received(message.status().unwrap_or_default());
             self.handle_response(now, message, out);
         }
         self.handle_events(now, out);
@@ -301,6 +314,11 @@ impl Proxy {
         &self.stats
     }
 
+    /// Counters of more than one dimension since the start, and histograms.
+    pub fn meters(&self) -> Meters {
+        Meters { credentials: self.verifier.cache_counts(), ..Meters::clone(&self.meters) }
+    }
+
     /// Requests whose transactions have not all ended.
     pub fn live(&self) -> usize {
         self.contexts.len()
@@ -343,7 +361,7 @@ impl Proxy {
                     self.drop_if_over(now, ContextKey(user), out);
                 }
                 transaction::Event::TryingDue { user, .. } => self.respond_trying(now, ContextKey(user), out),
-                transaction::Event::ServerUnacknowledged { .. } => out.events.push(Event::Unacknowledged),
+                transaction::Event::ServerUnacknowledged { server, .. } => self.note_unacknowledged(server, out),
                 transaction::Event::ResponseFailed { .. } => self.stats.failed_responses += 1, // the branches go on
             }
         }
@@ -388,9 +406,10 @@ impl Proxy {
 
     /// Runs `f` with the stored request of a context, indexed anew; `None` if there is none.
     fn with_request<R>(&mut self, key: ContextKey, f: impl FnOnce(&mut Self, Message<'_>) -> R) -> Option<R> {
-        let bytes = std::mem::take(&mut self.context(key)?.request);
+        let context = self.context(key)?;
+        let (bytes, ingress) = (std::mem::take(&mut context.request), context.ingress);
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = self.snapshot_of(key).config.parser.clone();
+        let limits = self.snapshot_of(key).config.parser_for(Some(ingress));
         let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
             .ok()
             .map(|message| f(self, message));

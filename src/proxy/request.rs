@@ -10,6 +10,7 @@ use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response::Answered;
 use super::response_context::ResponseContext;
+use super::route::preprocess::Preprocessed;
 use super::route::table::Verified;
 use super::route::target::Decline;
 use super::route::{preprocess, target};
@@ -17,7 +18,7 @@ use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
 use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, RrStyle, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, PeerId, Transport};
-use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Via, respond};
+use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Uri, Via, respond};
 use crate::transaction::RequestMatch;
 
 /// What an OPTIONS to this element itself learns (RFC 3261 11.2): a proxy passes any method, so none is listed as refused.
@@ -64,6 +65,7 @@ impl Proxy {
             Ok(ingress) => ingress,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
         };
+        self.witness(now, request, out);
         if self.is_draining && begins_something(request, &valid) {
             return self.refuse(source, request, Refusal::new(503, "Going Down"), &[], out);
         }
@@ -209,6 +211,7 @@ impl Proxy {
                 let mut buffer = std::mem::take(&mut self.buffer);
                 buffer.clear();
                 respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+                self.meters.sent(200);
                 self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
                 self.buffer = buffer;
             }
@@ -217,7 +220,9 @@ impl Proxy {
         self.note_cancel(key, cancel);
         let mut reasons = Vec::new();
         for field in cancel.fields_of(crate::sip::Name::Reason) {
-            reasons.extend_from_slice(cancel.bytes().get(field.line).unwrap_or_default());
+            reasons.extend_from_slice(b"Reason: ");
+            reasons.extend_from_slice(&field.unfolded());
+            reasons.extend_from_slice(b"\r\n");
         }
         self.cancel_request(now, key, &reasons, out);
     }
@@ -250,8 +255,8 @@ impl Proxy {
     }
 
     /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12); where it is wanted, a CANCEL that belongs to nothing here
-    /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set; a CANCEL, like the INVITE it follows, may
-    /// be routed by the table.
+    /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set, but for one of a trusted trunk, which goes
+    /// where its Request-URI says; a CANCEL, like the INVITE it follows, may be routed by the table.
     fn forward_stateless(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
@@ -264,8 +269,12 @@ impl Proxy {
         let may_go = request.max_forwards().ok() != Some(Some(0));
         let planned = ingress.filter(|_| may_go).and_then(|ingress| {
             let pre = preprocess::preprocess(config, request, source.local).ok();
-            let pre = pre.filter(|pre| pre.was_ours || !is_ack)?;
-            let plan = target::decide(config, request, ingress, &pre, chance, Verified::default()).ok()?;
+            let pre = pre.filter(|pre| !is_ack || may_pass(config, request, ingress, pre))?;
+            let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
+            let named = target::direct(config, request.request_uri(), None, None);
+            let named = named.filter(|_| is_bare && !is_addressed_here(config, request.request_uri()));
+            let by_rules = || target::decide(config, request, ingress, &pre, chance, Verified::default()).ok();
+            let plan = named.or_else(by_rules)?;
             Some(plan.first()?.clone())
         });
         let Some(candidate) = planned else {
@@ -361,10 +370,20 @@ impl Proxy {
         lines: &[u8],
         out: &mut Output,
     ) {
+        self.meters.sent(status);
         let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
+        let is_bounded = source.transport == Transport::Udp && self.snapshot.config.ingress_of(source).is_none();
         out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
             let start = buffer.len();
-            respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            let write = |lines: &[u8], buffer: &mut Vec<u8>| {
+                respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+            };
+            write(lines, buffer);
+            let over = (buffer.len() - start).saturating_sub(answer_bound(request.bytes().len()));
+            if is_bounded && over > 0 && !lines.is_empty() {
+                buffer.truncate(start);
+                write(whole_lines(lines, lines.len().saturating_sub(over)), buffer);
+            }
             told.iter().for_each(|told| overload::params::mark(buffer, start, told));
         });
     }
@@ -393,6 +412,34 @@ impl Proxy {
             if digit < 10 { b'0' + digit } else { b'a' + digit - 10 }
         })
     }
+}
+
+/// F-12: an ACK passes along our route set, or without one where its source may relay; not if it is for this element itself.
+fn may_pass(config: &Config, ack: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> bool {
+    let moved = pre.request_uri.as_ref().and_then(|moved| ack.bytes().get(moved.uri.clone()));
+    if pre.was_ours {
+        return pre.next.is_some() || !is_addressed_here(config, moved.unwrap_or(ack.request_uri()));
+    }
+    let names_us = Uri::parse(ack.request_uri()).is_ok_and(|uri| uri.user.is_none());
+    let names_us = names_us && is_addressed_here(config, ack.request_uri());
+    config.trunk(ingress).is_some_and(|trunk| trunk.trusted) && !names_us
+}
+
+/// The host of a URI is this element.
+fn is_addressed_here(config: &Config, uri: &[u8]) -> bool {
+    Uri::parse(uri).is_ok_and(|uri| config.own_listener_of(&uri).is_some())
+}
+
+/// E-1: octets of an answer to a request of so many octets, whose source may be forged: else we would be an amplifier.
+fn answer_bound(request: usize) -> usize {
+    (request + request / 2).max(request + 200)
+}
+
+/// As many of these header lines, from the first one, as `room` octets hold.
+fn whole_lines(lines: &[u8], room: usize) -> &[u8] {
+    let fitting = lines.get(..room).unwrap_or(lines);
+    let end = memchr::memrchr(b'\n', fitting).map_or(0, |at| at + 1);
+    fitting.get(..end).unwrap_or_default()
 }
 
 /// What a draining element takes no more of: requests outside a dialog that want one, and questions whether it is there.

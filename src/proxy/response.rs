@@ -10,7 +10,7 @@ use super::route::target::FLOW_FAILED;
 use super::trust::Crossing;
 use super::{ContextKey, Event, Held, Now, Output, Proxy, overload, probe};
 use crate::sip::{Field, Framing, Message, Name, Via, respond};
-use crate::transaction::{ClientId, ResponseMatch};
+use crate::transaction::{ClientId, ResponseMatch, ServerId};
 
 /// RFC 3326 3.1, R-12.
 const COMPLETED_ELSEWHERE: &[u8] = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
@@ -57,6 +57,7 @@ impl Proxy {
 
     fn deliver(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
         let Some(status) = response.status() else { return };
+        self.witness(now, response, out);
         if !has_way_back(response) {
             // it is for nobody. A final one ends its branch, or its caller would wait for ever.
             self.stats.dropped_responses += 1;
@@ -137,7 +138,8 @@ impl Proxy {
         if matches!(status, 401 | 407) {
             let is_challenge = |name| matches!(name, Name::WwwAuthenticate | Name::ProxyAuthenticate);
             for field in response.fields().filter(|field| is_challenge(field.name)) {
-                challenges.extend_from_slice(response.bytes().get(field.line).unwrap_or_default());
+                let value = field.unfolded();
+                [field.raw_name(), b": ", &value, b"\r\n"].iter().for_each(|part| challenges.extend_from_slice(part));
             }
         }
         let Some(context) = self.context(key) else { return };
@@ -377,6 +379,7 @@ impl Proxy {
         self.patch.insert(response.headers_end(), lines);
         self.add_session(key, response);
         response.settle_content_length(&mut self.patch);
+        response.repair(None, &mut self.patch); // last, as in requests
         self.patch.write(response.bytes(), buffer);
     }
 
@@ -393,6 +396,8 @@ impl Proxy {
     fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let server = context.server;
+        let answered =
+            (status >= 200 && context.final_status.is_none()).then_some((context.is_invite, context.arrived));
         if status >= 200 {
             let is_first = context.final_status.replace(status).is_none();
             context.forget_if_done();
@@ -402,6 +407,10 @@ impl Proxy {
         if let Some(server) = server {
             self.layer.respond(now.instant, server, status, bytes, &mut out.outbox);
             self.stats.responses += 1;
+            self.meters.sent(status);
+        }
+        if let Some((is_invite, arrived)) = answered {
+            self.meters.answered(is_invite, now.instant.saturating_duration_since(arrived));
         }
         self.count_final(now, key, status, out);
     }
@@ -445,6 +454,16 @@ impl Proxy {
         self.send_final(now, key, status, &buffer, out);
     }
 
+    /// Nobody acknowledged the final response of an INVITE; that response says whose it was.
+    pub(super) fn note_unacknowledged(&mut self, server: ServerId, out: &mut Output) {
+        let kept = self.layer.unacknowledged(server).unwrap_or_default();
+        let mut index = std::mem::take(&mut self.spare_index);
+        let message = crate::sip::parse(&kept, &mut index, Framing::Datagram, &self.snapshot.config.parser);
+        let call_id = message.ok().and_then(|message| message.call_id()).unwrap_or_default().into();
+        out.events.push(Event::Unacknowledged { call_id });
+        self.spare_index = index;
+    }
+
     /// 100 for an INVITE, at once (P-4).
     pub(super) fn respond_trying_to(
         &mut self,
@@ -460,6 +479,7 @@ impl Proxy {
         respond::write(request, source.remote, 100, "Trying", None, &[], &mut buffer);
         let told = self.load_for(source, request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
+        self.meters.sent(100);
         self.layer.respond(now.instant, server, 100, &buffer, &mut out.outbox);
         self.buffer = buffer;
     }

@@ -207,7 +207,8 @@ impl Proxy {
             _ => None,
         };
         let mut index = std::mem::take(&mut self.spare_index);
-        let message = crate::sip::parse(&parked.bytes, &mut index, Framing::Datagram, &config.parser).ok();
+        let limits = config.parser_for(config.ingress_of(parked.source));
+        let message = crate::sip::parse(&parked.bytes, &mut index, Framing::Datagram, &limits).ok();
         match (first, message) {
             (Some(first), Some(ack)) => self.send_stateless(config, parked.source, ack, &first, out),
             _ => self.stats.dropped_requests += 1,

@@ -121,12 +121,9 @@ impl Message<'_> {
 
     fn check_request_uri(self) -> Result<(), Refusal> {
         let bounds = &self.index().bounds;
-        let mut uri = self.request_uri();
+        let uri = self.request_uri();
         if uri.len() > bounds.uri as usize {
             return Err(Refusal::new(414, "Request-URI Too Long"));
-        }
-        if bounds.bracketed_uri {
-            uri = uri.strip_prefix(b"<").and_then(|u| u.strip_suffix(b">")).unwrap_or(uri);
         }
         let uri = Uri::parse(uri).map_err(|_| BAD_REQUEST_URI)?;
         if uri.headers.is_some() && !bounds.uri_headers {

@@ -68,7 +68,6 @@ pub(crate) struct Bounds {
     pub(crate) uri: u32,
     pub(crate) user: u32,
     pub(crate) uri_headers: bool,
-    pub(crate) bracketed_uri: bool,
     pub(crate) bare_cookie: bool,
 }
 

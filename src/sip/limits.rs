@@ -3,7 +3,7 @@
 /// Bounds of the parser. Every one is a setting; the defaults suit a carrier edge.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
-    /// Octets of a whole message on a stream, and the largest Content-Length anywhere.
+    /// Octets of a whole message.
     pub message: usize,
     /// Octets of the start line and all header lines.
     pub head: usize,

@@ -127,7 +127,7 @@ impl<'a> Message<'a> {
         Some(self.index.start.status).filter(|&s| s != 0)
     }
 
-    /// The Request-URI as received; empty in a response.
+    /// The Request-URI as received, without tolerated brackets; empty in a response.
     pub fn request_uri(self) -> &'a [u8] {
         if self.is_request() { self.rest() } else { &[] }
     }
@@ -322,6 +322,7 @@ impl<'a> Message<'a> {
     /// Adds the edits that make a request strict before it is forwarded: single spaces, `SIP/2.0` and CRLF in the request line, CRLF for
     /// every tolerated bare LF, and the Request-URI: `new_uri` if given, else the received one without what it must not carry
     /// (S-5 to S-7, F-6). Adds nothing to a strict message whose URI stays.
+    /// To be called behind all other edits: what they add at the end of a line has to stand before its CR.
     pub fn repair(self, new_uri: Option<&[u8]>, patch: &mut Patch) {
         let start = &self.index.start;
         if self.is_request() {

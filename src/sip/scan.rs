@@ -57,7 +57,6 @@ pub fn parse<'a>(
         uri: limits.uri as u32,
         user: limits.user as u32,
         uri_headers: limits.leniency.uri_headers,
-        bracketed_uri: limits.leniency.bracketed_uri,
         bare_cookie: limits.leniency.bare_cookie,
     };
     Ok(Message::new(span(bytes, 0, end), index))
@@ -294,7 +293,7 @@ fn find_body_end(bytes: &[u8], index: &mut Index, framing: Framing, limits: &Lim
         Ok(Some(length)) => {
             index.content_length = Some(length);
             let end = body + length as usize;
-            if length as usize > limits.message {
+            if end > limits.message {
                 index.note(TOO_LARGE_BODY);
                 return body;
             }
@@ -380,9 +379,10 @@ mod tests {
         for bad in ["+5", "-5", "0x5", "5,5", "5.0", "", "5 5", "5;x", "99999999999", "\u{665}", "1\r\n 0"] {
             assert_eq!(datagram(&format!("Content-Length: {bad}\r\n\r\nhello")), Some("Bad Content-Length"), "{bad:?}");
         }
-        let limits = Limits { message: 10, ..Limits::default() };
+        let message = |n: usize| format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}l: {n}\r\n\r\n{}", "x".repeat(n));
+        let limits = Limits { message: message(10).len(), ..Limits::default() };
         let length = |n: usize| {
-            let message = format!("OPTIONS sip:a@b SIP/2.0\r\n{VIA}l: {n}\r\n\r\n{}", "x".repeat(n));
+            let message = message(n);
             with(Framing::Datagram, &limits, &message, |m| m.fault().map(|f| f.status))
         };
         assert_eq!((length(10), length(11)), (None, Some(413)));

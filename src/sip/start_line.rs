@@ -58,10 +58,14 @@ fn read_request_line(text: &[u8], method_end: usize, index: &mut Index, limits: 
     if is_spaced && !limits.leniency.start_line_space {
         index.note(BAD_REQUEST_LINE);
     }
+    // S-6: brackets, where they are tolerated, are no part of the URI from here on.
+    let is_bracketed = uri_end - uri_start > 2 && span(text, uri_start, uri_end).starts_with(b"<");
+    let is_bracketed = is_bracketed && text.get(uri_end - 1) == Some(&b'>') && limits.leniency.bracketed_uri;
+    let bracket = usize::from(is_bracketed);
     index.start = Start {
         method_end: method_end as u32,
-        rest_start: uri_start as u32,
-        rest_end: uri_end as u32,
+        rest_start: (uri_start + bracket) as u32,
+        rest_end: (uri_end - bracket) as u32,
         status: 0,
         end: 0,
     };

@@ -197,7 +197,7 @@ impl StreamFramer {
         let has_type = self.index.first(Name::ContentType).is_some();
         let is_lost = self.index.is_boundary_unsafe || self.index.body as usize != head.len();
         match length {
-            Ok(Some(length)) if length as usize <= limits.message && !is_lost => {
+            Ok(Some(length)) if head.len() + length as usize <= limits.message && !is_lost => {
                 self.end = Some(head_end + length as usize);
                 Ok(None)
             }
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn f2_broken_frames_are_answered_and_end_the_stream() {
-        let limits = Limits { head: 200, message: 50, ..Limits::default() };
+        let limits = Limits { head: 200, message: 100, ..Limits::default() };
         assert_eq!(status(MESSAGE, &limits), 0);
         assert_eq!(status(&MESSAGE.replace("l: 5", "l: -5"), &limits), 400);
         assert_eq!(status(&MESSAGE.replace("l: 5", "l: 5\r\nl: 6"), &limits), 400);

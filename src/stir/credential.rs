@@ -72,6 +72,8 @@ pub(super) struct Credentials {
     chains: ChainCache<Credential>,
     pathless: ChainCache<Credential>,
     fetched: ChainCache<Fetched>,
+    /// Headers that were known, and that were not.
+    pub(super) counts: [u64; 2],
 }
 
 impl Credentials {
@@ -86,6 +88,7 @@ impl Credentials {
             chains: ChainCache::new(small(config.max_chains)),
             pathless: ChainCache::new(small(config.max_refused_chains)),
             fetched: ChainCache::new(small(config.max_fetched)),
+            counts: [0; 2],
         }
     }
 
@@ -98,7 +101,10 @@ impl Credentials {
     /// The header under its raw text, if its token verified before.
     pub(super) fn known(&mut self, unix: i64, epoch: u64, raw: &[u8]) -> Option<Arc<Known>> {
         let hash = self.hash(raw);
-        self.headers.get(hash, raw, epoch, unix).map(Arc::clone)
+        let known = self.headers.get(hash, raw, epoch, unix).map(Arc::clone);
+        let [hits, misses] = &mut self.counts;
+        *if known.is_some() { hits } else { misses } += 1;
+        known
     }
 
     /// Keeps a header whose token has verified.

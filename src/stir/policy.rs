@@ -79,7 +79,7 @@ impl Policy {
             on_failure: OnFailure::Reject,
             freshness: 60,
             skew: 60,
-            max_identities: 8,
+            max_identities: 16,
             identity_source: IdentitySource::From,
             strict_retarget: false,
             allow_missing_mky: false,

@@ -119,6 +119,11 @@ impl Verifier {
         Self { config, credentials, payload: Vec::new(), rebuilt: Vec::new() }
     }
 
+    /// How often the header of a token was known, with the verdict on its certificate, and how often not.
+    pub fn cache_counts(&self) -> [u64; 2] {
+        self.credentials.counts
+    }
+
     /// Verifies a request. `unix` is the present time in UNIX seconds; without a `replay` table replays are not noticed.
     pub fn verify(
         &mut self,

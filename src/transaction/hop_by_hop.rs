@@ -1,5 +1,6 @@
 //! The two requests a client transaction makes of its INVITE: ACK to a 300-699 (RFC 3261 17.1.1.3) and CANCEL (9.1).
 
+use crate::sip::text::unfold;
 use crate::sip::{Framing, Index, Leniency, Limits, Message, Name, parse};
 
 /// Reads what this element itself has written.
@@ -49,18 +50,18 @@ pub(super) fn write_cancel(reader: &mut Reader, invite: &[u8], extra_lines: &[u8
 }
 
 /// Request-URI, Call-ID, From, CSeq number and all Route values of the INVITE, its top Via alone, and no other header: in
-/// particular no Require or Proxy-Require (9.1). To is the INVITE's unless one is given.
+/// particular no Require or Proxy-Require (9.1). To is the INVITE's unless one is given. Folds are not written again (H-2).
 fn write(invite: Message<'_>, method: &[u8], to: Option<&[u8]>, extra_lines: &[u8], out: &mut Vec<u8>) -> Option<()> {
     let via = invite.bytes().get(invite.reply_via().range())?;
-    let from = invite.field(Name::From)?.value();
+    let from = invite.field(Name::From)?.unfolded();
     let to = to.or_else(|| Some(invite.field(Name::To)?.value()))?;
     let number = invite.cseq().ok()?.number;
     let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
     put(&[method, b" ", invite.request_uri(), b" SIP/2.0\r\nVia: ", via, b"\r\nMax-Forwards: 70\r\n"]);
     for route in invite.fields_of(Name::Route) {
-        put(&[b"Route: ", route.value(), b"\r\n"]);
+        put(&[b"Route: ", &route.unfolded(), b"\r\n"]);
     }
-    put(&[b"From: ", from, b"\r\nTo: ", to, b"\r\nCall-ID: ", invite.call_id()?, b"\r\nCSeq: "]);
+    put(&[b"From: ", &from, b"\r\nTo: ", &unfold(to), b"\r\nCall-ID: ", invite.call_id()?, b"\r\nCSeq: "]);
     write_decimal(number, out);
     out.extend_from_slice(b" ");
     out.extend_from_slice(method);

@@ -315,6 +315,8 @@ struct Shared {
     buffers: Buffers,
     reader: Reader,
     events: VecDeque<Event>,
+    /// Responses that nobody acknowledged, until they are asked for; the latest few.
+    unacknowledged: VecDeque<(ServerId, Vec<u8>)>,
     stats: Stats,
 }
 
@@ -339,6 +341,7 @@ impl Layer {
                 buffers: Buffers::new(config.pooled_buffers),
                 reader: Reader::new(),
                 events: VecDeque::new(),
+                unacknowledged: VecDeque::new(),
                 stats: Stats::default(),
                 config,
             },
@@ -458,6 +461,12 @@ impl Layer {
     /// What happened, in order. To be called until it returns `None` after every call that takes `now`.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.shared.events.pop_front()
+    }
+
+    /// The response of an [`Event::ServerUnacknowledged`], once; of a flood of them the latest only.
+    pub fn unacknowledged(&mut self, server: ServerId) -> Option<Vec<u8>> {
+        let place = self.shared.unacknowledged.iter().position(|(other, _)| *other == server)?;
+        self.shared.unacknowledged.remove(place).map(|(_, response)| response)
     }
 
     /// Counters since the start.

@@ -17,6 +17,9 @@ enum Machine {
     NonInvite(server_non_invite::State),
 }
 
+/// Responses kept for [`super::Layer::unacknowledged`].
+const MAX_UNACKNOWLEDGED: usize = 64;
+
 #[derive(Debug)]
 struct Server {
     serial: u32,
@@ -289,6 +292,10 @@ impl Server {
         shared.events.push_back(match report {
             Report::Unacknowledged => {
                 shared.stats.unacknowledged += 1;
+                if shared.unacknowledged.len() >= MAX_UNACKNOWLEDGED {
+                    shared.unacknowledged.pop_front();
+                }
+                shared.unacknowledged.push_back((server, self.kept.clone()));
                 Event::ServerUnacknowledged { server, user }
             }
             Report::Failed => Event::ResponseFailed { server, user },

@@ -123,7 +123,10 @@ impl Rig {
         let connection = transport.is_reliable().then_some(sip::ConnectionId(1));
         let source = Hop { transport, local: ListenerId(listener), remote: addr(from), connection, peer: None };
         let mut out = Output::default();
-        let message = sip::parse(bytes, &mut self.index, Framing::Datagram, &self.limits).expect("indexable");
+        let is_lenient = self.proxy.is_lenient_with(source);
+        let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.limits.leniency };
+        let limits = sip::Limits { leniency, ..self.limits.clone() };
+        let message = sip::parse(bytes, &mut self.index, Framing::Datagram, &limits).expect("indexable");
         self.proxy.handle_message(self.now, source, message, &mut out);
         (self.sent(&mut out), out.needs)
     }

@@ -2,6 +2,7 @@
 //! is full.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Nanoseconds in a second.
 const SECOND: u64 = 1_000_000_000;
@@ -20,6 +21,11 @@ impl Rate {
     pub fn new(per_second: u32, burst: u32) -> Self {
         let step = SECOND / u64::from(per_second.max(1));
         Rate { step, tolerance: step.saturating_mul(u64::from(burst.max(1)) - 1) }
+    }
+
+    /// Time between two tokens.
+    pub fn interval(self) -> Duration {
+        Duration::from_nanos(self.step)
     }
 
     /// Takes a token from the bucket `arrival` if there is one.

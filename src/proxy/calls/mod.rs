@@ -163,6 +163,8 @@ pub struct Calls {
     entries: Slab<Box<Call>>,
     by_call_id: HashTable<(u64, u32)>,
     serial: u32,
+    /// How many come from a trunk and go to it, by its number.
+    by_trunk: Vec<[u32; 2]>,
 }
 
 impl Calls {
@@ -182,6 +184,8 @@ impl Calls {
         if self.of(hash).count() >= MAX_PER_CALL_ID {
             return None;
         }
+        self.count(call.ingress, 0, 1);
+        self.count(call.egress, 1, 1);
         self.serial = self.serial.wrapping_add(1);
         call.serial = self.serial;
         let slot = u32::try_from(self.entries.insert(call)).ok()?; // the bound on calls is far below
@@ -203,11 +207,36 @@ impl Calls {
     }
 
     fn remove(&mut self, key: CallKey) -> Option<Box<Call>> {
-        let hash = self.get(key)?.hash;
+        let (hash, ingress, egress) = self.get(key).map(|call| (call.hash, call.ingress, call.egress))?;
+        self.count(ingress, 0, -1);
+        self.count(egress, 1, -1);
         if let Ok(place) = self.by_call_id.find_entry(hash, |entry| *entry == (hash, key.slot)) {
             place.remove();
         }
         self.entries.try_remove(key.slot as usize)
+    }
+
+    /// A call goes to another trunk.
+    fn goes_to(&mut self, key: CallKey, egress: Option<TrunkId>) {
+        let Some(before) = self.get_mut(key).map(|call| std::mem::replace(&mut call.egress, egress)) else { return };
+        if before != egress {
+            self.count(before, 1, -1);
+            self.count(egress, 1, 1);
+        }
+    }
+
+    fn count(&mut self, trunk: Option<TrunkId>, direction: usize, change: i32) {
+        let Some(place) = trunk.map(|trunk| usize::from(trunk.0)) else { return };
+        if self.by_trunk.len() <= place {
+            self.by_trunk.resize(place + 1, [0; 2]);
+        }
+        let counts = self.by_trunk.get_mut(place).and_then(|counts| counts.get_mut(direction));
+        counts.into_iter().for_each(|count| *count = count.saturating_add_signed(change));
+    }
+
+    /// How many calls come from each trunk, and how many go to it, by its number.
+    pub fn by_trunk(&self) -> &[[u32; 2]] {
+        &self.by_trunk
     }
 
     /// The calls of a Call-ID, by its hash.

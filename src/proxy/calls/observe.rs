@@ -205,7 +205,9 @@ impl Proxy {
         let now = self.watch.now;
         let mut call = self.new_call(now, NO_CONTEXT, source, config.ingress_of(source), request);
         (call.status, call.is_own_answer) = (status, true);
-        out.records.push(CallRecord { call, ended: now, ended_by: EndedBy::Refusal });
+        let record = CallRecord { call, ended: now, ended_by: EndedBy::Refusal };
+        self.meters.call(&record);
+        out.records.push(record);
     }
 
     /// The call that a request began, if it is observed.
@@ -247,8 +249,10 @@ impl Proxy {
 
     /// The request went to a next hop.
     pub(in crate::proxy) fn note_attempt(&mut self, key: ContextKey, egress: Option<TrunkId>, next: Hop) {
+        let part = self.context(key).and_then(|context| context.part).filter(|part| part.role == Role::Begins);
+        part.into_iter().for_each(|part| self.calls.goes_to(part.call, egress));
         if let Some(call) = self.call_begun_by(key) {
-            (call.egress, call.next) = (egress, Some(next));
+            call.next = Some(next);
             call.attempts = call.attempts.saturating_add(1);
         }
     }
@@ -322,12 +326,16 @@ impl Proxy {
         if !is_known && entry.dialogs.len() < MAX_DIALOGS {
             entry.dialogs.extend(Dialog::of(&snapshot.config, response, next));
         }
-        if entry.answered.is_none() {
+        let is_first = entry.answered.is_none();
+        if is_first {
             entry.state = CallState::Answered;
             (entry.answered, entry.status) = (Some(now.instant), response.status().unwrap_or_default());
-            (entry.egress, entry.next) = (egress, Some(next));
+            entry.next = Some(next);
             entry.unacknowledged = Some(now.instant + lifetime);
             entry.session = session.map(|interval| now.instant + interval);
+        }
+        if is_first {
+            self.calls.goes_to(call, egress);
         }
         self.watch_call(now.instant, call);
     }
@@ -436,8 +444,10 @@ impl Proxy {
         let Some(mut call) = self.calls.remove(key) else { return };
         call.timer.take().into_iter().for_each(|timer| _ = self.timers.cancel(timer));
         call.guards.clear();
+        let record = CallRecord { call, ended: now.instant, ended_by };
+        self.meters.call(&record);
         if self.snapshot.config.records {
-            out.records.push(CallRecord { call, ended: now.instant, ended_by });
+            out.records.push(record);
         }
     }
 }

@@ -35,6 +35,20 @@ pub enum EndedBy {
 }
 
 impl EndedBy {
+    /// All.
+    pub const ALL: [Self; 10] = [
+        Self::Caller,
+        Self::Callee,
+        Self::Cancel,
+        Self::Refusal,
+        Self::Timeout,
+        Self::Admin,
+        Self::SessionExpiry,
+        Self::NoAck,
+        Self::Length,
+        Self::Stop,
+    ];
+
     /// Its name in records.
     pub fn name(self) -> &'static str {
         match self {

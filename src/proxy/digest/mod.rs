@@ -73,6 +73,11 @@ impl Digest {
         Digest { realms, required, nonces: Arc::default(), counts: Arc::default() }
     }
 
+    /// Remembers so many nonces in use.
+    pub fn with_room(self, nonces: usize) -> Self {
+        Digest { counts: Arc::new(Counts::with_room(nonces)), ..self }
+    }
+
     /// Gives the nonces their secret key; only the first call counts.
     pub fn start(&self, key: &[u8; 16]) {
         let _ = self.nonces.set(Nonces::new(key));
@@ -80,6 +85,7 @@ impl Digest {
 
     /// Goes on with the nonces and counts of an older configuration.
     pub fn continue_from(&mut self, old: &Digest) {
+        old.counts.set_room(self.counts.room());
         (self.nonces, self.counts) = (Arc::clone(&old.nonces), Arc::clone(&old.counts));
     }
 

@@ -1,8 +1,9 @@
 //! Nonces and their counts (RFC 7616 3.3, 5.4). A nonce carries its time and number under a keyed hash, so that challenges cost no
 //! memory; only nonces that were answered rightly are remembered, for their counts.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::{constant_time, hmac};
 use base64::Engine as _;
@@ -13,8 +14,8 @@ const CLAIM: usize = 16;
 const MAC: usize = 16;
 /// Shards of the table of counts, so that workers seldom wait for each other.
 const SHARDS: usize = 16;
-/// Nonces remembered per shard.
-const PER_SHARD: usize = 4096;
+/// Nonces in use that are remembered by default: 300 seconds of 870 new ones each.
+pub const NONCES: usize = 262_144;
 
 /// Makes nonces and knows them again.
 pub struct Nonces {
@@ -83,28 +84,68 @@ pub enum Count {
     Fresh,
     /// Used, or too old to tell.
     Used,
-    /// There is no room to remember it.
-    NoRoom,
 }
 
-/// The counts of all nonces in use; one for all workers.
+/// Counts of some of the nonces.
 #[derive(Default)]
+struct Shard {
+    windows: HashMap<u64, Window>,
+    /// Their numbers in the order of their first use.
+    order: VecDeque<u64>,
+    /// Nonces made up to this second may have been forgotten.
+    forgotten: Option<i64>,
+}
+
+/// The counts of all nonces in use; one for all workers. Where there is no room the one that was first used longest ago is forgotten:
+/// it, and what was made before it and was not used yet, is not good any more.
 pub struct Counts {
-    shards: [Mutex<HashMap<u64, Window>>; SHARDS],
+    shards: [Mutex<Shard>; SHARDS],
+    /// Nonces per shard.
+    room: AtomicUsize,
+}
+
+impl Default for Counts {
+    fn default() -> Self {
+        Counts { shards: Default::default(), room: AtomicUsize::new(NONCES / SHARDS) }
+    }
 }
 
 impl Counts {
-    /// Notes a count. Nonces made before `oldest` are forgotten where room is needed: they are not accepted any more.
+    /// Room for so many nonces.
+    pub fn with_room(nonces: usize) -> Self {
+        let counts = Counts::default();
+        counts.set_room(nonces);
+        counts
+    }
+
+    /// Nonces that are remembered.
+    pub fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed) * SHARDS
+    }
+
+    /// Room for so many nonces from now on.
+    pub fn set_room(&self, nonces: usize) {
+        self.room.store(nonces.div_ceil(SHARDS).max(1), Ordering::Relaxed);
+    }
+
+    /// Notes a count. Nonces made before `oldest` are not accepted any more and forgotten first.
     pub fn note(&self, claim: Claim, count: u32, oldest: i64) -> Count {
-        let Some(shard) = self.shards.get(claim.number as usize % SHARDS) else { return Count::NoRoom };
+        let Some(shard) = self.shards.get(claim.number as usize % SHARDS) else { return Count::Used };
         let mut shard = shard.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if shard.len() >= PER_SHARD && !shard.contains_key(&claim.number) {
-            shard.retain(|_, window| window.made >= oldest);
-            if shard.len() >= PER_SHARD {
-                return Count::NoRoom;
+        shard.note(claim, count, oldest, self.room.load(Ordering::Relaxed))
+    }
+}
+
+impl Shard {
+    fn note(&mut self, claim: Claim, count: u32, oldest: i64, room: usize) -> Count {
+        if !self.windows.contains_key(&claim.number) {
+            if self.forgotten.is_some_and(|made| claim.made <= made) {
+                return Count::Used;
             }
+            self.make_room(oldest, room);
+            self.order.push_back(claim.number);
         }
-        let window = shard.entry(claim.number).or_insert(Window { largest: 0, seen: 0, made: claim.made });
+        let window = self.windows.entry(claim.number).or_insert(Window { largest: 0, seen: 0, made: claim.made });
         if count > window.largest {
             window.seen = window.seen.checked_shl(count - window.largest).unwrap_or(0) | 1;
             window.largest = count;
@@ -116,6 +157,24 @@ impl Counts {
         }
         window.seen |= bit;
         Count::Fresh
+    }
+
+    /// Forgets what is too old to be accepted, a little at a time, and what there is no room for.
+    fn make_room(&mut self, oldest: i64, room: usize) {
+        for _ in 0..4 {
+            let Some(first) = self.order.front() else { return };
+            let Some(made) = self.windows.get(first).map(|window| window.made) else { return };
+            let is_over = made < oldest;
+            if !is_over && self.windows.len() < room {
+                return;
+            }
+            if !is_over {
+                self.forgotten = self.forgotten.max(Some(made));
+            }
+            if let Some(number) = self.order.pop_front() {
+                self.windows.remove(&number);
+            }
+        }
     }
 }
 
@@ -155,14 +214,30 @@ mod tests {
     }
 
     #[test]
-    fn room_is_bounded_and_comes_back_with_age() {
-        let counts = Counts::default();
+    fn v9_room_is_bounded_and_the_oldest_nonce_goes_first() {
+        let counts = Counts::with_room(SHARDS * 100);
+        assert_eq!(counts.room(), SHARDS * 100);
         let at = |number: u64, made| Claim { made, number: number * SHARDS as u64 };
-        for number in 0..PER_SHARD as u64 {
-            assert_eq!(counts.note(at(number, 100), 1, 0), Count::Fresh);
+        let size = || counts.shards[0].lock().unwrap().windows.len();
+        for number in 0..100 {
+            assert_eq!(counts.note(at(number, 100 + number as i64), 1, 0), Count::Fresh);
         }
-        assert_eq!(counts.note(at(999_999, 100), 1, 100), Count::NoRoom);
-        assert_eq!(counts.note(at(5, 100), 1, 100), Count::Used, "who is remembered still is");
-        assert_eq!(counts.note(at(999_999, 200), 1, 101), Count::Fresh);
+        for number in 100..1_000 {
+            assert_eq!(counts.note(at(number, 100 + number as i64), 1, 0), Count::Fresh, "newer ones always find room");
+        }
+        assert_eq!(size(), 100);
+        assert_eq!(counts.note(at(999, 1_099), 1, 0), Count::Used, "who is remembered still is");
+        assert_eq!(counts.note(at(5, 105), 1, 0), Count::Used, "a forgotten one is never good again");
+        assert_eq!(counts.note(at(5, 105), 2, 0), Count::Used);
+        // Age gives room without a loss.
+        for number in 2_000..2_030 {
+            assert_eq!(counts.note(at(number, 5_000), 1, 4_900), Count::Fresh);
+        }
+        assert_eq!(size(), 30);
+        counts.set_room(SHARDS * 10);
+        for number in 3_000..3_010 {
+            assert_eq!(counts.note(at(number, 6_000), 1, 4_900), Count::Fresh);
+        }
+        assert_eq!(size(), 10, "less room after a reload");
     }
 }

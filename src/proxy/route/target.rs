@@ -304,7 +304,7 @@ fn calls_nobody(facts: &Facts<'_>) -> bool {
 }
 
 /// The place that a URI names, if it needs no DNS or names are located here (RFC 3263 4).
-fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<TrunkId>) -> Option<Plan> {
+pub fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Option<TrunkId>) -> Option<Plan> {
     let target = Target::of_uri(&Uri::parse(uri).ok()?)?;
     let (place, transport, known) = match (target.direct(), &target.host) {
         (Some(hop), _) => (Place::At(hop), hop.transport, config.trunk_of(hop.remote)),

@@ -33,6 +33,8 @@ pub struct Config {
     pub max_connections: usize,
     /// Accepted connections per source /24 (IPv4) or /56 (IPv6) and worker; 256.
     pub max_per_prefix: usize,
+    /// Connections accepted per second, listener and worker, and as many at once; 1000. The others wait in the kernel.
+    pub accepts_per_second: u32,
 }
 
 impl Default for Config {
@@ -45,6 +47,7 @@ impl Default for Config {
             awaited_requests: 4096,
             max_connections: 16_384,
             max_per_prefix: 256,
+            accepts_per_second: 1_000,
         }
     }
 }
