@@ -1,7 +1,6 @@
 //! What crosses the border to a trunk and back: `asserted_identity`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 
 use super::mistake::{Fault, Warning};
 use super::network::host_and_port;
@@ -61,13 +60,14 @@ pub(super) fn read_routing(root: &Section<'_, '_>, proxy: &mut proxy::Config, wa
 
 /// KR-11: a gateway may be in several trunks, but its requests come from one.
 fn warn_of_shared_next_hops(trunks: &[Trunk], warnings: &mut Vec<Warning>) {
-    let mut owners: HashMap<SocketAddr, &str> = HashMap::new();
+    let mut owners: HashMap<String, &str> = HashMap::new();
     for trunk in trunks {
-        for address in trunk.next_hops.iter().filter_map(Place::address) {
-            let first = *owners.entry(address).or_insert(&trunk.name);
+        for hop in trunk.next_hops.iter().filter(|hop| hop.address().is_some()) {
+            let next_hop = hop.to_string();
+            let first = *owners.entry(next_hop.clone()).or_insert(&trunk.name);
             if first != trunk.name {
                 let (first, second) = (first.to_owned(), trunk.name.clone());
-                warnings.push(Warning::SharedNextHop { first, second, address });
+                warnings.push(Warning::SharedNextHop { first, second, next_hop });
             }
         }
     }

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use crate::cert::{AnchorError, LogListError, PemError};
@@ -314,8 +313,8 @@ pub enum Warning {
         first: String,
         /// The other one.
         second: String,
-        /// The address.
-        address: SocketAddr,
+        /// The next hop.
+        next_hop: String,
     },
     /// Record-Route names a TLS listener by `transport=tls`, which RFC 5658 6.2 forbids and most understand: nobody chose it.
     RecordRouteOverTls {
@@ -347,9 +346,9 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
-            Self::SharedNextHop { first, second, address } => write!(
+            Self::SharedNextHop { first, second, next_hop } => write!(
                 f,
-                "trunk \"{second}\": requests from {address} belong to trunk \"{first}\", which has the same next hop and stands first"
+                "trunk \"{second}\": requests from {next_hop} belong to trunk \"{first}\", which has the same next hop and stands first"
             ),
             Self::RecordRouteOverTls { trunk } => write!(
                 f,

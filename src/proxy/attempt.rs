@@ -257,12 +257,8 @@ impl Proxy {
             }),
             styles: [config.trunk(ingress), egress].map(|t| t.map(|t| t.rr_style).unwrap_or_default()),
             is_sips: is_sips(target_of(candidate, request)) || next_route(request, pre).is_some_and(is_sips),
-            trunk_path: (method == Method::Register && egress.is_some_and(|t| t.path)).then_some(Marks {
-                keys: &config.keys,
-                call_id: PATH,
-                ingress,
-                egress: candidate.egress,
-            }),
+            trunk_path: (method == Method::Register && flow.is_none() && egress.is_some_and(|t| t.path))
+                .then_some(Marks { keys: &config.keys, call_id: PATH, ingress, egress: candidate.egress }),
             max_breadth: Some(share),
             spent: config.guard.digest.as_deref(),
             offers_oc: config.guard.role_with(candidate.egress).client,
