@@ -536,7 +536,7 @@ fn mistakes_in_variables_are_named_like_those_in_the_file() {
             ("VESPERD__NODE__WORKRES", "2"),
             ("VESPERD__NOTHING__AT_ALL", "2"),
             ("VESPERD__TRUNK__nobody__FR_MS", "4000"),
-            ("VESPERD__TRUNK__near__FR_MS", "1"),
+            ("VESPERD__TRUNK__near__FR_MS", "999999999"),
             ("VESPERD__TRUNK__near", "1"),
             ("VESPERD__ROUTE__2__TO", "near"),
             ("VESPERD__", "x"),

@@ -129,7 +129,7 @@ fn by_name(forking: Forking) -> Rig {
 #[test]
 fn d5_a_silent_address_of_a_name_is_followed_by_the_next_one() {
     let addresses = [GATEWAYS[0], GATEWAYS[1], "198.51.100.3:5073"];
-    for (extra, shares) in [("", ["30", "15", "8"]), ("Max-Breadth: 3\n", ["1", "1", "1"])] {
+    for (extra, shares) in [("", ["30", "15", "15"]), ("Max-Breadth: 3\n", ["1", "1", "1"])] {
         let mut rig = by_name(patient_for(4));
         let first = invite_to_name(&mut rig, extra, &addresses);
         assert!(first.is_to(addresses[0]));
