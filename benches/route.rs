@@ -1,6 +1,7 @@
 //! What a route costs as its prefix table grows from 10 to 1,000,000 prefixes: the look-up alone, and a whole INVITE through the proxy.
 #![allow(missing_docs)] // criterion's macros
 
+use std::cell::LazyCell;
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::TrustStore;
 use vesperd::stir::replay::ReplayTable;
 
-const SIZES: [usize; 4] = [10, 1_000, 100_000, 1_000_000];
+/// The largest is for measuring, not for seeing that the bench runs.
+const SIZES: &[usize] = if cfg!(debug_assertions) { &[10, 1_000] } else { &[10, 1_000, 100_000, 1_000_000] };
 const CALLER: ([u8; 4], u16) = ([192, 0, 2, 10], 5060);
 const CALLEE: ([u8; 4], u16) = ([198, 51, 100, 20], 5060);
 
@@ -51,9 +53,12 @@ fn lookup(c: &mut Criterion) {
     let called: Vec<String> =
         numbers().skip(7).take(4096).map(|n| (100_000_000_000 + n % 899_999_999_999).to_string()).collect();
     let mut group = c.benchmark_group("longest_prefix");
-    for size in SIZES {
-        let table = table(size);
-        eprintln!("{} prefixes: {} octets", table.len(), table.memory());
+    for &size in SIZES {
+        let table = LazyCell::new(|| {
+            let table = table(size);
+            eprintln!("{} prefixes: {} octets", table.len(), table.memory());
+            table
+        });
         let mut next = called.iter().cycle();
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| black_box(table.find(next.next().expect("endless"))).is_some());
@@ -86,14 +91,16 @@ fn config(table: PrefixTable) -> Config {
 /// An INVITE for a number, and its 486 and ACK, so that the tables of the proxy stay small.
 fn invite(c: &mut Criterion) {
     let mut group = c.benchmark_group("refused_invite_by_table");
-    for size in SIZES {
+    for &size in SIZES {
         #[allow(clippy::disallowed_methods)] // the clock of the bench begins anywhere
         let mut now = Now { instant: Instant::now(), unix: 1_795_219_200 };
-        let snapshot =
-            Snapshot { config: config(table(size)), trust: TrustStore::default(), replay: ReplayTable::default() };
-        let mut proxy = Proxy::new(Arc::new(snapshot), [7; 32], now);
+        let mut proxy = None; // made when it is measured
         let (mut index, mut out, mut random, mut n) = (Index::new(), Output::default(), numbers(), 0u64);
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            let proxy = proxy.get_or_insert_with(|| {
+                let (config, trust) = (config(table(size)), TrustStore::default());
+                Proxy::new(Arc::new(Snapshot { config, trust, replay: ReplayTable::default() }), [7; 32], now)
+            });
             b.iter(|| {
                 n += 1;
                 now.instant += Duration::from_micros(200);

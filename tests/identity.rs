@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use vesperd::cert::TrustAnchors;
 use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::pki::lab::{self, Lab, Options};
+use vesperd::proxy::route::table::{Action, Condition, Verdict};
 use vesperd::proxy::{
     Answer, Config, Event, Listener, Need, NeedKind, NextHop, Now, Output, Proxy, Route, Snapshot, Trunk, TrunkId,
     UdpOversize,
@@ -19,7 +20,7 @@ use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::authentication::{SignError, Signer, SignerConfig};
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{FetchFailure, FetchedChain};
-use vesperd::stir::{OnFailure, Policy, Profile, TrustStore};
+use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile, TrustStore};
 
 const NOW: i64 = 1_795_132_800;
 const CALLER: &str = "192.0.2.10:5060";
@@ -195,6 +196,64 @@ fn an_invite_is_signed_for_a_trunk_that_wants_it_and_verified_at_the_other_end()
     assert!(verdict.is_valid());
     let identity = |text: &str| text.split("\r\n").find(|l| l.starts_with("Identity: ")).unwrap().to_owned();
     assert_eq!(identity(forwarded), identity(&sent[1].1), "the field passes untouched (E-10)");
+}
+
+#[test]
+fn e4_only_a_trusted_trunk_says_who_calls() {
+    let world = World::new();
+    for is_trusted in [true, false] {
+        let credential = &world.lab.provider;
+        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
+        let mut config = SignerConfig::new(Profile::Shaken, chain, key, credential.x5u.clone());
+        config.attestation = Some(Attestation::Full);
+        config.identity_source = IdentitySource::AssertedThenFrom;
+        let signer = Arc::new(Signer::new(config).unwrap());
+        let mut edge = world.proxy(|config| {
+            config.signers.push(signer);
+            config.trunks[0].trusted = is_trusted;
+            config.trunks[1].sign = Some(0);
+        });
+        let sent = edge.receive(CALLER, &invite("c1", "P-Asserted-Identity: <sip:+12015550199@a>\r\nPrivacy: id\r\n"));
+        let text = &sent[1].1;
+        assert!(!text.contains("P-Asserted-Identity"), "removed after it was read: {text}");
+        let token = text.split("Identity: ").nth(1).unwrap().split('.').nth(1).unwrap();
+        let claims = base64_url(token);
+        let caller = if is_trusted { "12015550199" } else { "12015550100" };
+        assert!(claims.contains(&format!("\"orig\":{{\"tn\":\"{caller}\"}}")), "{claims}");
+    }
+}
+
+fn base64_url(text: &str) -> String {
+    use base64::Engine;
+    String::from_utf8(base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(text).unwrap()).unwrap()
+}
+
+#[test]
+fn routes_go_by_verdict_and_attestation() {
+    let world = World::new();
+    let signer = world.provider();
+    let refuse = |status, condition| Route {
+        when: vec![condition],
+        action: Action::Reject { status, reason: "By Verdict".into() },
+        ..Route::default()
+    };
+    let mut edge = world.proxy(|config| {
+        let policy = Policy { require_identity: false, on_failure: OnFailure::Continue, ..Policy::shaken() };
+        config.trunks[0].verify = Some(policy);
+        config.routes = vec![
+            refuse(600, Condition::Verdict(Verdict::None)),
+            refuse(601, Condition::Verdict(Verdict::Failed)),
+            refuse(602, Condition::Attest(vec![Attestation::Partial, Attestation::Gateway])),
+            Route { when: vec![Condition::Attest(vec![Attestation::Full])], ..Route::to(TrunkId(1)) },
+        ];
+    });
+    assert_eq!(first_lines(&edge.receive(CALLER, &invite("c1", ""))), [TRYING, "SIP/2.0 600 By Verdict"]);
+    edge.receive(CALLER, &signed(&signer, "c2"));
+    let need = edge.need();
+    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
+    assert_eq!(first_lines(&edge.answer(&need, Ok(chain))), [FORWARDED]);
+    let forged = signed(&signer, "c3").replace("From: <sip:+12015550100", "From: <sip:+12015550101");
+    assert_eq!(first_lines(&edge.receive(CALLER, &forged)), [TRYING, "SIP/2.0 601 By Verdict"]);
 }
 
 #[test]

@@ -92,6 +92,7 @@ cases! {
     c68_stale: "C-68",
     c69_reason_stir: "C-69",
     c70_several_identities: "C-70",
+    e04_an_untrusted_caller_asserts_nothing: "E-04",
     k01_kamailio_udp: "K-01-udp",
     k01_kamailio_tcp: "K-01-tcp",
     k02_kamailio_bye_by_callee_udp: "K-02-udp",

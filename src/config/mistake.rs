@@ -307,6 +307,20 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// Two trunks have a next hop in common: which of them a request from there comes from is decided by their order (KR-11).
+    SharedNextHop {
+        /// The trunk that its requests belong to.
+        first: String,
+        /// The other one.
+        second: String,
+        /// The next hop.
+        next_hop: String,
+    },
+    /// Record-Route names a TLS listener by `transport=tls`, which RFC 5658 6.2 forbids and most understand: nobody chose it.
+    RecordRouteOverTls {
+        /// The trunk's name.
+        trunk: String,
+    },
     /// A timer that RFC 3261 wants longer.
     ShortTimer {
         /// The key in `[timers]`.
@@ -332,6 +346,14 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::SharedNextHop { first, second, next_hop } => write!(
+                f,
+                "trunk \"{second}\": requests from {next_hop} belong to trunk \"{first}\", which has the same next hop and stands first"
+            ),
+            Self::RecordRouteOverTls { trunk } => write!(
+                f,
+                "trunk \"{trunk}\": its Record-Route says transport=tls, which RFC 5658 6.2 forbids; choose rr_style = \"transport-tls\", \"sips\" or \"naptr-host\""
+            ),
             Self::PrivateFetch => {
                 write!(f, "stir.fetch.allow_private_addresses: callers can make this host fetch from private networks")
             }

@@ -2,10 +2,11 @@
 //! are mistakes. Files that the configuration names (keys, certificates, log lists) are read and checked here too, so that what
 //! starts is known to work.
 //!
-//! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `routes`, `prefix_file` and
-//! `numbers` where requests go, `guard` floods and limits, `identity` signers, verification and trust, `operation` call records and the admin
-//! socket, `limits` the rest; `files` reads certificates and keys.
+//! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
+//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
+//! `operation` call records and the admin socket, `limits` the rest; `files` reads certificates and keys.
 
+mod border;
 mod dns;
 mod environment;
 mod files;

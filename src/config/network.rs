@@ -11,7 +11,7 @@ use super::members;
 use super::mistake::{Fault, Warning};
 use super::reader::{At, Section};
 use super::tls::{self, Tls};
-use super::{numbers, routes};
+use super::{border, numbers, routes};
 use crate::proxy::dispatcher::Algorithm;
 use crate::proxy::{self, Listener, NextHop, Place, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize};
 use crate::sip::Uri;
@@ -46,12 +46,13 @@ impl<'a, 'c> Network<'a, 'c> {
         let mut trunks = root.sections("trunk");
         for (position, section) in trunks.iter_mut().enumerate() {
             let name = read_name(section, "trunk", position, &mut trunk_names);
-            let mut trunk = read_trunk(section, name, usable.as_deref(), &listeners, &mut networks);
+            let mut trunk = read_trunk(section, name, usable.as_deref(), &listeners, &mut networks, warnings);
             trunk.alias = read_trunk_tls(section, &trunk, PeerId(position as u16), files, tls, warnings);
             proxy.trunks.push(trunk);
         }
         proxy.default_trunks = read_default_trunks(root, &trunk_names);
         proxy.share_destinations(None);
+        border::read_routing(root, proxy, warnings);
         routes::read(root, files, &routes::Trunks { names: &trunk_names, sections: &trunks }, proxy);
         Self { trunks }
     }
@@ -234,6 +235,7 @@ fn read_trunk(
     listeners: Option<&[Listener]>,
     listener_names: &Names,
     networks: &mut HashMap<IpNet, usize>,
+    warnings: &mut Vec<Warning>,
 ) -> Trunk {
     let expected = "addresses or networks, such as \"192.0.2.10\" or \"192.0.2.0/24\"";
     let peers = section.read_list("peers", expected, |text| {
@@ -275,7 +277,13 @@ fn read_trunk(
     forking.parallel |= dispatcher.algorithm == Algorithm::Parallel;
     let oversize = [("tcp", UdpOversize::Tcp), ("udp", UdpOversize::Udp), ("reject", UdpOversize::Reject)];
     let numbers = numbers::read(section, next_hops.first());
+    let border = border::read(section, &next_hops, &name, warnings);
     Trunk {
+        headers: border.headers,
+        on_3xx: border.on_3xx,
+        rr_style: border.rr_style,
+        path: section.bool("path", false),
+        relays: section.bool("relay", false),
         numbers,
         dispatcher,
         name,

@@ -4,18 +4,22 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::plan::{Candidate, Place};
+use super::forward::{Border, PATH};
+use super::plan::{Candidate, Place, Retarget};
 use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
 use super::route::marks::Marks;
+use super::route::number;
 use super::route::preprocess::{self, Preprocessed};
 use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward};
 use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
-use crate::sip::{Message, Method};
+use crate::sip::{Message, Method, NameAddr, Scheme, Uri};
 
 const TABLE_FULL: Local = Local::Refused { status: 503, reason: "Service Unavailable" };
 const NO_NEXT_HOP: Local = Local::Refused { status: 500, reason: "No Next Hop" };
 const NO_LISTENER: Local = Local::Refused { status: 500, reason: "No Listener" };
+/// RFC 5630 3.3: nobody can be reached securely.
+const NOT_SECURE: Local = Local::Refused { status: 480, reason: "No Next Hop over TLS" };
 const TOO_LARGE: Local = Local::Refused { status: 513, reason: "Message Too Large" };
 const BREADTH_EXCEEDED: Local = Local::Refused { status: 440, reason: "Max-Breadth Exceeded" }; // RFC 5393 5.3.3
 
@@ -159,6 +163,7 @@ impl Proxy {
     ) -> Result<(), Local> {
         self.may_sign(key, candidate.egress, request)?;
         self.may_send(now, key, candidate, request)?;
+        self.may_cross(key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;
         let sent = self.attempt_admitted(now, key, request, pre, candidate, share, out);
         if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
@@ -187,6 +192,22 @@ impl Proxy {
         sent
     }
 
+    /// Whether a request may go where a candidate is: nothing of sips leaves TLS (RFC 3261 26.2.2), and critical privacy is provided or the
+    /// request refused (E-5).
+    fn may_cross(&mut self, key: ContextKey, candidate: &Candidate, request: Message<'_>) -> Result<(), Local> {
+        let snapshot = self.snapshot_of(key);
+        let Some(context) = self.context(key) else { return Err(NO_NEXT_HOP) };
+        if is_sips(target_of(candidate, request))
+            && matches!(&candidate.place, Place::At(hop) if !hop.transport.is_secure())
+        {
+            return Err(NOT_SECURE);
+        }
+        match snapshot.config.crossing(Some(context.ingress), candidate.egress).unmet(request) {
+            Some(reason) => Err(Local::Refused { status: 500, reason }),
+            None => Ok(()),
+        }
+    }
+
     #[allow(clippy::too_many_arguments)] // and the memory lent to it
     fn attempt_with(
         &mut self,
@@ -213,6 +234,7 @@ impl Proxy {
         let egress = candidate.egress.and_then(|id| config.trunk(id));
         let session = self.context(key).and_then(|c| c.session);
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
+        let history = self.context(key).map(|c| std::mem::take(&mut c.history)).unwrap_or_default();
         let mut copy = forward::Copy {
             source: source.remote,
             entry,
@@ -228,7 +250,17 @@ impl Proxy {
             flows: [flow, candidate.flow],
             path: flow.filter(|_| method == Method::Register).map(|flow| (&config.keys, flow)),
             route: pre,
-            uri: candidate.uri.as_deref(),
+            uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
+            border: Some(Border {
+                config,
+                crossing: config.crossing(Some(ingress), candidate.egress),
+                retarget: candidate.retarget.as_deref(),
+                history: &history,
+            }),
+            styles: [config.trunk(ingress), egress].map(|t| t.map(|t| t.rr_style).unwrap_or_default()),
+            is_sips: is_sips(target_of(candidate, request)) || next_route(request, pre).is_some_and(is_sips),
+            trunk_path: (method == Method::Register && flow.is_none() && egress.is_some_and(|t| t.path))
+                .then_some(Marks { keys: &config.keys, call_id: PATH, ingress, egress: candidate.egress }),
             max_breadth: Some(share),
             spent: config.guard.digest.as_deref(),
             offers_oc: config.guard.role_with(candidate.egress).client,
@@ -248,6 +280,7 @@ impl Proxy {
         let transport = copy.transport;
         if let Some(context) = self.context(key) {
             context.lines = lines;
+            context.history = history;
         }
         let refused =
             written.err().map(Local::from).or((oversize && policy == UdpOversize::Reject).then_some(TOO_LARGE));
@@ -263,6 +296,10 @@ impl Proxy {
         }
         self.stats.forwarded += 1;
         self.note_attempt(key, candidate.egress, next);
+        let target = target_of(candidate, request);
+        if let Some(context) = self.context(key).filter(|_| config.keeps_history) {
+            context.history.sent(client, target, candidate.retarget.as_deref());
+        }
         let is_initial = self.context(key).is_some_and(|c| c.is_initial);
         let patience = egress.filter(|_| is_initial).and_then(|t| t.forking.fr);
         let branch = Branch {
@@ -281,6 +318,8 @@ impl Proxy {
                 .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client })),
             patience: patience
                 .map(|after| self.timers.insert(now.instant + after, Timer::Patience { context: key, client })),
+            is_secure: is_sips(target),
+            as_sip: as_sip(candidate, request),
             fallback: moves.then(|| Box::new(Candidate { keep_udp: true, ..candidate.clone() })),
             alternates: VecDeque::new(),
         };
@@ -289,6 +328,32 @@ impl Proxy {
         }
         Ok(())
     }
+}
+
+/// The Request-URI of a candidate's copy, as far as it is not moved by strict routers.
+fn target_of<'a>(candidate: &'a Candidate, request: Message<'a>) -> &'a [u8] {
+    candidate.retarget.as_ref().map_or(request.request_uri(), |retarget| &retarget.uri)
+}
+
+/// The URI of the Route value that stays on top.
+fn next_route<'a>(request: Message<'a>, pre: &Preprocessed) -> Option<&'a [u8]> {
+    let value = request.bytes().get(pre.next.clone()?)?;
+    NameAddr::parse(value).ok().map(|address| address.uri)
+}
+
+fn is_sips(uri: &[u8]) -> bool {
+    uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
+}
+
+/// What is tried after a 416, if we made a tel URI of a SIP URI.
+fn as_sip(candidate: &Candidate, request: Message<'_>) -> Option<Box<Candidate>> {
+    let retarget = candidate.retarget.as_ref()?;
+    let Place::At(hop) = &candidate.place else { return None };
+    let received = Uri::parse(request.request_uri()).ok()?;
+    let is_ours = matches!(received.scheme, Scheme::Sip | Scheme::Sips);
+    let uri = number::as_sip(&retarget.uri, &hop.remote.to_string()).filter(|_| is_ours)?;
+    let retarget = Some(Rc::new(Retarget { uri: uri.into(), change: retarget.change }));
+    Some(Box::new(Candidate { retarget, joins: false, ..candidate.clone() }))
 }
 
 impl RequestContext {

@@ -13,15 +13,17 @@ use super::clock_watch::ClockWatch;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::plan::Place;
+use super::redirect::On3xx;
 use super::route::marks::Keys;
 use super::route::number::{NumbersIn, NumbersOut};
 use super::route::prefix::PrefixTable;
 use super::route::table::Route;
 use super::route::target::leave_by;
 use super::session_timer::{self, SessionTimer};
+use super::trust::{Crossing, HeaderRules};
 use crate::sip;
 use crate::sip::hop::{Hop, ListenerId, Transport};
-use crate::sip::{Host, Uri};
+use crate::sip::{Host, Scheme, Uri};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
 use crate::stir::replay::ReplayTable;
@@ -51,6 +53,10 @@ pub struct Config {
     pub trunks: Vec<Trunk>,
     /// First match wins.
     pub routes: Vec<Route>,
+    /// Some trunk is told the history of requests (RFC 7044), so it is kept.
+    pub keeps_history: bool,
+    /// Domains we are responsible for besides our own addresses (TG-2); without any, for all.
+    pub domains: Vec<String>,
     /// Tables of number prefixes that routes refer to by index.
     pub prefix_tables: Vec<PrefixTable>,
     /// Credentials that trunks refer to by index.
@@ -106,6 +112,8 @@ impl Default for Config {
             listeners: Vec::new(),
             trunks: Vec::new(),
             routes: Vec::new(),
+            keeps_history: false,
+            domains: Vec::new(),
             prefix_tables: Vec::new(),
             signers: Vec::new(),
             signer_names: Vec::new(),
@@ -181,6 +189,16 @@ pub struct Trunk {
     pub session_timer: Option<SessionTimer>,
     /// How it and we write called numbers.
     pub numbers: Numbers,
+    /// How headers pass to it and from it.
+    pub headers: HeaderRules,
+    /// What becomes of its 3xx.
+    pub on_3xx: On3xx,
+    /// How our Record-Route names a TLS listener to it (RR-5).
+    pub rr_style: RrStyle,
+    /// REGISTER requests that go there get a Path of ours (RFC 3327).
+    pub path: bool,
+    /// Its requests for foreign domains are sent there (TG-1).
+    pub relays: bool,
 }
 
 impl Default for Trunk {
@@ -202,6 +220,11 @@ impl Default for Trunk {
             relay_503: Relay503::default(),
             session_timer: None,
             numbers: Numbers::default(),
+            headers: HeaderRules::default(),
+            on_3xx: On3xx::default(),
+            rr_style: RrStyle::default(),
+            path: false,
+            relays: false,
         }
     }
 }
@@ -225,6 +248,18 @@ pub enum UdpOversize {
     Udp,
     /// Answer 513.
     Reject,
+}
+
+/// How our Record-Route and Path name a TLS listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RrStyle {
+    /// `sip:host:port;transport=tls`: deprecated (RFC 3261 26.2.2), understood everywhere.
+    #[default]
+    TransportTls,
+    /// `sips:host:port`: as RFC 5658 6.2 has it; some peers refuse it beside a `sip:` Contact.
+    Sips,
+    /// `sip:host`: its NAPTR and SRV records say TLS.
+    NaptrHost,
 }
 
 /// How a trunk writes the numbers it calls, and how numbers are written to it.
@@ -350,6 +385,26 @@ impl Config {
         self.listeners.get(usize::from(id.0))
     }
 
+    /// What a message meets on its way from one trunk to another; what is no trunk's is not trusted.
+    pub fn crossing(&self, from: Option<TrunkId>, to: Option<TrunkId>) -> Crossing {
+        let trunk = |id: Option<TrunkId>| id.and_then(|id| self.trunk(id));
+        Crossing {
+            from_trusted: trunk(from).is_some_and(|t| t.trusted),
+            to_trusted: trunk(to).is_some_and(|t| t.trusted),
+            rules: trunk(to).map(|t| t.headers).unwrap_or_default(),
+        }
+    }
+
+    /// A host of our own: one of the domains, or an address we are known by. In any case.
+    pub fn is_own_host(&self, host: &[u8]) -> bool {
+        let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
+        let is_listener = |l: &Listener| {
+            host.eq_ignore_ascii_case(l.advertise_host.as_bytes()) || ip.is_some_and(|ip| ip == l.bind.ip())
+        };
+        self.domains.iter().any(|domain| host.eq_ignore_ascii_case(domain.as_bytes()))
+            || self.listeners.iter().any(is_listener)
+    }
+
     /// The listener that carries this host and port in our Via or Record-Route (RFC 3261 18.1.2, 16.4).
     /// An absent port is the default of the transport.
     pub fn own_listener(&self, host: &[u8], port: Option<u16>) -> Option<ListenerId> {
@@ -368,7 +423,8 @@ impl Config {
 
     /// The same for a URI: of several listeners at one address the one of this transport (UDP where none is named).
     pub fn own_listener_of(&self, uri: &Uri<'_>) -> Option<ListenerId> {
-        let named = uri.param("transport").flatten().and_then(Transport::from_token);
+        let secure = (uri.scheme == Scheme::Sips).then_some(Transport::Tls);
+        let named = secure.or_else(|| uri.param("transport").flatten().and_then(Transport::from_token));
         let fits =
             |l: &Listener| l.transport == named.unwrap_or(Transport::Udp) && l.is_known_as(uri.host_bytes, uri.port);
         let exact = self.listeners.iter().position(fits).map(|i| ListenerId(i as u16));

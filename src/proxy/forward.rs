@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 
-use super::Listener;
 use super::digest::Digest;
+use super::history::{self, History};
 use super::overload::params::OFFER;
+use super::plan::Retarget;
 use super::route::marks::{self, Keys, Marks};
 use super::route::preprocess::Preprocessed;
 use super::session_timer::Treatment;
+use super::trust::{Crossing, Passing, Privacy};
+use super::{Config, Listener, RrStyle};
 use crate::sip::hop::{ConnectionId, Transport};
 use crate::sip::text::push_decimal;
 use crate::sip::{Message, Method, Name, Patch, Refusal, request_uri_repaired};
@@ -34,6 +37,14 @@ pub struct Copy<'a> {
     pub route: &'a Preprocessed,
     /// The Request-URI, if routing has changed it.
     pub uri: Option<&'a [u8]>,
+    /// What crossing from one trunk to the other takes; `None` for what has no headers to speak of.
+    pub border: Option<Border<'a>>,
+    /// How Record-Route and Path name a TLS listener on the side the request came from, and on the other.
+    pub styles: [RrStyle; 2],
+    /// Its Request-URI, or the next Route, is sips.
+    pub is_sips: bool,
+    /// A Path of ours is added: a REGISTER whose trunk wants one (RFC 3327).
+    pub trunk_path: Option<Marks<'a>>,
     /// This copy's share of Max-Breadth (RFC 5393 5.3.3); `None` leaves the field as it is.
     pub max_breadth: Option<u16>,
     /// Our Via offers overload control (RFC 7339 5.1).
@@ -47,6 +58,52 @@ pub struct Copy<'a> {
     /// Header lines to add.
     pub lines: &'a [u8],
 }
+
+/// What is to be known of both sides of a copy.
+pub struct Border<'a> {
+    /// Knows our own domain.
+    pub config: &'a Config,
+    /// The trust of both sides.
+    pub crossing: Crossing,
+    /// The other Request-URI of the copy.
+    pub retarget: Option<&'a Retarget>,
+    /// Copies sent before.
+    pub history: &'a History,
+}
+
+impl Copy<'_> {
+    /// The style of a side: sips where the request itself is (RR-3).
+    fn style(&self, style: RrStyle) -> RrStyle {
+        if self.is_sips { RrStyle::Sips } else { style }
+    }
+}
+
+impl Border<'_> {
+    fn write(&self, request: Message<'_>, received: &[u8], patch: &mut Patch) {
+        let own = |host: &[u8]| self.config.is_own_host(host);
+        self.crossing.write(request, own, patch);
+        let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_none();
+        let rules = self.crossing.rules;
+        if is_call && rules.history_info == Passing::Add {
+            let hides_all = !self.crossing.to_trusted && Privacy::of(request).hides_history();
+            let uri = self.retarget.map_or(received, |retarget| &retarget.uri);
+            let hides = |host: &[u8]| hides_all && own(host);
+            patch.insert_with(request.headers_end(), |buf| {
+                self.history.write(request, received, uri, self.retarget, &hides, buf);
+            });
+        }
+        if let Some(retarget) = self.retarget.filter(|_| is_call && rules.diversion == Passing::Add) {
+            history::write_diversion(request, received, retarget.change, patch);
+        }
+    }
+}
+
+/// Stands for the Call-ID in marks of a Path, which are for any call.
+pub const PATH: &[u8] = b" path";
+/// Tells marks of a Path from those of a call.
+pub const PATH_PARAMETER: &str = "vp";
+/// Tells the port of the TLS listener where only its host is named.
+pub const LISTENER_PARAMETER: &str = "vl";
 
 /// A method that may form a dialog or refresh its route set (RR-1).
 pub fn is_record_routed(method: Method<'_>) -> bool {
@@ -78,6 +135,9 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
         if let Some(marks) = &copy.record_route {
             write_record_route(copy, marks, buf);
         }
+        if let Some(marks) = &copy.trunk_path {
+            write_trunk_path(copy, marks, buf);
+        }
         if let Some((keys, connection)) = copy.path {
             write_path(copy.entry, keys, connection, buf);
         }
@@ -93,6 +153,7 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
             patch.remove(field.line);
         }
     }
+    copy.border.iter().for_each(|border| border.write(request, &received, patch));
     copy.session.iter().for_each(|session| session.write(request, patch));
     patch.insert(request.headers_end(), copy.lines);
     request.settle_content_length(patch);
@@ -143,9 +204,11 @@ pub fn write_via_value(exit: &Listener, transport: Transport, branch: &[u8], buf
 fn write_record_route(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
     let [before, behind] = copy.flows;
     let double = copy.entry != copy.exit || before.is_some() || behind.is_some();
-    for (listener, flow) in [(copy.exit, behind), (copy.entry, before)].into_iter().take(1 + usize::from(double)) {
+    let [inner, outer] = copy.styles;
+    let sides = [(copy.exit, behind, outer), (copy.entry, before, inner)];
+    for (listener, flow, style) in sides.into_iter().take(1 + usize::from(double)) {
         buf.extend_from_slice(b"Record-Route: <");
-        push_uri(listener, double, buf);
+        push_uri(listener, double, copy.style(style), buf);
         marks.write(buf);
         if let Some(flow) = flow {
             marks::write_flow(marks.keys, flow, buf);
@@ -157,14 +220,43 @@ fn write_record_route(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
 /// RFC 5626 5.1: requests for whoever registers come to the connection it registers by.
 fn write_path(entry: &Listener, keys: &Keys, connection: ConnectionId, buf: &mut Vec<u8>) {
     buf.extend_from_slice(b"Path: <");
-    push_uri(entry, true, buf);
+    push_uri(entry, true, RrStyle::TransportTls, buf);
     marks::write_flow(keys, connection, buf);
     buf.extend_from_slice(b";ob>\r\n");
 }
 
+/// RFC 3327 5.2: the way back to whoever registers, through us.
+fn write_trunk_path(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
+    let double = copy.entry != copy.exit;
+    let [inner, outer] = copy.styles;
+    for (listener, style) in [(copy.exit, outer), (copy.entry, inner)].into_iter().take(1 + usize::from(double)) {
+        buf.extend_from_slice(b"Path: <");
+        push_uri(listener, double, copy.style(style), buf);
+        buf.push(b';');
+        buf.extend_from_slice(PATH_PARAMETER.as_bytes());
+        marks.write(buf);
+        buf.extend_from_slice(b">\r\n");
+    }
+}
+
 /// A URI of ours, without its end.
-fn push_uri(listener: &Listener, names_udp: bool, buf: &mut Vec<u8>) {
-    buf.extend_from_slice(b"sip:");
+fn push_uri(listener: &Listener, names_udp: bool, style: RrStyle, buf: &mut Vec<u8>) {
+    match (listener.transport, style) {
+        (Transport::Tls, RrStyle::Sips) => {
+            buf.extend_from_slice(b"sips:");
+            push_address(buf, listener);
+            return buf.extend_from_slice(b";lr");
+        }
+        (Transport::Tls, RrStyle::NaptrHost) => {
+            buf.extend_from_slice(b"sip:");
+            buf.extend_from_slice(listener.advertise_host.as_bytes());
+            buf.extend_from_slice(b";lr;");
+            buf.extend_from_slice(LISTENER_PARAMETER.as_bytes());
+            buf.push(b'=');
+            return push_decimal(buf, listener.advertise_port.into());
+        }
+        _ => buf.extend_from_slice(b"sip:"),
+    }
     push_address(buf, listener);
     match listener.transport {
         Transport::Udp if !names_udp => {}

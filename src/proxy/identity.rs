@@ -168,10 +168,12 @@ impl Proxy {
             return;
         }
         context.signed_by = Some(wanted);
+        let is_asserted = snapshot.config.trunk(context.ingress).is_some_and(|trunk| trunk.trusted);
         let mut lines = std::mem::take(&mut context.lines);
         lines.clear();
         let origid = self.unpredictable();
-        match signer.sign(now.unix, request, origid, &mut lines) {
+        // E-4: decided on the request as it came, before the asserted identity is removed.
+        match signer.sign_believing(is_asserted, now.unix, request, origid, &mut lines) {
             Ok(()) => {
                 self.stats.signed += 1;
                 let attestation = signer.attestation();

@@ -29,7 +29,27 @@ pub struct Candidate {
     /// The connection it is reached by, and by nothing else (RFC 5626 5.3).
     pub flow: Option<ConnectionId>,
     /// The Request-URI of its copy, if that is not the received one.
-    pub uri: Option<Rc<[u8]>>,
+    pub retarget: Option<Rc<Retarget>>,
+}
+
+/// Another Request-URI than the received one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retarget {
+    /// The URI.
+    pub uri: Box<[u8]>,
+    /// What it means.
+    pub change: Change,
+}
+
+/// What another Request-URI means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The same target, written differently or reached elsewhere.
+    Form,
+    /// Another number, by our own routing.
+    Number,
+    /// Another target, by a 3xx.
+    Deflection,
 }
 
 /// Where a candidate is reached.
@@ -112,11 +132,19 @@ impl Plan {
     }
 
     /// Adds another plan behind this one; its copies get this Request-URI.
-    pub fn append(&mut self, other: Plan, uri: Option<&Rc<[u8]>>) {
+    pub fn append(&mut self, other: Plan, retarget: Option<&Rc<Retarget>>) {
         let room = MAX_ATTEMPTS.saturating_sub(self.candidates.len());
         let others = other.candidates.into_iter().take(room);
         self.refusal = self.refusal.or(other.refusal);
-        self.candidates.extend(others.map(|candidate| Candidate { uri: uri.cloned().or(candidate.uri), ..candidate }));
+        self.candidates.extend(
+            others.map(|candidate| Candidate { retarget: retarget.cloned().or(candidate.retarget), ..candidate }),
+        );
+    }
+
+    /// Puts another plan before this one.
+    pub fn prepend(&mut self, mut other: Plan) {
+        other.append(std::mem::take(self), None);
+        *self = other;
     }
 
     /// Nothing is left.
@@ -177,7 +205,7 @@ mod tests {
             keep_udp: false,
             joins: false,
             flow: None,
-            uri: None,
+            retarget: None,
         })
     }
 
@@ -214,8 +242,8 @@ mod tests {
         let (mut plan, mut backup) = (Plan::default(), Plan::default());
         plan.push(candidates(1..3), false);
         backup.push(candidates(3..6), true);
-        plan.append(backup, Some(&Rc::from(&b"sip:backup"[..])));
-        let uris: Vec<_> = plan.candidates.iter().map(|c| c.uri.is_some()).collect();
+        plan.append(backup, Some(&Rc::new(Retarget { uri: Box::from(&b"sip:backup"[..]), change: Change::Form })));
+        let uris: Vec<_> = plan.candidates.iter().map(|c| c.retarget.is_some()).collect();
         assert_eq!(uris, [false, false, true, true, true]);
         assert_eq!(groups(plan), [1, 1, 3]);
     }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::history::History;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response::Answered;
@@ -15,7 +16,7 @@ use super::route::target::Decline;
 use super::route::{preprocess, target};
 use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
-use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, TrunkId, forward, loop_check, overload};
+use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, RrStyle, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, PeerId, Transport};
 use crate::sip::{MAGIC_COOKIE, Message, Method, Refusal, Uri, Via, respond};
 use crate::transaction::RequestMatch;
@@ -143,6 +144,8 @@ impl Proxy {
                 loop_hash,
                 parked: Vec::new(),
                 plan: Plan::default(),
+                history: History::default(),
+                followed: Vec::new(),
                 verified: Verified::default(),
                 signed_by: None,
                 lines: Vec::new(),
@@ -315,7 +318,11 @@ impl Proxy {
             flows: [None; 2],
             path: None,
             route: &pre,
-            uri: candidate.uri.as_deref(),
+            uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
+            border: None,
+            styles: [RrStyle::default(); 2],
+            is_sips: false,
+            trunk_path: None,
             max_breadth: None,
             spent: config.guard.digest.as_deref(),
             offers_oc: false,

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::calls::Part;
 use super::failover::Outcome;
+use super::history::History;
 use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
 use super::route::table::Verified;
@@ -40,6 +41,10 @@ pub struct RequestContext {
     pub parked: Vec<Parked>,
     /// Candidates not yet tried.
     pub plan: Plan,
+    /// The copies that were sent, if some trunk wants to know (RFC 7044).
+    pub history: History,
+    /// Targets that a 3xx named and that were followed.
+    pub followed: Vec<Box<[u8]>>,
     /// What verification found.
     pub verified: Verified,
     /// The signer whose header lines are in `lines`.
@@ -98,6 +103,10 @@ pub struct Branch {
     pub patience: Option<TimerHandle>,
     /// What replaces it if the transport fails: the same place over UDP (T-5).
     pub fallback: Option<Box<Candidate>>,
+    /// Its Request-URI is sips: what it is redirected to must be, too.
+    pub is_secure: bool,
+    /// What replaces it after a 416: its tel URI of ours as the SIP URI that it was.
+    pub as_sip: Option<Box<Candidate>>,
     /// Further addresses of the same name, tried when this one can not serve (RFC 3263 4.3).
     pub alternates: VecDeque<Candidate>,
 }

@@ -1,15 +1,30 @@
 //! Responses: from the branches to the caller (RFC 3261 16.7; sip-proxy ), Timer C (16.8), failed attempts (16.9).
 
+use std::rc::Rc;
+
 use super::failover::{Outcome, Relay503};
+use super::redirect::On3xx;
 use super::request_context::BranchState;
 use super::response_context::{Choice, Local};
 use super::route::target::FLOW_FAILED;
-use super::{ContextKey, Event, Now, Output, Proxy, overload, probe};
-use crate::sip::{Framing, Message, Name, Via, respond};
+use super::trust::Crossing;
+use super::{ContextKey, Event, Held, Now, Output, Proxy, overload, probe};
+use crate::sip::{Field, Framing, Message, Name, Via, respond};
 use crate::transaction::{ClientId, ResponseMatch, ServerId};
 
 /// RFC 3326 3.1, R-12.
 const COMPLETED_ELSEWHERE: &[u8] = b"Reason: SIP;cause=200;text=\"Call completed elsewhere\"\r\n";
+
+/// What of a 3xx is left for the caller.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Kept {
+    /// All of it.
+    Whole,
+    /// These Contacts only.
+    Contacts(Vec<u8>),
+    /// Nothing: all its Contacts are being tried.
+    Nothing,
+}
 
 /// A final response of our own.
 pub(super) struct Answered<'a> {
@@ -127,16 +142,28 @@ impl Proxy {
                 [field.raw_name(), b": ", &value, b"\r\n"].iter().for_each(|part| challenges.extend_from_slice(part));
             }
         }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        buffer.clear();
-        self.write_upstream(key, response, &[], &mut buffer);
-        if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
-            let egress = context.branch_mut(client).and_then(|b| b.egress);
-            let trunk = egress.and_then(|id| context.snapshot.config.trunk(id));
-            let relay_503 = trunk.map(|t| t.relay_503).unwrap_or_default();
-            context.responses.store(status, &buffer, challenges, relay_503);
+        let Some(context) = self.context(key) else { return };
+        let egress = context.branch_mut(client).and_then(|b| b.egress);
+        let trunk = egress.and_then(|id| context.snapshot.config.trunk(id));
+        let (relay_503, on_3xx) = trunk.map(|t| (t.relay_503, t.on_3xx)).unwrap_or_default();
+        let (sent, kept) = match (status, on_3xx) {
+            (503, _) => (relayed(relay_503), Kept::Whole),
+            (300..=399, On3xx::Map(other)) => (other, Kept::Whole),
+            (300..=399, On3xx::Recurse) => (status, self.follow(now, key, client, response)),
+            _ => (status, Kept::Whole),
+        };
+        if kept != Kept::Nothing {
+            let mut buffer = std::mem::take(&mut self.buffer);
+            buffer.clear();
+            self.write_upstream(key, client, response, &[], &kept, &mut buffer);
+            if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
+                context.responses.store(status, sent, &buffer, challenges);
+            }
+            self.buffer = buffer;
         }
-        self.buffer = buffer;
+        if kept != Kept::Whole {
+            return self.after_followed(now, key, client, out);
+        }
         if status == 503 {
             self.stats.failed_attempts += 1;
         }
@@ -184,6 +211,7 @@ impl Proxy {
         out: &mut Output,
     ) {
         let Some(context) = self.context(key) else { return };
+        context.history.ended(client, outcome);
         let may_replace = !context.is_closed() && context.is_in_time(now);
         let left = context.breadth_left();
         let Some(branch) = context.branch_mut(client) else { return };
@@ -191,14 +219,16 @@ impl Proxy {
             (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.rang);
         // One that was given up keeps its share (L-5): its successor lives on what is left.
         let share = if branch.state == BranchState::Abandoned { left } else { branch.share };
+        let as_sip = branch.as_sip.take().filter(|_| outcome == Outcome::Answered(416));
         let is_failure = match outcome {
-            Outcome::Answered(status) => status == 503,
+            Outcome::Answered(status) => status == 503 || as_sip.is_some(),
             Outcome::Local(local) => matches!(local, Local::Timeout | Local::Unavailable),
         };
         let serves_not = is_failure && !rang;
         if let Some(candidate) = fallback.filter(|_| outcome == Outcome::Local(Local::Unavailable)) {
             others.push_front(*candidate); // T-5
         }
+        others.extend(as_sip.map(|candidate| *candidate));
         if may_replace && serves_not && !others.is_empty() && self.replace(now, key, others, share, out) {
             return; // D-5, RFC 3263 4.3
         }
@@ -228,16 +258,15 @@ impl Proxy {
         buffer.clear();
         let Some(context) = self.context(key) else { return };
         let choice = match context.responses.choose(local) {
-            Choice::Received { status, bytes, challenges, relay_503 } => {
+            Choice::Received { status, bytes, challenges, sent } => {
                 buffer.extend_from_slice(bytes);
-                Ok((status, challenges.to_vec(), relay_503))
+                Ok((status, challenges.to_vec(), sent))
             }
             Choice::Local(_) if cancelled => Err(Local::Cancelled), // K-5: however its branches ended
             Choice::Local(local) => Err(local),
         };
         match choice {
-            Ok((status, challenges, relay_503)) => {
-                let sent = if status == 503 { relayed(relay_503) } else { status };
+            Ok((status, challenges, sent)) => {
                 self.send_stored(now, key, (status, sent), &challenges, &buffer, out);
             }
             Err(Local::Timeout) if !is_invite => {} // N-2: silence, RFC 4320 4.2
@@ -279,9 +308,10 @@ impl Proxy {
             if sent != status {
                 let line = format!("SIP/2.0 {sent} {}\r\n", reason_phrase(sent));
                 self.patch.replace(0..response.headers_start(), line.as_bytes());
-                for field in response.fields_of(Name::RetryAfter) {
-                    self.patch.remove(field.line);
-                }
+                let goes = |field: &Field<'_>| {
+                    field.name == Name::RetryAfter || field.name == Name::Contact && status / 100 == 3
+                };
+                response.fields().filter(goes).for_each(|field| self.patch.remove(field.line));
             }
             self.note_refusal(key, response);
             let reasons = self.context(key).map(|c| std::mem::take(&mut c.reason_lines)).unwrap_or_default();
@@ -313,7 +343,7 @@ impl Proxy {
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.write_upstream(key, response, &reasons, &mut buffer);
+        self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
         self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
         if let Some(context) = self.context(key) {
@@ -322,9 +352,28 @@ impl Proxy {
     }
 
     /// Writes a response without its top Via value (R-3, V-6), with one Content-Length (F-9).
-    fn write_upstream(&mut self, key: ContextKey, response: Message<'_>, lines: &[u8], buffer: &mut Vec<u8>) {
+    fn write_upstream(
+        &mut self,
+        key: ContextKey,
+        client: ClientId,
+        response: Message<'_>,
+        lines: &[u8],
+        kept: &Kept,
+        buffer: &mut Vec<u8>,
+    ) {
         let told = self.load_told(key, response);
         self.patch.clear();
+        if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
+            crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
+        }
+        if let Kept::Contacts(contacts) = kept {
+            response.fields_of(Name::Contact).for_each(|field| self.patch.remove(field.line));
+            self.patch.insert_with(response.headers_end(), |buf| {
+                buf.extend_from_slice(b"Contact: ");
+                buf.extend_from_slice(contacts);
+                buf.extend_from_slice(b"\r\n");
+            });
+        }
         response.pop_values(Name::Via, 1, &mut self.patch);
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
         self.patch.insert(response.headers_end(), lines);
@@ -332,6 +381,15 @@ impl Proxy {
         response.settle_content_length(&mut self.patch);
         response.repair(None, &mut self.patch); // last, as in requests
         self.patch.write(response.bytes(), buffer);
+    }
+
+    /// From the trunk of a branch back to the one the request came from.
+    fn crossing_back(&mut self, key: ContextKey, client: ClientId) -> Option<(Rc<Held>, Crossing)> {
+        let context = self.context(key)?;
+        let (ingress, egress) = (context.ingress, context.branch_mut(client)?.egress);
+        let snapshot = Rc::clone(&context.snapshot);
+        let crossing = snapshot.config.crossing(egress, Some(ingress));
+        Some((snapshot, crossing))
     }
 
     /// Hands a response to the server transaction and remembers that it was final.

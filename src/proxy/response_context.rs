@@ -1,6 +1,5 @@
 //! Choosing among the final responses of the branches (RFC 3261 16.7, sip-proxy ).
 
-use super::failover::Relay503;
 use crate::sip::Refusal;
 
 /// The final responses of the branches: the best one so far, ready to be sent (its top Via is already ours no more), and every
@@ -18,8 +17,8 @@ struct Best {
     bytes: Box<[u8]>,
     /// Its challenge lines, if it is a 401 or 407.
     challenges: Vec<u8>,
-    /// What becomes of it if it is a 503.
-    relay_503: Relay503,
+    /// The status the caller gets instead of it.
+    sent: u16,
 }
 
 /// A final response that the proxy itself stands for: no branch gave it.
@@ -56,18 +55,18 @@ pub enum Choice<'a> {
         bytes: &'a [u8],
         /// Challenges of other branches, to be appended.
         challenges: &'a [u8],
-        /// What becomes of a 503.
-        relay_503: Relay503,
+        /// The status to send: the same, or another one.
+        sent: u16,
     },
     /// One of our own.
     Local(Local),
 }
 
 impl ResponseContext {
-    /// Keeps a final response (300 to 699) of a branch if it is the best so far; in one rank the latest wins. `challenges` are its
-    /// WWW-Authenticate and Proxy-Authenticate lines.
-    pub fn store(&mut self, status: u16, bytes: &[u8], challenges: Vec<u8>, relay_503: Relay503) {
-        let rank = rank(status);
+    /// Keeps a final response (300 to 699) of a branch if it is the best so far; in one rank the latest wins. `sent` is the status
+    /// that the caller would get for it, `challenges` its WWW-Authenticate and Proxy-Authenticate lines.
+    pub fn store(&mut self, status: u16, sent: u16, bytes: &[u8], challenges: Vec<u8>) {
+        let rank = rank(if status / 100 == 3 { sent } else { status });
         if self.best.as_ref().is_some_and(|best| rank > best.rank) {
             self.challenges.extend_from_slice(&challenges);
             return;
@@ -75,7 +74,7 @@ impl ResponseContext {
         if let Some(worse) = self.best.take() {
             self.challenges.extend_from_slice(&worse.challenges);
         }
-        self.best = Some(Best { rank, status, bytes: bytes.into(), challenges, relay_503 });
+        self.best = Some(Best { rank, status, bytes: bytes.into(), challenges, sent });
     }
 
     /// Octets kept.
@@ -100,11 +99,11 @@ impl ResponseContext {
         };
         match (&self.best, local) {
             (Some(best), Some(local)) if local_rank < best.rank => Choice::Local(local),
-            (Some(Best { status, bytes, relay_503, .. }), _) => Choice::Received {
+            (Some(Best { status, bytes, sent, .. }), _) => Choice::Received {
                 status: *status,
                 bytes,
                 challenges: if matches!(status, 401 | 407) { &self.challenges } else { &[] },
-                relay_503: *relay_503,
+                sent: *sent,
             },
             (None, local) => Choice::Local(local.unwrap_or(Local::Unavailable)),
         }
@@ -132,7 +131,7 @@ mod tests {
     fn best_of(statuses: &[u16], local: Option<Local>) -> u16 {
         let mut context = ResponseContext::default();
         for status in statuses {
-            context.store(*status, status.to_string().as_bytes(), Vec::new(), Relay503::default());
+            context.store(*status, *status, status.to_string().as_bytes(), Vec::new());
         }
         match context.choose(local) {
             Choice::Received { status, bytes, .. } => {
@@ -170,6 +169,16 @@ mod tests {
     }
 
     #[test]
+    fn r4_a_3xx_that_is_answered_otherwise_ranks_as_what_it_becomes() {
+        let mut context = ResponseContext::default();
+        context.store(404, 404, b"404", Vec::new());
+        context.store(302, 503, b"302", Vec::new());
+        assert!(matches!(context.choose(None), Choice::Received { status: 404, sent: 404, .. }));
+        context.store(302, 480, b"302", Vec::new());
+        assert!(matches!(context.choose(None), Choice::Received { status: 302, sent: 480, .. }));
+    }
+
+    #[test]
     fn r8_every_challenge_but_the_answers_own_is_appended_in_order() {
         let mut context = ResponseContext::default();
         let challenges = |context: &ResponseContext| match context.choose(None) {
@@ -177,10 +186,10 @@ mod tests {
             Choice::Local(_) => panic!("nothing received"),
         };
         for (status, line) in [(401, "a"), (486, ""), (407, "b"), (407, "c"), (404, "")] {
-            context.store(status, b"", line.as_bytes().to_vec(), Relay503::default());
+            context.store(status, status, b"", line.as_bytes().to_vec());
         }
         assert_eq!(challenges(&context), "ab", "the last one carries its own c");
-        context.store(302, b"", Vec::new(), Relay503::default());
+        context.store(302, 302, b"", Vec::new());
         assert_eq!(challenges(&context), "", "nothing is appended to another answer");
     }
 }

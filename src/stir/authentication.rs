@@ -295,8 +295,25 @@ impl Signer {
         origid: [u8; 16],
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
+        self.sign_believing(true, unix, request, origid, lines)
+    }
+
+    /// The same for a request whose P-Asserted-Identity is believed or not: then the caller is From, whatever the configuration
+    /// says (RFC 3325 5: an identity that no trusted element asserted counts for nothing).
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_believing(
+        &self,
+        is_asserted: bool,
+        unix: i64,
+        request: Message<'_>,
+        origid: [u8; 16],
+        lines: &mut Vec<u8>,
+    ) -> Result<(), SignError> {
         self.check_validity(unix)?;
-        let signalling = Signalling::of(request, self.identity_source, &self.dial_plan);
+        let source = if is_asserted { self.identity_source } else { IdentitySource::From };
+        let signalling = Signalling::of(request, source, &self.dial_plan);
         let iat = match (request.field(Name::Date), signalling.date) {
             (None, _) => unix,
             (Some(_), None) => return Err(SignError::BadDate),

@@ -6,6 +6,7 @@ pub mod message;
 pub mod network;
 pub mod rig;
 pub mod rng;
+pub mod table;
 pub mod ua;
 
 use std::time::Instant;

@@ -43,7 +43,7 @@ pub fn trunk(name: &str, hops: &[&str]) -> Trunk {
 pub fn routes(rules: &[(Option<u16>, u16)]) -> Vec<Route> {
     rules
         .iter()
-        .map(|(from, to)| from.map_or(Route::to(TrunkId(*to)), |from| Route::between(TrunkId(from), TrunkId(*to))))
+        .map(|(from, to)| Route { from: from.map(TrunkId).into_iter().collect(), ..Route::to(TrunkId(*to)) })
         .collect()
 }
 

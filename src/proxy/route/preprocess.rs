@@ -4,8 +4,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::marks;
+use crate::proxy::forward::{LISTENER_PARAMETER, PATH, PATH_PARAMETER};
 use crate::proxy::{Config, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
+use crate::sip::text::decimal;
 use crate::sip::{Message, Name, NameAddr, Refusal, Uri, request_uri_repaired};
 
 /// What the Route values and the Request-URI said.
@@ -158,7 +160,11 @@ fn own_route(config: &Config, uri: &[u8], call_id: &[u8]) -> Option<OwnRoute> {
     if uri.user.is_some() || !uri.is_loose() {
         return None;
     }
-    let listener = config.own_listener_of(&uri)?;
+    let listener = match uri.param(LISTENER_PARAMETER).flatten().and_then(decimal).filter(|_| uri.port.is_none()) {
+        Some(port) => config.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls)?,
+        None => config.own_listener_of(&uri)?,
+    };
+    let call_id = if uri.param(PATH_PARAMETER).is_some() { PATH } else { call_id };
     let trunks = marks::trunks_of(&config.keys, &uri, call_id);
     Some(OwnRoute { listener, trunks, flow: marks::flow_of(&config.keys, &uri) })
 }

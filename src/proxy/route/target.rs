@@ -5,11 +5,11 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use super::number::{self, Shape};
+use super::number::{self, Called, Shape};
 use super::preprocess::Preprocessed;
 use super::table::{Action, Circumstances, Facts, Route, Verified};
 use super::trunk::to_trunk;
-use crate::proxy::plan::{Candidate, Place, Plan};
+use crate::proxy::plan::{Candidate, Change, Place, Plan, Retarget};
 use crate::proxy::{Config, Listener, NextHop, Target, TargetHost, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 use crate::sip::{Message, Method, NameAddr, Refusal, Scheme, Uri};
@@ -128,7 +128,7 @@ fn by_flow(config: &Config, listener: &Listener, exit: ListenerId, flow: Connect
         keep_udp: false,
         joins: false,
         flow: Some(flow),
-        uri: None,
+        retarget: None,
     })
 }
 
@@ -151,16 +151,82 @@ fn by_table(
         unix: chance.unix,
         emergency_numbers: &config.guard.emergency_numbers,
     };
-    let facts = Facts::new(request, &uri, circumstances);
-    let asked = Asked { config, request, received: &received, chance };
-    for route in config.routes.iter().filter(|route| route.matches(&facts)) {
-        if let Some(answer) = asked.act(route, &facts) {
-            return answer;
+    if !is_ours(config, &uri) {
+        // TG-1: a foreign domain is its own target, for those who may be relayed there.
+        if !trunk.is_some_and(|t| t.relays) {
+            return Err(NOT_RELAYING.into());
+        }
+        if let Some(plan) = direct(config, &uri, None, None) {
+            return Ok(plan);
         }
     }
-    Err(nothing_found(config, &facts).into())
+    let facts = Facts::new(request, &uri, circumstances);
+    let asked = Asked { config, request, received: &received, chance, change: None };
+    asked.by_table(&facts)
 }
 
+/// TG-2, TG-4: we are responsible for the Request-URI.
+fn is_ours(config: &Config, uri: &[u8]) -> bool {
+    config.domains.is_empty()
+        || Uri::parse(uri).is_ok_and(|uri| {
+            let is_elsewhere = uri.param("maddr").is_some();
+            uri.host_bytes.is_empty() || config.is_own_host(uri.host_bytes) && !is_elsewhere
+        })
+}
+
+/// Where a request goes that was redirected to `uri`: by the table if that is ours, else to the trunk that is there. `None`: to
+/// nobody we know.
+pub fn redirected(
+    config: &Config,
+    request: Message<'_>,
+    ingress: TrunkId,
+    uri: &[u8],
+    chance: Chance,
+    verified: Verified,
+) -> Option<Plan> {
+    let parsed = Uri::parse(uri).ok()?;
+    let retarget = Rc::new(Retarget { uri: uri.into(), change: Change::Deflection });
+    if parsed.host_bytes.is_empty() || config.is_own_host(parsed.host_bytes) {
+        let circumstances = Circumstances {
+            ingress,
+            is_trusted: config.trunk(ingress).is_some_and(|t| t.trusted),
+            verified,
+            unix: chance.unix,
+            emergency_numbers: &config.guard.emergency_numbers,
+        };
+        let facts = Facts::new(request, uri, circumstances);
+        let received = request.request_uri();
+        let asked = Asked { config, request, received, chance, change: Some(Change::Deflection) };
+        return asked.by_table(&facts).ok();
+    }
+    let target = Target::of_uri(&parsed)?;
+    let is_there = |place: &Place| match place {
+        Place::At(hop) => target.direct().is_some_and(|there| there == *hop),
+        Place::Locate(named) => named.host == target.host,
+    };
+    let position = config.trunks.iter().position(|trunk| trunk.next_hops.iter().any(is_there))?;
+    let trunk = config.trunks.get(position)?;
+    let place = target.direct().map_or_else(|| Place::Locate(target.clone()), Place::At);
+    Some(Plan::one(Candidate {
+        egress: Some(TrunkId(position as u16)),
+        listener: leave_by(config, place.transport(), Some(trunk.listener)),
+        place,
+        member: None,
+        keep_udp: false,
+        joins: false,
+        flow: None,
+        retarget: Some(retarget),
+    }))
+}
+
+impl Asked<'_> {
+    /// The first route that matches and knows where.
+    fn by_table(&self, facts: &Facts<'_>) -> Result<Plan, Decline> {
+        let matching = self.config.routes.iter().filter(|route| route.matches(facts));
+        let answer = matching.filter_map(|route| self.act(route, facts)).next();
+        answer.unwrap_or_else(|| Err(nothing_found(self.config, facts).into()))
+    }
+}
 /// A request that is routed by the table.
 struct Asked<'a> {
     config: &'a Config,
@@ -168,6 +234,8 @@ struct Asked<'a> {
     /// Its Request-URI before numbers were normalised.
     received: &'a [u8],
     chance: Chance,
+    /// What another Request-URI means, if that is not to be seen from the routes.
+    change: Option<Change>,
 }
 
 impl Asked<'_> {
@@ -196,18 +264,25 @@ impl Asked<'_> {
     fn plan(&self, trunks: &[TrunkId], shapes: &[&Shape], facts: &Facts<'_>) -> Result<Plan, Decline> {
         let mut plan = Plan::default();
         for egress in trunks {
-            let uri = self.uri_for(*egress, shapes, facts).ok_or(INCOMPLETE)?;
-            plan.append(to_trunk(self.config, *egress, Some((self.request, self.chance))), uri.as_ref());
+            let retarget = self.retarget(*egress, shapes, facts).ok_or(INCOMPLETE)?;
+            plan.append(to_trunk(self.config, *egress, Some((self.request, self.chance))), retarget.as_ref());
         }
         if plan.is_empty() && plan.refusal.is_none() { Err(NO_TARGET.into()) } else { Ok(plan) }
     }
 
     /// The Request-URI for a trunk, if it is not the received one; the outer `None`: nothing is left of its number.
-    fn uri_for(&self, egress: TrunkId, shapes: &[&Shape], facts: &Facts<'_>) -> Option<Option<Rc<[u8]>>> {
+    fn retarget(&self, egress: TrunkId, shapes: &[&Shape], facts: &Facts<'_>) -> Option<Option<Rc<Retarget>>> {
         let out = self.config.trunk(egress).and_then(|t| t.numbers.outbound.as_ref());
-        let is_kept = out.is_none() && shapes.iter().all(|shape| shape.is_empty());
-        let uri = if is_kept { Cow::Borrowed(facts.uri) } else { Cow::Owned(number::shaped(facts.uri, shapes, out)?) };
-        Some((*uri != *self.received).then(|| Rc::from(&*uri)))
+        let is_routed = shapes.iter().any(|shape| !shape.is_empty());
+        let routed =
+            if is_routed { Cow::Owned(number::shaped(facts.uri, shapes, None)?) } else { Cow::Borrowed(facts.uri) };
+        let uri = if out.is_some() { Cow::Owned(number::shaped(&routed, &[], out)?) } else { routed.clone() };
+        if *uri == *self.received {
+            return Some(None);
+        }
+        let is_same_number = || Called::in_uri(&routed).map(|n| n.digits) == facts.called().map(|n| n.digits);
+        let change = self.change.unwrap_or(if !is_routed || is_same_number() { Change::Form } else { Change::Number });
+        Some(Some(Rc::new(Retarget { uri: Box::from(&*uri), change })))
     }
 }
 
@@ -248,7 +323,7 @@ pub fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Opt
         keep_udp: false,
         joins: false,
         flow: None,
-        uri: None,
+        retarget: None,
     }))
 }
 

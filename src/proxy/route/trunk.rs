@@ -21,7 +21,7 @@ pub fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, C
         keep_udp: false,
         joins: false,
         flow: None,
-        uri: None,
+        retarget: None,
     };
     let Some((request, chance)) = begins else {
         let all = trunk.next_hops.iter().enumerate().map(|(place, hop)| candidate(place, hop));

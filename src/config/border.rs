@@ -1,0 +1,74 @@
+//! What crosses the border to a trunk and back: `asserted_identity`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
+
+use std::collections::HashMap;
+
+use super::mistake::{Fault, Warning};
+use super::network::host_and_port;
+use super::reader::Section;
+use crate::proxy::trust::{HeaderRules, Passing};
+use crate::proxy::{self, On3xx, Place, RrStyle, Trunk};
+
+const PASSING: [(&str, Passing); 3] = [("pass", Passing::Pass), ("add", Passing::Add), ("remove", Passing::Remove)];
+const STYLES: [(&str, RrStyle); 3] =
+    [("transport-tls", RrStyle::TransportTls), ("sips", RrStyle::Sips), ("naptr-host", RrStyle::NaptrHost)];
+
+/// The keys of one trunk.
+pub(super) struct Border {
+    pub headers: HeaderRules,
+    pub on_3xx: On3xx,
+    pub rr_style: RrStyle,
+}
+
+/// Reads the keys of a trunk.
+pub(super) fn read(trunk: &Section<'_, '_>, next_hops: &[Place], name: &str, warnings: &mut Vec<Warning>) -> Border {
+    let withholds_identity = trunk.choice("asserted_identity", &[("keep", false), ("withhold", true)]);
+    if trunk.is_absent("rr_style") && next_hops.iter().any(|place| place.transport().is_secure()) {
+        warnings.push(Warning::RecordRouteOverTls { trunk: name.to_owned() });
+    }
+    let expected = "\"pass\", \"recurse\" or a status from \"400\" to \"699\"";
+    let on_3xx = trunk.read("on_3xx", expected, |text| match text {
+        "pass" => Some(On3xx::Pass),
+        "recurse" => Some(On3xx::Recurse),
+        _ => text.parse().ok().filter(|status| text.len() == 3 && (400..=699).contains(status)).map(On3xx::Map),
+    });
+    Border {
+        headers: HeaderRules {
+            withholds_identity: withholds_identity.unwrap_or_default(),
+            history_info: trunk.choice("history_info", &PASSING).unwrap_or_default(),
+            diversion: trunk.choice("diversion", &PASSING).unwrap_or_default(),
+        },
+        on_3xx: on_3xx.map(|at| at.value).unwrap_or_default(),
+        rr_style: trunk.choice("rr_style", &STYLES).unwrap_or_default(),
+    }
+}
+
+/// Reads `[routing]`, and what the trunks together ask for.
+pub(super) fn read_routing(root: &Section<'_, '_>, proxy: &mut proxy::Config, warnings: &mut Vec<Warning>) {
+    proxy.keeps_history = proxy.trunks.iter().any(|trunk| trunk.headers.history_info == Passing::Add);
+    warn_of_shared_next_hops(&proxy.trunks, warnings);
+    let Some(section) = root.section("routing") else { return };
+    let domain = |text: &str| host_and_port(text).filter(|(_, port)| port.is_none()).map(|(host, _)| host);
+    let domains = section.read_list("domains", "a host name or address", domain);
+    if !section.is_absent("domains") && domains.is_empty() {
+        let reason = "no domain is listed";
+        let remedy = "list at least one, or leave domains out to be responsible for all";
+        section.wrong(section.offset_of("domains"), "domains", Fault::Conflict { reason, remedy });
+    }
+    proxy.domains = domains.into_iter().map(|at| at.value).collect();
+    section.finish();
+}
+
+/// KR-11: a gateway may be in several trunks, but its requests come from one.
+fn warn_of_shared_next_hops(trunks: &[Trunk], warnings: &mut Vec<Warning>) {
+    let mut owners: HashMap<String, &str> = HashMap::new();
+    for trunk in trunks {
+        for hop in trunk.next_hops.iter().filter(|hop| hop.address().is_some()) {
+            let next_hop = hop.to_string();
+            let first = *owners.entry(next_hop.clone()).or_insert(&trunk.name);
+            if first != trunk.name {
+                let (first, second) = (first.to_owned(), trunk.name.clone());
+                warnings.push(Warning::SharedNextHop { first, second, next_hop });
+            }
+        }
+    }
+}
