@@ -120,6 +120,23 @@ pub struct Output {
     pub records: Vec<CallRecord>,
 }
 
+/// What a proxy keeps of requests; see [`Proxy::residue`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Residue {
+    /// Requests whose transactions have not all ended.
+    pub contexts: usize,
+    /// Server transactions.
+    pub servers: usize,
+    /// Client transactions.
+    pub clients: usize,
+    /// Requests and ACKs that wait for the slow side.
+    pub parked: usize,
+    /// Calls that count against the limit of a trunk.
+    pub held_calls: usize,
+    /// Timers.
+    pub timers: usize,
+}
+
 /// What the proxy's own timers stand for.
 #[derive(Clone, Copy, Debug)]
 enum Timer {
@@ -360,6 +377,19 @@ impl Proxy {
                 transaction::Event::ServerUnacknowledged { server, .. } => self.note_unacknowledged(server, out),
                 transaction::Event::ResponseFailed { .. } => self.stats.failed_responses += 1, // the branches go on
             }
+        }
+    }
+
+    /// What is still there of earlier requests. All zero when nothing is under way.
+    pub fn residue(&self) -> Residue {
+        let (servers, clients) = self.layer.live();
+        Residue {
+            contexts: self.contexts.len(),
+            servers,
+            clients,
+            parked: self.parked,
+            held_calls: self.watch.held_calls(),
+            timers: self.timers.len() + self.layer.timers(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What integration tests share: message texts, a simulated network with virtual time, scriptable user agents.
 #![allow(dead_code, unused_imports)] // each test crate uses a part of it
 
+pub mod edge;
 pub mod message;
 pub mod network;
 pub mod rig;

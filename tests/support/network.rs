@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 use vesperd::sip::Transport;
-use vesperd::sip::hop::{ConnectionId, Hop, ListenerId, Outbox};
+use vesperd::sip::hop::{ConnectionId, Hop, ListenerId, Outbox, RESPONSE_TAG};
 
 /// What stands at an address: a machine without sockets and clock.
 pub trait SimNode {
@@ -99,6 +99,10 @@ pub struct Network {
     links: BTreeMap<(SocketAddr, SocketAddr), Link>,
     default_link: Link,
     connections: BTreeMap<(SocketAddr, SocketAddr, u8), u64>,
+    /// Connections there have been.
+    opened: u64,
+    /// Who sent what over each connection, by tag: it fails if the connection breaks, unless it is answered by then.
+    sent_over: BTreeMap<u64, Vec<(SocketAddr, u64)>>,
     flights: BinaryHeap<Flight>,
     sequence: u64,
     packets: Vec<Packet>,
@@ -124,6 +128,8 @@ impl Network {
             links: BTreeMap::new(),
             default_link,
             connections: BTreeMap::new(),
+            opened: 0,
+            sent_over: BTreeMap::new(),
             flights: BinaryHeap::new(),
             sequence: 0,
             packets: Vec::new(),
@@ -268,6 +274,9 @@ impl Network {
         self.packets.push(Packet { at, from, to, transport: hop.transport, bytes: bytes.clone(), fate });
         let transport = TRANSPORTS.iter().position(|t| *t == hop.transport).unwrap_or_default() as u8;
         let connection = reliable.then(|| self.connection(from, to, transport));
+        if let Some(id) = connection.filter(|_| tag != 0 && tag & RESPONSE_TAG == 0 && fate == Fate::Delivered) {
+            self.sent_over.entry(id).or_default().push((from, tag));
+        }
         let message = |bytes| Cargo::Message { from, connection, transport, bytes };
         match fate {
             Fate::Refused if tag != 0 => self.launch(link, true, from, Cargo::Failure { tag }),
@@ -282,8 +291,27 @@ impl Network {
 
     /// One connection per pair of addresses and transport, whichever end opened it.
     fn connection(&mut self, a: SocketAddr, b: SocketAddr, transport: u8) -> u64 {
-        let next = self.connections.len() as u64 + 1;
-        *self.connections.entry((a.min(b), a.max(b), transport)).or_insert(next)
+        *self.connections.entry((a.min(b), a.max(b), transport)).or_insert_with(|| {
+            self.opened += 1;
+            self.opened
+        })
+    }
+
+    /// Breaks the connections between two addresses: what is under way is lost, and who awaits something over them is told. Whether there
+    /// was one.
+    pub fn break_connections(&mut self, a: SocketAddr, b: SocketAddr) -> bool {
+        let ends = (a.min(b), a.max(b));
+        let is_between = |key: &(SocketAddr, SocketAddr, u8)| (key.0, key.1) == ends;
+        let broken: Vec<u64> = self.connections.iter().filter(|(key, _)| is_between(key)).map(|(_, id)| *id).collect();
+        self.connections.retain(|key, _| !is_between(key));
+        let is_on = |cargo: &Cargo| matches!(cargo, Cargo::Message { connection: Some(id), .. } if broken.contains(id));
+        self.flights.retain(|Reverse((_, _, _, cargo))| !is_on(cargo));
+        for id in &broken {
+            for (from, tag) in self.sent_over.remove(id).unwrap_or_default() {
+                self.launch(Link { delay: Duration::ZERO, ..Link::default() }, true, from, Cargo::Failure { tag });
+            }
+        }
+        !broken.is_empty()
     }
 
     fn launch(&mut self, link: Link, in_order: bool, to: SocketAddr, cargo: Cargo) {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 use vesperd::sip::hop::{Hop, ListenerId, Outbox};
 use vesperd::sip::{Message, Name, Transport, Uri, respond};
+use vesperd::transaction::Layer;
 
 /// T1 and T2 of the 2xx that a UAS retransmits by itself (RFC 3261 13.3.1.4).
 const T1: Duration = Duration::from_millis(500);
@@ -53,9 +54,66 @@ fn write_response(
     out
 }
 
+/// 2xx to re-INVITEs, each repeated until its ACK comes (RFC 3261 13.3.1.4).
+#[derive(Debug, Default)]
+struct Successes(Vec<Success>);
+
+#[derive(Debug)]
+struct Success {
+    call_id: String,
+    cseq: u32,
+    server: vesperd::transaction::ServerId,
+    bytes: Vec<u8>,
+    interval: Duration,
+    since: Instant,
+    is_acknowledged: bool,
+}
+
+impl Successes {
+    /// Answers a re-INVITE; the number to call [`Self::repeat`] with after [`T1`].
+    fn answer(
+        &mut self,
+        layer: &mut Layer,
+        now: Instant,
+        invite: Message<'_>,
+        source: Hop,
+        contact: &str,
+        out: &mut Outbox,
+    ) -> Option<usize> {
+        let server = layer.open_server(now, invite, source, u64::MAX).ok()?;
+        let bytes = write_response(invite, source, (200, "OK"), "", (&format!("Contact: <{contact}>\r\n"), ""));
+        layer.respond(now, server, 200, &bytes, out);
+        let cseq = invite.cseq().map_or(0, |cseq| cseq.number);
+        let call_id = text(invite.call_id()?);
+        self.0.push(Success { call_id, cseq, server, bytes, interval: T1, since: now, is_acknowledged: false });
+        Some(self.0.len() - 1)
+    }
+
+    /// Sends one again; when to do so next, if at all.
+    fn repeat(&mut self, layer: &mut Layer, now: Instant, number: usize, out: &mut Outbox) -> Option<Duration> {
+        let success = &mut self.0[number];
+        if success.is_acknowledged || now >= success.since + 64 * T1 {
+            return None;
+        }
+        layer.respond(now, success.server, 200, &success.bytes, out);
+        success.interval = (2 * success.interval).min(T2);
+        Some(success.interval)
+    }
+
+    fn acknowledge(&mut self, ack: Message<'_>) {
+        let (call_id, cseq) = (text(ack.call_id().unwrap_or_default()), ack.cseq().map_or(0, |cseq| cseq.number));
+        let of_it = |success: &&mut Success| success.call_id == call_id && success.cseq == cseq;
+        self.0.iter_mut().filter(of_it).for_each(|success| success.is_acknowledged = true);
+    }
+
+    fn unacknowledged(&self) -> usize {
+        self.0.iter().filter(|success| !success.is_acknowledged).count()
+    }
+}
+
 /// Opens a server transaction and answers at once: what a UA does with everything but INVITE.
 fn answer_at_once(
-    layer: &mut vesperd::transaction::Layer,
+    layer: &mut Layer,
     now: Instant,
     request: Message<'_>,
     source: Hop,

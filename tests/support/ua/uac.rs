@@ -1,6 +1,6 @@
 //! The calling side.
 
-use super::{address_of, answer_at_once, hop_to, text, uris_of};
+use super::{Successes, T1, address_of, answer_at_once, hop_to, text, uris_of};
 use crate::support::message::{Request, try_message};
 use crate::support::network::SimNode;
 use std::net::SocketAddr;
@@ -22,6 +22,8 @@ pub struct CallPlan {
     pub cancel_after: Option<Duration>,
     /// BYE this long after the answer.
     pub talk: Duration,
+    /// re-INVITE this long after the answer.
+    pub reinvite_after: Option<Duration>,
     /// CANCEL this long after the INVITE if there is no final response: a caller does not wait for ever.
     pub patience: Duration,
 }
@@ -34,6 +36,7 @@ impl Default for CallPlan {
             body: String::new(),
             cancel_after: None,
             talk: Duration::from_secs(10),
+            reinvite_after: None,
             patience: Duration::from_secs(180),
         }
     }
@@ -81,6 +84,10 @@ pub struct Call {
     pub final_response: Option<OwnedMessage>,
     is_cancelled: bool,
     dialogs: Vec<Dialog>,
+    /// Final response to the re-INVITE, or 0 while there is none.
+    pub reinvited: Option<u16>,
+    /// The ACK to its 2xx.
+    reinvite_ack: Vec<u8>,
     /// `None` while it lasts.
     pub ending: Option<Ending>,
 }
@@ -96,10 +103,14 @@ impl Call {
 enum Alarm {
     Cancel(usize),
     HangUp(usize, usize),
+    ReInvite(usize),
+    SuccessAgain(usize),
 }
 
 /// A user of client transactions is twice the number of the call, and one more for its BYE.
 const BYE: u64 = 1;
+/// Added to it for its re-INVITE.
+const REINVITE: u64 = 1 << 32;
 
 /// A caller at one address. Sends INVITEs to one next hop, and in-dialog requests along the route set.
 pub struct Uac {
@@ -109,6 +120,7 @@ pub struct Uac {
     wheel: Wheel<Alarm>,
     calls: Vec<Call>,
     acks: u64,
+    successes: Successes,
 }
 
 impl Uac {
@@ -121,6 +133,7 @@ impl Uac {
             wheel: Wheel::new(epoch),
             calls: Vec::new(),
             acks: 0,
+            successes: Successes::default(),
         }
     }
 
@@ -152,6 +165,8 @@ impl Uac {
             final_response: None,
             is_cancelled: false,
             dialogs: Vec::new(),
+            reinvited: None,
+            reinvite_ack: Vec::new(),
             ending: None,
         });
         number
@@ -173,6 +188,9 @@ impl Uac {
     fn receive_response(&mut self, now: Instant, response: Message<'_>, out: &mut Outbox) {
         let ResponseMatch::Deliver { user, .. } = self.layer.receive_response(now, response, out) else { return };
         let Some(status) = response.status() else { return };
+        if user >= REINVITE {
+            return self.reinvite_answered((user - REINVITE) as usize, status, out);
+        }
         let number = (user / 2) as usize;
         if user % 2 == BYE {
             if status >= 200 {
@@ -214,7 +232,39 @@ impl Uac {
         call.dialogs.push(dialog);
         let index = call.dialogs.len() - 1;
         let talk = if call.is_cancelled || index > 0 { Duration::ZERO } else { call.plan.talk };
+        let reinvite_after = call.plan.reinvite_after.filter(|after| index == 0 && *after < talk);
         self.wheel.insert(now + talk, Alarm::HangUp(number, index));
+        if let Some(after) = reinvite_after {
+            self.wheel.insert(now + after, Alarm::ReInvite(number));
+        }
+    }
+
+    /// 2xx to re-INVITEs of the peer that nobody has acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.successes.unacknowledged()
+    }
+
+    fn reinvite(&mut self, now: Instant, number: usize, out: &mut Outbox) {
+        if self.calls[number].ending.is_some() {
+            return;
+        }
+        let (client, branch) = self.layer.reserve_client(REINVITE + number as u64, 0).expect("room for a re-INVITE");
+        let dialog = &self.calls[number].dialogs[0];
+        let bytes = self.in_dialog(number, dialog, "INVITE", 2, text(&branch));
+        let (hop, ack) = (dialog.ack_hop, self.in_dialog(number, dialog, "ACK", 2, format!("z9hG4bKre{number}")));
+        let call = &mut self.calls[number];
+        (call.reinvited, call.reinvite_ack) = (Some(0), ack);
+        self.layer.send_request(now, client, Method::Invite, hop, &bytes, out);
+    }
+
+    fn reinvite_answered(&mut self, number: usize, status: u16, out: &mut Outbox) {
+        let call = &mut self.calls[number];
+        if (200..300).contains(&status) {
+            out.push(call.dialogs[0].ack_hop, 0, &call.reinvite_ack);
+        }
+        if status >= 200 {
+            call.reinvited = Some(status);
+        }
     }
 
     fn hop_along(&self, routes: &[String], target: &str) -> Hop {
@@ -237,14 +287,16 @@ impl Uac {
         }
         let (bye, branch) = self.layer.reserve_client(2 * number as u64 + BYE, 0).expect("room for a BYE");
         let dialog = &self.calls[number].dialogs[dialog];
-        let bytes = self.in_dialog(number, dialog, "BYE", 2, text(&branch));
+        let bytes = self.in_dialog(number, dialog, "BYE", 3, text(&branch));
         let hop = dialog.ack_hop;
         self.layer.send_request(now, bye, Method::Bye, hop, &bytes, out);
     }
 
     fn receive_request(&mut self, now: Instant, source: Hop, request: Message<'_>, out: &mut Outbox) {
-        if !matches!(self.layer.receive_request(now, request, out), RequestMatch::New) {
-            return;
+        match self.layer.receive_request(now, request, out) {
+            RequestMatch::New => {}
+            RequestMatch::Ack2xx { .. } | RequestMatch::UnmatchedAck => return self.successes.acknowledge(request),
+            _ => return,
         }
         let call_id = text(request.call_id().unwrap_or_default());
         let call = self.calls.iter_mut().find(|call| call.call_id == call_id);
@@ -252,6 +304,12 @@ impl Uac {
             (Some(Method::Bye), Some(call)) => {
                 call.ending.get_or_insert(Ending::HungUpByPeer);
                 (200, "OK")
+            }
+            (Some(Method::Invite), Some(_)) => {
+                let contact = format!("sip:uac@{}", self.address);
+                let number = self.successes.answer(&mut self.layer, now, request, source, &contact, out);
+                number.into_iter().for_each(|number| drop(self.wheel.insert(now + T1, Alarm::SuccessAgain(number))));
+                return;
             }
             (Some(Method::Options), _) | (_, Some(_)) => (200, "OK"),
             (_, None) => (481, "Call/Transaction Does Not Exist"),
@@ -267,6 +325,10 @@ impl Uac {
                 Event::ClientFailed { user, .. } => (user, Ending::Failed, Ending::Failed),
                 _ => continue,
             };
+            if user >= REINVITE {
+                self.calls[(user - REINVITE) as usize].reinvited = Some(408);
+                continue;
+            }
             let ending = if user % 2 == BYE { bye } else { invite };
             self.calls[(user / 2) as usize].ending.get_or_insert(ending);
         }
@@ -302,6 +364,12 @@ impl SimNode for Uac {
                     self.layer.cancel(now, call.invite, b"", out);
                 }
                 Alarm::HangUp(number, dialog) => self.hang_up(now, number, dialog, out),
+                Alarm::ReInvite(number) => self.reinvite(now, number, out),
+                Alarm::SuccessAgain(number) => {
+                    if let Some(after) = self.successes.repeat(&mut self.layer, now, number, out) {
+                        self.wheel.insert(now + after, Alarm::SuccessAgain(number));
+                    }
+                }
             }
         }
         self.drain();

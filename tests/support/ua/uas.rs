@@ -1,6 +1,6 @@
 //! The called side.
 
-use super::{T1, T2, answer_at_once, text, write_response};
+use super::{Successes, T1, T2, answer_at_once, text, write_response};
 use crate::support::message::try_message;
 use crate::support::network::SimNode;
 use std::collections::VecDeque;
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use vesperd::sip::hop::{Hop, Outbox};
 use vesperd::sip::{Message, Method, Name, OwnedMessage};
 use vesperd::transaction::timer::Wheel;
-use vesperd::transaction::{Config, Layer, RequestMatch, ServerId};
+use vesperd::transaction::{Config, Layer, RequestMatch, ResponseMatch, ServerId};
 
 /// How a call is to be taken.
 #[derive(Debug, Clone)]
@@ -18,7 +18,11 @@ pub struct Answer {
     pub provisional: Vec<(Duration, u16)>,
     /// The final response, this long after the INVITE.
     pub after: Duration,
+    /// 0 for none within any caller's patience.
     pub status: u16,
+    /// re-INVITE, and BYE, this long after the ACK.
+    pub reinvite_after: Option<Duration>,
+    pub bye_after: Option<Duration>,
     /// Header lines of 2xx and final responses, each with its CRLF.
     pub lines: String,
     pub body: String,
@@ -30,6 +34,8 @@ impl Default for Answer {
             provisional: vec![(Duration::from_millis(200), 180)],
             after: Duration::from_secs(3),
             status: 200,
+            reinvite_after: None,
+            bye_after: None,
             lines: String::new(),
             body: String::new(),
         }
@@ -89,7 +95,16 @@ enum Alarm {
     Provisional(usize, u16),
     Final(usize),
     SuccessAgain(usize),
+    ReInvite(usize),
+    Bye(usize),
+    ReSuccessAgain(usize),
 }
+
+/// After which a callee that says nothing gives up.
+const HANGS: Duration = Duration::from_secs(240);
+
+/// A user of a client transaction is the number of the call for its re-INVITE, and one bit more for its BYE.
+const BYE: u64 = 1 << 32;
 
 /// A callee at one address.
 pub struct Uas {
@@ -97,6 +112,7 @@ pub struct Uas {
     layer: Layer,
     wheel: Wheel<Alarm>,
     taken: Vec<Taken>,
+    successes: Successes,
     /// What is done with the next calls; afterwards `usual`.
     pub answers: VecDeque<Answer>,
     pub usual: Answer,
@@ -109,6 +125,7 @@ impl Uas {
             layer: Layer::new(Config::default(), [address.port() as u8; 16], epoch),
             wheel: Wheel::new(epoch),
             taken: Vec::new(),
+            successes: Successes::default(),
             answers: VecDeque::new(),
             usual,
         }
@@ -130,7 +147,8 @@ impl Uas {
         for (after, status) in &answer.provisional {
             self.wheel.insert(now + *after, Alarm::Provisional(number, *status));
         }
-        self.wheel.insert(now + answer.after, Alarm::Final(number));
+        let after = if answer.status == 0 { HANGS } else { answer.after };
+        self.wheel.insert(now + after, Alarm::Final(number));
         self.taken.push(Taken {
             invite: OwnedMessage::from(invite),
             state: TakenState::Ringing,
@@ -138,7 +156,7 @@ impl Uas {
             answer,
             source,
             server,
-            tag: format!("uas-{}-{number}", self.address.port()),
+            tag: format!("uas-{}-{number}", self.address).replace([':', '[', ']'], "."),
             success: Vec::new(),
             interval: T1,
             answered_at: None,
@@ -173,7 +191,7 @@ impl Uas {
         if taken.state != TakenState::Ringing {
             return;
         }
-        let status = taken.answer.status;
+        let status = if taken.answer.status == 0 { 480 } else { taken.answer.status };
         taken.state = if status < 300 { TakenState::Answered } else { TakenState::Rejected };
         taken.answered_at = Some(now);
         if status < 300 {
@@ -203,12 +221,75 @@ impl Uas {
         self.taken.iter_mut().find(|taken| taken.call_id() == call_id && taken.tag == tag)
     }
 
-    fn receive_ack(&mut self, ack: Message<'_>) {
-        if let Some(taken) = self.dialog_of(ack) {
-            taken.acks += 1;
-            if matches!(taken.state, TakenState::Answered | TakenState::Unacknowledged) {
-                taken.state = TakenState::Confirmed;
+    fn receive_ack(&mut self, now: Instant, ack: Message<'_>) {
+        if ack.cseq().is_ok_and(|cseq| cseq.number > 1) {
+            return self.successes.acknowledge(ack);
+        }
+        let Some(taken) = self.dialog_of(ack) else { return };
+        taken.acks += 1;
+        if matches!(taken.state, TakenState::Answered | TakenState::Unacknowledged) {
+            taken.state = TakenState::Confirmed;
+            let (answer, tag) = (taken.answer.clone(), taken.tag.clone());
+            let number = self.taken.iter().position(|taken| taken.tag == tag).unwrap_or_default();
+            let alarms = [(answer.reinvite_after, Alarm::ReInvite(number)), (answer.bye_after, Alarm::Bye(number))];
+            for (after, alarm) in alarms {
+                after.into_iter().for_each(|after| drop(self.wheel.insert(now + after, alarm)));
             }
+        }
+    }
+
+    /// 2xx to re-INVITEs of the peer that nobody has acknowledged.
+    pub fn unacknowledged(&self) -> usize {
+        self.successes.unacknowledged()
+    }
+
+    /// A request of our own in the dialog of a call: along its Record-Route, from the top (RFC 3261 12.1.1).
+    fn in_dialog(&self, number: usize, method: &str, cseq: u32, branch: &str) -> (Hop, Vec<u8>) {
+        let taken = &self.taken[number];
+        let invite = taken.invite.message();
+        let routes = super::uris_of(invite, Name::RecordRoute);
+        let target = super::uris_of(invite, Name::Contact).pop().unwrap_or_default();
+        let lines: String = routes.iter().map(|uri| format!("Route: <{uri}>\r\n")).collect();
+        let value = |name| text(invite.field(name).map(|field| field.value()).unwrap_or_default());
+        let first = routes.first().unwrap_or(&target);
+        let hop =
+            super::address_of(first.as_bytes()).map_or(taken.source, |to| super::hop_to(taken.source.transport, to));
+        let bytes = format!(
+            "{method} {target} SIP/2.0\r\nVia: SIP/2.0/{} {};branch={branch};rport\r\nMax-Forwards: 70\r\n{lines}\
+             From: {};tag={}\r\nTo: {}\r\nCall-ID: {}\r\nCSeq: {cseq} {method}\r\nContact: <sip:uas@{}>\r\n\
+             Content-Length: 0\r\n\r\n",
+            taken.source.transport.via_token(),
+            self.address,
+            value(Name::To),
+            taken.tag,
+            value(Name::From),
+            taken.call_id(),
+            self.address
+        );
+        (Hop { connection: None, ..hop }, bytes.into_bytes())
+    }
+
+    fn send(&mut self, now: Instant, number: usize, method: Method<'_>, out: &mut Outbox) {
+        if self.taken[number].state != TakenState::Confirmed {
+            return;
+        }
+        let is_bye = method == Method::Bye;
+        let (name, cseq, user) =
+            if is_bye { ("BYE", 102, BYE + number as u64) } else { ("INVITE", 101, number as u64) };
+        let Ok((client, branch)) = self.layer.reserve_client(user, 0) else { return };
+        let (hop, bytes) = self.in_dialog(number, name, cseq, &text(&branch));
+        if is_bye {
+            self.taken[number].state = TakenState::HungUp;
+        }
+        self.layer.send_request(now, client, method, hop, &bytes, out);
+    }
+
+    fn receive_response(&mut self, now: Instant, response: Message<'_>, out: &mut Outbox) {
+        let ResponseMatch::Deliver { user, .. } = self.layer.receive_response(now, response, out) else { return };
+        let is_success = response.status().is_some_and(|status| (200..300).contains(&status));
+        if user < BYE && is_success {
+            let (hop, ack) = self.in_dialog(user as usize, "ACK", 101, &format!("z9hG4bKreack{user}"));
+            out.push(hop, 0, &ack);
         }
     }
 
@@ -242,9 +323,16 @@ impl SimNode for Uas {
         let Some(received) = try_message(bytes) else { return };
         let request = received.message();
         if !request.is_request() {
+            self.receive_response(now, request, out);
+            while self.layer.poll_event().is_some() {}
             return;
         }
         match self.layer.receive_request(now, request, out) {
+            RequestMatch::New if request.method() == Some(Method::Invite) && self.dialog_of(request).is_some() => {
+                let contact = format!("sip:uas@{}", self.address);
+                let number = self.successes.answer(&mut self.layer, now, request, source, &contact, out);
+                number.into_iter().for_each(|number| drop(self.wheel.insert(now + T1, Alarm::ReSuccessAgain(number))));
+            }
             RequestMatch::New if request.method() == Some(Method::Invite) => {
                 self.receive_invite(now, source, request, out);
             }
@@ -254,7 +342,7 @@ impl SimNode for Uas {
                 let status = (481, "Call/Transaction Does Not Exist");
                 answer_at_once(&mut self.layer, now, request, source, status, out);
             }
-            RequestMatch::UnmatchedAck | RequestMatch::Ack2xx { .. } => self.receive_ack(request),
+            RequestMatch::UnmatchedAck | RequestMatch::Ack2xx { .. } => self.receive_ack(now, request),
             RequestMatch::Absorbed => {}
         }
         while self.layer.poll_event().is_some() {}
@@ -279,6 +367,13 @@ impl SimNode for Uas {
                 Alarm::Provisional(..) => {}
                 Alarm::Final(number) => self.answer(now, number, out),
                 Alarm::SuccessAgain(number) => self.repeat_success(now, number, out),
+                Alarm::ReInvite(number) => self.send(now, number, Method::Invite, out),
+                Alarm::Bye(number) => self.send(now, number, Method::Bye, out),
+                Alarm::ReSuccessAgain(number) => {
+                    if let Some(after) = self.successes.repeat(&mut self.layer, now, number, out) {
+                        self.wheel.insert(now + after, Alarm::ReSuccessAgain(number));
+                    }
+                }
             }
         }
     }
