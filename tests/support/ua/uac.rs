@@ -308,7 +308,9 @@ impl Uac {
             (Some(Method::Invite), Some(_)) => {
                 let contact = format!("sip:uac@{}", self.address);
                 let number = self.successes.answer(&mut self.layer, now, request, source, &contact, out);
-                number.into_iter().for_each(|number| drop(self.wheel.insert(now + T1, Alarm::SuccessAgain(number))));
+                if let Some(number) = number {
+                    self.wheel.insert(now + T1, Alarm::SuccessAgain(number));
+                }
                 return;
             }
             (Some(Method::Options), _) | (_, Some(_)) => (200, "OK"),

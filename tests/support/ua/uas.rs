@@ -233,7 +233,9 @@ impl Uas {
             let number = self.taken.iter().position(|taken| taken.tag == tag).unwrap_or_default();
             let alarms = [(answer.reinvite_after, Alarm::ReInvite(number)), (answer.bye_after, Alarm::Bye(number))];
             for (after, alarm) in alarms {
-                after.into_iter().for_each(|after| drop(self.wheel.insert(now + after, alarm)));
+                if let Some(after) = after {
+                    self.wheel.insert(now + after, alarm);
+                }
             }
         }
     }
@@ -331,7 +333,9 @@ impl SimNode for Uas {
             RequestMatch::New if request.method() == Some(Method::Invite) && self.dialog_of(request).is_some() => {
                 let contact = format!("sip:uas@{}", self.address);
                 let number = self.successes.answer(&mut self.layer, now, request, source, &contact, out);
-                number.into_iter().for_each(|number| drop(self.wheel.insert(now + T1, Alarm::ReSuccessAgain(number))));
+                if let Some(number) = number {
+                    self.wheel.insert(now + T1, Alarm::ReSuccessAgain(number));
+                }
             }
             RequestMatch::New if request.method() == Some(Method::Invite) => {
                 self.receive_invite(now, source, request, out);
