@@ -9,7 +9,7 @@ use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
 use super::route::marks::Marks;
 use super::route::preprocess::{self, Preprocessed};
-use super::{ContextKey, Held, Now, Output, Proxy, Timer, UdpOversize, forward};
+use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward};
 use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
 use crate::sip::{Message, Method};
 
@@ -99,10 +99,12 @@ impl Proxy {
             let (snapshot, entry) = proxy.entry_of(key);
             let Ok(pre) = preprocess::preprocess(&snapshot.config, request, entry) else { return false };
             while let Some(candidate) = candidates.pop_front() {
-                let share = share.min(proxy.context(key).map_or(0, |c| c.breadth_left()));
-                if share == 0 {
+                let left = share.min(proxy.context(key).map_or(0, |c| c.breadth_left()));
+                if left == 0 {
                     break;
                 }
+                let keeps_some = !candidates.is_empty() && may_be_abandoned(&snapshot.config, candidate.egress);
+                let share = if keeps_some { (left / 2).max(1) } else { left };
                 match proxy.attempt(now, key, request, &pre, &candidate, share, out) {
                     Ok(()) => {
                         if let Some(branch) = proxy.context(key).and_then(|c| c.branches.last_mut()) {
@@ -321,13 +323,17 @@ fn next_group(context: &mut RequestContext) -> Option<(usize, u16)> {
     let group = context.plan.group_len();
     // A branch that is given up keeps its share, so something has to stay for the candidates behind it: those of the plan, and
     // further addresses of a name.
-    let snapshot = Rc::clone(&context.snapshot);
-    let trunk = context.plan.first().and_then(|c| c.egress).and_then(|id| snapshot.config.trunk(id));
-    let may_be_abandoned = trunk.is_some_and(|t| t.forking.fr.or(t.forking.fr_inv).is_some());
+    let may_be_abandoned = may_be_abandoned(&context.snapshot.config, context.plan.first().and_then(|c| c.egress));
     let has_next = context.plan.len() > group || context.plan.iter().any(|c| matches!(c.place, Place::Locate(_)));
     let parts = group + usize::from(may_be_abandoned && has_next);
     let share = (usize::from(left) / parts.max(1)).max(1);
     Some((group, share as u16))
+}
+
+/// Whether a branch to this trunk can be given up while it lives.
+fn may_be_abandoned(config: &Config, egress: Option<TrunkId>) -> bool {
+    let trunk = egress.and_then(|id| config.trunk(id));
+    trunk.is_some_and(|t| t.forking.fr.or(t.forking.fr_inv).is_some())
 }
 
 /// Longest total time for attempts at an INVITE, by default (D-8).

@@ -65,11 +65,6 @@ impl Watch {
 }
 
 impl Watch {
-    /// Calls counted against the limit of a trunk.
-    pub fn held_calls(&self) -> usize {
-        self.held.len()
-    }
-
     /// Notes when and whence a message came.
     pub fn at(&mut self, now: Now, source: SocketAddr) {
         (self.now, self.unix, self.source) = (now.instant, now.unix, source);

@@ -131,8 +131,8 @@ pub struct Residue {
     pub clients: usize,
     /// Requests and ACKs that wait for the slow side.
     pub parked: usize,
-    /// Calls that count against the limit of a trunk.
-    pub held_calls: usize,
+    /// Calls in the table of calls.
+    pub calls: usize,
     /// Timers.
     pub timers: usize,
 }
@@ -388,7 +388,7 @@ impl Proxy {
             servers,
             clients,
             parked: self.parked,
-            held_calls: self.watch.held_calls(),
+            calls: self.calls.len(),
             timers: self.timers.len() + self.layer.timers(),
         }
     }
