@@ -49,6 +49,14 @@ to = "gateway"
     )
 }
 
+/// The program with `edge.toml` of this directory; its log is there too.
+fn run_in(directory: &std::path::Path, environment: &[(&str, &str)]) -> Child {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
+    command.args(["run", "--config", "edge.toml"]).current_dir(directory).stdin(Stdio::null());
+    command.envs(environment.iter().copied());
+    command.stderr(fs::File::create(directory.join("log")).unwrap()).spawn().unwrap()
+}
+
 impl Program {
     fn start(gateway: SocketAddr) -> Self {
         Self::start_with(gateway, "")
@@ -61,20 +69,22 @@ impl Program {
     fn start_in(gateway: SocketAddr, more: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("edge.toml"), configuration(gateway, more)).unwrap();
-        let log = fs::File::create(directory.path().join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_vesperd"))
-            .args(["run", "--config", "edge.toml"])
-            .envs(environment.iter().copied())
-            .current_dir(directory.path())
-            .stdin(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let child = run_in(directory.path(), environment);
         let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let mut program = Self { directory, child, sip: nobody, http: nobody };
         program.sip = program.address("listening");
         program.http = program.address("metrics");
         program
+    }
+
+    /// Killed, no matter what it is doing, and started again at the same address.
+    fn restart(&mut self, configuration: &str) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+        let bind = format!("bind = \"{}\"", self.sip);
+        fs::write(self.file("edge.toml"), configuration.replace("bind = \"127.0.0.1:0\"", &bind)).unwrap();
+        self.child = run_in(self.directory.path(), &[]);
+        assert_eq!(self.address("listening"), self.sip);
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -448,4 +458,72 @@ fn lines_of_the_log_name_the_call_in_text_and_in_json() {
     let line: serde_json::Value = serde_json::from_str(&program.expect("refused")).unwrap();
     assert_eq!((&line["fields"]["call_id"], &line["fields"]["status"]), (&"looped@test".into(), &483.into()));
     assert!(program.log().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+/// A request of the gateway's in the dialog that this INVITE began.
+fn from_gateway(method: &str, invite: &str, gateway: &UdpSocket, n: u32) -> String {
+    let field = |name: &str| invite.lines().find_map(|line| line.strip_prefix(name)).unwrap().trim().to_owned();
+    let target = field("Contact: ").trim_matches(['<', '>']).to_owned();
+    let routes = invite.lines().filter_map(|line| line.strip_prefix("Record-Route: "));
+    let routes: String = routes.map(|route| format!("Route: {}\r\n", route.trim())).collect();
+    format!(
+        "{method} {target} SIP/2.0\r\nVia: SIP/2.0/UDP {};branch=z9hG4bK-{n}\r\n{routes}From: {};tag=b\r\nTo: {}\r\n\
+         Call-ID: {}\r\nCSeq: {n} {method}\r\nMax-Forwards: 70\r\nContent-Length: 0\r\n\r\n",
+        gateway.local_addr().unwrap(),
+        field("To: "),
+        field("From: "),
+        field("Call-ID: ")
+    )
+}
+
+#[test]
+fn c78_calls_outlive_a_kill_and_their_marks_do_if_the_key_does() {
+    let (gateway, caller) = (socket(), socket());
+    let plain = configuration(gateway.local_addr().unwrap(), "");
+    let strict = plain.replace("[node]", "[node]\nroute_key = \"route.key\"\nrequire_route_mac = true");
+    let mut program = Program::start(gateway.local_addr().unwrap());
+    let mut number = 0;
+    let mut is_relayed = |program: &Program, method: &str, invite: &str| {
+        number += 1;
+        gateway.send_to(from_gateway(method, invite, &gateway, number).as_bytes(), program.sip).unwrap();
+        let messages = std::iter::repeat_with(|| receive(&caller).0);
+        messages.take(50).any(|message| message.starts_with(method)) // answers to earlier requests come between
+    };
+    let call = |program: &Program, name: &str| {
+        caller.send_to(request("INVITE", &caller, name).as_bytes(), program.sip).unwrap();
+        let (invite, _) = receive(&gateway);
+        gateway
+            .send_to(answer(&invite, "200 OK").replace("192.0.2.9>", "192.0.2.9>;tag=b").as_bytes(), program.sip)
+            .unwrap();
+        assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
+        invite
+    };
+    // Without a key of its own the program draws another one: the call goes on all the same.
+    let invite = call(&program, "soft");
+    assert!(invite.contains(";vm="), "{invite}");
+    program.restart(&plain);
+    assert!(is_relayed(&program, "BYE", &invite));
+
+    fs::write(program.file("route.key"), "0123456789abcdef0123456789abcdef\n").unwrap();
+    program.restart(&strict);
+    let invite = call(&program, "strict");
+    program.restart(&strict);
+    assert!(is_relayed(&program, "INFO", &invite));
+    // Another key: nobody can tell whose call this is.
+    fs::write(program.file("route.key"), "ffffffffffffffffffffffffffffffff\n").unwrap();
+    program.restart(&strict);
+    while receive_pending(&gateway).is_some() {}
+    gateway.send_to(from_gateway("BYE", &invite, &gateway, 99).as_bytes(), program.sip).unwrap();
+    let (refused, _) = receive(&gateway);
+    assert!(refused.starts_with("SIP/2.0 403 Not Our Route"), "{refused}");
+}
+
+/// What has come already.
+fn receive_pending(socket: &UdpSocket) -> Option<String> {
+    socket.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+    let mut buffer = [0; 4096];
+    let received =
+        socket.recv_from(&mut buffer).ok().map(|(count, _)| String::from_utf8_lossy(&buffer[..count]).into_owned());
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    received
 }

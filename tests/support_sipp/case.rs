@@ -78,6 +78,9 @@ pub struct Sipp {
     pub calls: u32,
     /// Where a caller sends to, `address:port`; without it the proxy.
     pub target: Option<String>,
+    /// It stands at ::1, a callee at `{callee6_port}`.
+    #[serde(default)]
+    pub ipv6: bool,
     /// Port of a caller; 0 is a free one.
     #[serde(default)]
     pub port: u16,

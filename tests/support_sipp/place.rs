@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::net::{IpAddr, Ipv4Addr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses in 127/8 that no other case of this machine uses at the same time: the two middle octets come from the process
@@ -34,6 +34,11 @@ impl Place {
         for (name, host) in [("front", 5), ("back", 6)] {
             place.set(name, ip(host));
             place.set(&format!("{name}_port"), free_port(ip(host)));
+        }
+        // IPv6 has one loopback address only: there the parties are told apart by port.
+        place.set("proxy6", "[::1]");
+        for port in ["a6", "b6", "caller6_port", "callee6_port"] {
+            place.set(port, free_port(Ipv6Addr::LOCALHOST.into()));
         }
         place.set("dead_port", free_port(place.callee)); // nobody listens there
         place.set("number", format!("+1202555{:04}", random() % 10_000));

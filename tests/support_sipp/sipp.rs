@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -28,9 +28,11 @@ impl<'a> Running<'a> {
         directory: &Path,
         limit: Duration,
     ) -> Self {
-        let (ip, port) = match spec.side {
-            Side::Caller => (place.caller, if spec.port == 0 { free_port(place.caller) } else { spec.port }),
-            Side::Callee => (place.callee, place.port("callee_port")),
+        let (ip, port) = match (spec.side, spec.ipv6) {
+            (Side::Caller, true) => (IpAddr::from(Ipv6Addr::LOCALHOST), place.port("caller6_port")),
+            (Side::Callee, true) => (IpAddr::from(Ipv6Addr::LOCALHOST), place.port("callee6_port")),
+            (Side::Caller, false) => (place.caller, if spec.port == 0 { free_port(place.caller) } else { spec.port }),
+            (Side::Callee, false) => (place.callee, place.port("callee_port")),
         };
         let transport = spec.transport.unwrap_or(transport);
         let files = directory.join(&spec.name);
@@ -93,9 +95,13 @@ impl<'a> Running<'a> {
 
 /// Whether somebody has bound this port, as the kernel tells it.
 pub fn is_bound(transport: Transport, ip: IpAddr, port: u16) -> bool {
-    let IpAddr::V4(v4) = ip else { return true };
-    let entry = format!("{:08X}:{port:04X}", u32::from_ne_bytes(v4.octets()));
-    let table = if transport == Transport::Udp { "/proc/net/udp" } else { "/proc/net/tcp" };
+    let word = |octets: &[u8]| format!("{:08X}", u32::from_ne_bytes(octets.try_into().unwrap()));
+    let (address, six) = match ip {
+        IpAddr::V4(v4) => (word(&v4.octets()), ""),
+        IpAddr::V6(v6) => (v6.octets().chunks(4).map(word).collect::<String>(), "6"),
+    };
+    let entry = format!("{address}:{port:04X}");
+    let table = format!("/proc/net/{}{six}", if transport == Transport::Udp { "udp" } else { "tcp" });
     let sockets = fs::read_to_string(table).unwrap_or_default();
     sockets.lines().any(|line| line.split_whitespace().nth(1) == Some(&entry))
 }
