@@ -109,7 +109,7 @@ fn set(request: Message<'_>, name: Name, seconds: u32, patch: &mut Patch) {
 impl Proxy {
     /// Adds what a 2xx lacks to the edits under way.
     pub(super) fn add_session(&mut self, key: ContextKey, response: Message<'_>) {
-        if !response.status().is_some_and(|status| status / 100 == 2) {
+        if response.status().is_none_or(|status| status / 100 != 2) {
             return;
         }
         let Some(treatment) = self.context(key).and_then(|context| context.session) else { return };
@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn e3_the_matrix_of_rfc_4028_8_1() {
         let supported = "Supported: 100rel, timer\r\n";
-        let cases: [(&str, &str, Result<&[&str], u32>); 14] = [
+        type Expected = Result<&'static [&'static str], u32>;
+        let cases: [(&str, &str, Expected); 14] = [
             // Nothing asked: inserted, never with a refresher, never under Min-SE.
             ("", "", Ok(&["Session-Expires: 1800"])),
             (supported, "", Ok(&["Session-Expires: 1800"])),
