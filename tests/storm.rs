@@ -96,7 +96,7 @@ fn config(transport: Transport, own: SocketAddr, before: SocketAddr, behind: &[S
         guard,
         listeners: vec![listener(transport, own)],
         trunks: vec![trunk("before", transport, &[before]), trunk("behind", transport, behind)],
-        routes: vec![Route { from: Some(TrunkId(0)), prefix: None, to: TrunkId(1) }],
+        routes: vec![Route::between(TrunkId(0), TrunkId(1))],
         ..Config::default()
     }
 }
