@@ -295,6 +295,22 @@ fn kr6_a_call_that_moves_on_counts_where_it_is() {
 }
 
 #[test]
+fn kr6_a_member_that_was_given_up_and_answers_after_all_has_the_call() {
+    let members = [member("a", A, ""), member("b", B, "")].concat();
+    let mut rig = Rig::new(configuration(&format!("algorithm = \"least-calls\"\nfr_ms = 1000\n{members}")));
+    let first = rig.call(1).unwrap();
+    let second = rig.pass(Duration::from_millis(1100)).into_iter().find(|sent| sent.to == addr(B)).unwrap();
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(1)));
+    rig.answer(&second, "180 Ringing", "");
+    rig.answer(&first[0], "200 OK", "");
+    rig.answer(&second, "487 Request Terminated", "");
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(1), Some(0)));
+    let ended = rig.receive(CALLER, &bye(1, &first[0]));
+    rig.answer(&ended[0], "200 OK", "");
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(0)));
+}
+
+#[test]
 fn kr4_no_new_dialog_goes_to_a_member_that_drains_but_its_dialogs_go_on() {
     let mut rig = Rig::new(configuration(&[member("a", A, ""), member("b", B, "")].concat()));
     let call = rig.call(1).unwrap();
