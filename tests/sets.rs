@@ -692,3 +692,19 @@ fn kr12_a_reload_changes_who_is_pinged() {
     assert!(rig.pass_with(seconds(20), ok).is_empty());
     assert!(!rig.report("a").is_probed);
 }
+
+/// What a re-INVITE comes to says nothing of the call.
+#[test]
+fn kr6_a_refused_re_invite_leaves_the_call_counted() {
+    let mut rig = Rig::new(configuration(&format!(
+        "{}[trunk.limits]\nmax_concurrent_calls = 1\n",
+        member("a", A, "max_calls = 1")
+    )));
+    let invite = rig.call(1).unwrap().remove(0);
+    rig.answer(&invite, "200 OK", "");
+    let again = bye(1, &invite).replace("BYE", "INVITE").replace("z9hG4bKINVITE1", "z9hG4bKagain");
+    let again = rig.receive(CALLER, &again);
+    rig.answer(again.iter().find(|sent| sent.to == addr(A)).unwrap(), "488 Not Acceptable Here", "");
+    assert_eq!(rig.report("a").calls, Some(1));
+    assert_eq!(rig.call(2).unwrap_err(), 503);
+}
