@@ -166,3 +166,52 @@ fn k9_a_connection_that_breaks_fails_the_requests_that_await_an_answer() {
         assert_eq!((summary.proxy.failed_attempts, summary.tcp.sent), (1, 1), "it was sent: {summary:?}");
     }
 }
+
+#[test]
+fn ka2_a_nat_on_the_way_to_a_trunk_is_kept_open_and_stun_is_answered_where_it_is_wanted() {
+    for answers in [true, false] {
+        let gateway = UdpSocket::bind("127.0.0.2:0").unwrap();
+        gateway.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        let text = format!(
+            r#"
+[node]
+workers = 2
+stun = "{}"
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "gateway"
+next_hop = "udp:{}"
+keepalive = true
+"#,
+            if answers { "answer" } else { "drop" },
+            gateway.local_addr().unwrap()
+        );
+        let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap();
+        let edge = Edge::start(config, &Observer::default()).unwrap();
+        let mut buffer = [0; 100];
+        let (count, from) = gateway.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..count], from), (&b"\r\n\r\n"[..], edge.addresses()[0].2));
+        let request = b"\x00\x01\x00\x00\x21\x12\xa4\x42abcdefghijkl";
+        gateway.send_to(request, from).unwrap();
+        if answers {
+            let (count, _) = gateway.recv_from(&mut buffer).unwrap();
+            assert!(
+                buffer[..count].starts_with(b"\x01\x01\x00\x0c\x21\x12\xa4\x42abcdefghijkl"),
+                "{:?}",
+                &buffer[..count]
+            );
+        }
+        // Whatever comes behind it is handled behind it.
+        let options = format!(
+            "OPTIONS sip:{from} SIP/2.0\r\nVia: SIP/2.0/UDP 127.0.0.2;branch=z9hG4bK1;rport\r\nMax-Forwards: 70\r\n\
+             From: <sip:a@b>;tag=1\r\nTo: <sip:c@d>\r\nCall-ID: stun\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        );
+        gateway.send_to(options.as_bytes(), from).unwrap();
+        let (count, _) = gateway.recv_from(&mut buffer).unwrap();
+        assert!(buffer[..count].starts_with(b"SIP/2.0 200"), "{}", String::from_utf8_lossy(&buffer[..count]));
+        assert_eq!(edge.stop().worker.stun, 1);
+    }
+}

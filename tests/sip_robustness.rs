@@ -344,7 +344,7 @@ proptest! {
                 loop {
                     match framer.next(&limits) {
                         Ok(Some(Frame::Message(r))) => seen.push(framer.bytes()[r].to_vec()),
-                        Ok(Some(Frame::Ping)) => seen.push(b"ping".to_vec()),
+                        Ok(Some(Frame::Ping | Frame::Pong)) => seen.push(b"ping".to_vec()),
                         Ok(Some(Frame::Broken(r))) => seen.push([b"broken", &framer.bytes()[r]].concat()),
                         Ok(None) => break,
                         Err(error) => { seen.push(error.to_string().into_bytes()); break }

@@ -337,7 +337,7 @@ fn frames<'a>(chunks: impl IntoIterator<Item = &'a [u8]>) -> Vec<String> {
                 Ok(Some(Frame::Broken(r))) => {
                     out.push(format!("broken {}", String::from_utf8_lossy(&framer.bytes()[r])))
                 }
-                Ok(Some(Frame::Ping)) => out.push("ping".to_owned()),
+                Ok(Some(Frame::Ping | Frame::Pong)) => out.push("ping".to_owned()),
                 Err(error) => {
                     out.push(error.to_string());
                     break;

@@ -347,6 +347,54 @@ async fn f7_slow_and_idle_connections_are_closed() {
 }
 
 #[tokio::test]
+async fn ka1_a_kept_connection_is_pinged_dies_without_a_pong_and_is_due_again() {
+    let mut rig = Rig::new(tcp::Config { idle_timeout: Duration::from_secs(110), ..Default::default() });
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let way = hop(Transport::Tcp, listener.local_addr().unwrap());
+    let id = rig.table.open(way, rig.now).unwrap();
+    rig.table.keep(id, rig.now);
+    let stream = TcpStream::connect(way.remote).await.unwrap();
+    let (mut peer, _) = listener.accept().await.unwrap();
+    rig.table.connected(id, Ok::<_, std::io::Error>(stream), rig.now, &mut rig.failed);
+    let start = rig.now;
+    let sweep = |rig: &mut Rig, seconds| {
+        rig.now = start + Duration::from_secs(seconds);
+        rig.table.sweep(rig.now, &mut rig.failed);
+        rig.flush();
+        rig.table.stats().pings
+    };
+    // Without a seed the interval is the shortest there is.
+    assert_eq!((sweep(&mut rig, 94), sweep(&mut rig, 95)), (0, 1));
+    let mut ping = [0; 4];
+    peer.read_exact(&mut ping).await.unwrap();
+    assert_eq!(&ping, b"\r\n\r\n");
+    peer.write_all(b"\r\n").await.unwrap();
+    let Rig { table, scratch, failed, now } = &mut rig;
+    assert!(poll_fn(|cx| table.poll_read(cx, id, scratch, *now, failed)).await);
+    assert_eq!(table.next(id, failed), Incoming::Nothing);
+    assert_eq!(sweep(&mut rig, 120), 1, "the pong was heard");
+    assert_eq!(sweep(&mut rig, 190), 2, "and kept the connection from being idle");
+    peer.read_exact(&mut ping).await.unwrap();
+    rig.send(id, 7, b"OPTIONS sip:a@b SIP/2.0\r\n\r\n");
+    assert_eq!((sweep(&mut rig, 199), rig.table.len()), (2, 1));
+    sweep(&mut rig, 200);
+    assert_eq!((rig.closed(CloseReason::NoPong), rig.table.len(), rig.failed.as_slice()), (1, 0, &[7][..]));
+    // KA-4: half of 60 s at least.
+    assert!(rig.table.needs_sweep());
+    let due = |rig: &mut Rig, seconds| rig.table.to_reopen(start + Duration::from_secs(seconds));
+    assert!(due(&mut rig, 200).is_empty() && due(&mut rig, 229).is_empty());
+    assert_eq!(due(&mut rig, 230), [way]);
+    let id = rig.table.open(way, rig.now).unwrap();
+    rig.table.keep(id, rig.now);
+    assert!(due(&mut rig, 300).is_empty());
+    rig.table.close(id, CloseReason::ConnectFailed, &mut rig.failed);
+    assert!(due(&mut rig, 300).is_empty() && due(&mut rig, 359).is_empty());
+    assert_eq!(due(&mut rig, 360), [way], "longer the second time");
+    rig.table.forget(way);
+    assert!(!rig.table.needs_sweep());
+}
+
+#[tokio::test]
 async fn f5_what_is_not_sip_closes_the_connection() {
     for junk in [&b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"[..], b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"] {
         let mut rig = Rig::new(tcp::Config::default());

@@ -57,6 +57,7 @@ fn read_node(section: Section<'_, '_>, node: &mut Node, proxy: &mut proxy::Confi
     section.size("lane_capacity", (1, 65_536), &mut node.lane_capacity);
     section.size("udp_buffer_bytes", MEMORY, &mut node.udp.buffer);
     section.size("udp_backlog_bytes", MEMORY, &mut node.udp.backlog);
+    node.udp.answers_stun = section.choice("stun", &[("drop", false), ("answer", true)]).unwrap_or_default();
     if let Some(format) = section.choice("log", &[("text", LogFormat::Text), ("json", LogFormat::Json)]) {
         node.log = format;
     }

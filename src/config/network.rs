@@ -295,6 +295,7 @@ fn read_trunk(
         sign: None,
         verify: None,
         alias: false,
+        keepalive: section.bool("keepalive", false),
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
         forking,
         relay_503: forking::read_relay_503(section),

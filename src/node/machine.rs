@@ -9,6 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::clock;
 use super::events;
+use super::keepalive::stun_response;
 use super::lane::Outs;
 use crate::proxy::admission::Admission;
 use crate::proxy::probe::Duty;
@@ -117,6 +118,8 @@ pub(super) struct Machine {
     /// Lanes to the owners of calls.
     pub lanes: Outs,
     pub counters: Counters,
+    /// STUN binding requests are answered.
+    pub answers_stun: bool,
     /// The port of the last message's Via, if it came by a connection of this worker and offers it for requests the other way
     /// (RFC 5923).
     pub alias: Option<u16>,
@@ -138,6 +141,7 @@ impl Machine {
             output: Output::default(),
             lanes,
             counters: Counters::default(),
+            answers_stun: false,
             alias: None,
         }
     }
@@ -191,6 +195,9 @@ impl Machine {
             }
             Err(Unusable::Stun) if framing == Framing::Datagram => {
                 self.counters.stun += 1;
+                if let Some(response) = self.answers_stun.then(|| stun_response(bytes, source.remote)).flatten() {
+                    self.output.outbox.push(source, 0, &response);
+                }
                 return Taken::Done;
             }
             Err(other) => {

@@ -15,6 +15,7 @@ mod events;
 pub mod fetch;
 pub mod handshake;
 mod http;
+mod keepalive;
 mod lane;
 mod machine;
 pub mod metrics;

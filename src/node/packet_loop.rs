@@ -12,12 +12,14 @@ use super::admin::{self, Filter, Page, SeenCall};
 use super::cdr::Cdr;
 use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
+use super::keepalive::{Mappings, PING};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::metrics::Report;
+use super::random;
 use super::resolve::{self, Locator};
 use crate::proxy::admission::Rate;
-use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target};
+use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target, TrunkId};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::stir::verification::{FetchFailure, FetchedChain};
@@ -59,6 +61,8 @@ pub(super) struct Parts {
     pub seed: [u8; 32],
     pub snapshot: Arc<Snapshot>,
     pub tcp: tcp::Config,
+    /// STUN binding requests are answered.
+    pub answers_stun: bool,
     /// Lanes for messages to the owners of their calls.
     pub messages: Outs,
     /// Lanes for what leaves by connections of other workers.
@@ -134,6 +138,8 @@ pub(super) struct PacketLoop {
     cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
+    /// Ways of datagrams to be kept open; all of them are the first worker's.
+    mappings: Mappings,
 }
 
 impl PacketLoop {
@@ -143,17 +149,26 @@ impl PacketLoop {
         let listeners = parts.snapshot.config.listeners.iter().zip(0..);
         let locals = listeners.map(|(listener, id)| Local { address: listener.bind, socket: place(id) }).collect();
         let limits = parts.snapshot.config.parser.clone();
+        let mut mappings = Mappings::default();
+        if parts.worker == 0 {
+            mappings.configure(&parts.snapshot.config, now().instant);
+        }
+        let mut machine = Machine::new(parts.worker, parts.owners, parts.snapshot, parts.seed, parts.messages);
+        machine.answers_stun = parts.answers_stun;
+        // Serial numbers of an earlier life are not met again: it would have had to open 2^24 connections.
+        let mut tcp = tcp::Table::new(parts.tcp, limits, parts.worker as u16, parts.restarts << 24);
+        tcp.seed(u64::from_le_bytes(random()));
         Self {
+            mappings,
             worker: parts.worker,
             queued: vec![Vec::new(); sockets.len()],
             sockets,
             locals,
             batch: udp::Batch::new(),
-            // Serial numbers of an earlier life are not met again: it would have had to open 2^24 connections.
-            tcp: tcp::Table::new(parts.tcp, limits, parts.worker as u16, parts.restarts << 24),
+            tcp,
             scratch: vec![0; READ],
             opening: Vec::new(),
-            machine: Machine::new(parts.worker, parts.owners, parts.snapshot, parts.seed, parts.messages),
+            machine,
             transmits: parts.transmits,
             failed: Vec::new(),
             fetcher: parts.fetcher,
@@ -168,8 +183,8 @@ impl PacketLoop {
 
     /// When [`PacketLoop::on_timeout`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        let sweep = (!self.tcp.is_empty()).then_some(self.next_sweep);
-        [self.machine.proxy.poll_timeout(), sweep].into_iter().flatten().min()
+        let sweep = self.tcp.needs_sweep().then_some(self.next_sweep);
+        [self.machine.proxy.poll_timeout(), sweep, self.mappings.deadline()].into_iter().flatten().min()
     }
 
     /// For an [`Opening`].
@@ -371,12 +386,17 @@ impl PacketLoop {
         if self.next_sweep <= now.instant {
             self.next_sweep = now.instant + SWEEP;
             self.tcp.sweep(now.instant, &mut self.failed);
+            self.reopen(now);
         }
+        self.keep_mappings(now);
         self.settle(now);
     }
 
     /// Goes on with another configuration.
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
+        if self.worker == 0 {
+            self.mappings.configure(&snapshot.config, now().instant);
+        }
         self.machine.set_snapshot(snapshot);
     }
 
@@ -508,6 +528,29 @@ impl PacketLoop {
         named.or_else(|| self.tcp.find(hop)).or_else(|| self.open(now, hop))
     }
 
+    /// Whether the way to a neighbour is to be kept open (KA-1).
+    fn is_kept(&self, hop: Hop) -> bool {
+        let config = &self.machine.proxy.snapshot().config;
+        let trunk = hop.peer.map(|peer| TrunkId(peer.0)).or_else(|| config.trunk_of(hop.remote));
+        trunk.and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.keepalive)
+    }
+
+    /// Opens what was kept and got lost (KA-4).
+    fn reopen(&mut self, now: Now) {
+        for hop in self.tcp.to_reopen(now.instant) {
+            if !self.is_kept(hop) || self.open(now, hop).is_none() {
+                self.tcp.forget(hop);
+            }
+        }
+    }
+
+    /// Datagrams that keep a NAT open (KA-2).
+    fn keep_mappings(&mut self, now: Now) {
+        for hop in self.mappings.take_due(now.instant, || u64::from_le_bytes(random())) {
+            self.machine.output.outbox.push(hop, 0, PING);
+        }
+    }
+
     fn open(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
         let local = self.locals.get(usize::from(hop.local.0))?.address;
         let tls = hop.peer.filter(|_| hop.transport.is_secure());
@@ -515,6 +558,9 @@ impl PacketLoop {
             return None; // nobody said whose certificate to expect (TL-4)
         }
         let id = self.tcp.open(hop, now.instant).ok()?;
+        if self.is_kept(hop) {
+            self.tcp.keep(id, now.instant);
+        }
         self.opening.push(Opening { id, local, remote: hop.remote, tls });
         Some(id)
     }

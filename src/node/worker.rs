@@ -140,6 +140,7 @@ impl Worker {
             restarts,
             owners: self.owners,
             seed: random::<32>(),
+            answers_stun: self.udp.answers_stun,
             snapshot: Arc::clone(&self.orders.borrow().snapshot),
             tcp: self.tcp.clone(),
             messages: self.message_outs.again(),

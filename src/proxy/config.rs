@@ -179,6 +179,8 @@ pub struct Trunk {
     pub udp_oversize: UdpOversize,
     /// We show it a certificate over TLS, so it may send requests of its own over our connections (RFC 5923, CN-4).
     pub alias: bool,
+    /// What leads to it is kept alive (RFC 5626): connections to its next hops by pings, the way of datagrams by datagrams.
+    pub keepalive: bool,
     /// Which of its next hops comes first, and which are down.
     pub dispatcher: Dispatcher,
     /// How its addresses are tried.
@@ -215,6 +217,7 @@ impl Default for Trunk {
             verify: None,
             udp_oversize: UdpOversize::default(),
             alias: false,
+            keepalive: false,
             dispatcher: Dispatcher::default(),
             forking: Forking::default(),
             relay_503: Relay503::default(),

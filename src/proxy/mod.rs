@@ -50,6 +50,7 @@ pub use plan::Place;
 pub use redirect::On3xx;
 pub use route::marks::Keys;
 pub use route::table::Route;
+pub use route::target::leave_by;
 pub use session_timer::SessionTimer;
 
 use crate::sip::hop::{Hop, Outbox};
@@ -244,6 +245,11 @@ impl Proxy {
         self.watch.configure(&snapshot.config.guard, self.key);
         self.snapshot = Rc::new(Held(snapshot));
         self.sync_probing(self.watch.now);
+    }
+
+    /// The configuration that requests to come are treated by.
+    pub fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
     }
 
     /// From now on no new calls are taken: dialog-forming requests, and OPTIONS to this element, are answered 503; what belongs to a call

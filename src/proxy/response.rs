@@ -217,8 +217,8 @@ impl Proxy {
         let Some(branch) = context.branch_mut(client) else { return };
         let (fallback, mut others, rang) =
             (branch.fallback.take(), std::mem::take(&mut branch.alternates), branch.rang);
-        // One that was given up keeps its share (L-5): what is left is divided between its successor and those behind.
-        let share = if branch.state == BranchState::Abandoned { left.div_ceil(2) } else { branch.share };
+        // One that was given up keeps its share (L-5): its successor lives on what is left.
+        let share = if branch.state == BranchState::Abandoned { left } else { branch.share };
         let as_sip = branch.as_sip.take().filter(|_| outcome == Outcome::Answered(416));
         let is_failure = match outcome {
             Outcome::Answered(status) => status == 503 || as_sip.is_some(),

@@ -17,6 +17,8 @@ pub enum Frame {
     Message(Range<usize>),
     /// A keepalive ping (CRLFCRLF between messages): answer CRLF (KA-1).
     Ping,
+    /// The answer to a ping of ours ([`StreamFramer::await_pong`]).
+    Pong,
     /// The end: where the next message would begin is lost. [`super::parse`] of this range with [`super::Framing::Stream`] gives the
     /// fault to answer, if it can be answered; then flush and close.
     Broken(Range<usize>),
@@ -55,6 +57,8 @@ pub struct StreamFramer {
     searched: usize,
     /// CRLFs seen since the last message or ping.
     crlfs: u8,
+    /// A ping of ours waits for its answer.
+    awaits_pong: bool,
     /// End of the message at `start`, once its header block is complete.
     end: Option<usize>,
     /// When the first octet of the message at `start` came, if any has.
@@ -81,6 +85,11 @@ impl StreamFramer {
         self.buffer.extend_from_slice(octets);
     }
 
+    /// A ping was sent: the next CRLF between messages is its pong, and no half of a ping (RFC 5626 3.5.1).
+    pub fn await_pong(&mut self) {
+        self.awaits_pong = true;
+    }
+
     /// The buffer the ranges of [`Frame`] point into.
     pub fn bytes(&self) -> &[u8] {
         &self.buffer
@@ -97,8 +106,8 @@ impl StreamFramer {
             return Ok(None);
         }
         if self.end.is_none() {
-            if self.skip_line_ends() {
-                return Ok(Some(Frame::Ping));
+            if let Some(frame) = self.skip_line_ends() {
+                return Ok(Some(frame));
             }
             if self.pending() == 0 {
                 if self.buffer.capacity() > KEEP_CAPACITY {
@@ -154,21 +163,25 @@ impl StreamFramer {
         self.start = 0;
     }
 
-    /// Skips CRLFs between messages (F-4); true for the second one in a row, a ping. A CR alone waits for its LF.
-    fn skip_line_ends(&mut self) -> bool {
+    /// Skips CRLFs between messages (F-4); the second one in a row is a ping, an awaited one a pong. A CR alone waits for its LF.
+    fn skip_line_ends(&mut self) -> Option<Frame> {
         loop {
             let step = match self.buffer.get(self.start..) {
                 Some([b'\r', b'\n', ..]) => 2,
                 Some([b'\n', ..]) => 1,
-                _ => return false,
+                _ => return None,
             };
             self.start += step;
             self.searched = self.searched.max(self.start);
             self.restart_clock();
+            if std::mem::take(&mut self.awaits_pong) {
+                self.crlfs = 0;
+                return Some(Frame::Pong);
+            }
             self.crlfs += 1;
             if self.crlfs == 2 {
                 self.crlfs = 0;
-                return true;
+                return Some(Frame::Ping);
             }
         }
     }
@@ -306,6 +319,25 @@ mod tests {
         assert_eq!((&seen[..], error), (&expected[..], None));
         assert_eq!(frames(b"\r\n\r\n\r\n\r\n\r", &limits).0, [Frame::Ping, Frame::Ping]);
         assert_eq!(frames(b"\r", &limits).0, []);
+    }
+
+    #[test]
+    fn ka1_an_awaited_line_end_is_a_pong() {
+        let limits = Limits::default();
+        let mut framer = StreamFramer::new();
+        framer.await_pong();
+        framer.push(b"\r", start());
+        assert_eq!(framer.next(&limits), Ok(None));
+        framer.push(format!("\n{MESSAGE}\r\n\r\n").as_bytes(), start());
+        assert_eq!(framer.next(&limits), Ok(Some(Frame::Pong)));
+        assert!(matches!(framer.next(&limits), Ok(Some(Frame::Message(_)))));
+        assert_eq!(framer.next(&limits), Ok(Some(Frame::Ping)), "one pong per ping");
+        // Two pongs are no ping.
+        for _ in 0..2 {
+            framer.await_pong();
+            framer.push(b"\r\n", start());
+            assert_eq!(framer.next(&limits), Ok(Some(Frame::Pong)));
+        }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use super::framer::Framer;
+use super::keepalive::Pulse;
+use super::table::Way;
 use super::{CloseReason, Config, Stream};
 use crate::sip::Limits;
 use crate::sip::hop::{ConnectionId, ListenerId, PeerId, RESPONSE_TAG, Transport};
@@ -36,6 +38,8 @@ pub(super) struct Connection {
     /// A framed message that its owner has no room for yet.
     pub held: Option<Range<usize>>,
     pub last_active: Instant,
+    /// It is kept open by pings.
+    pub pulse: Option<Pulse>,
     /// Set when the connection ends: input is forgotten, output is written to the end.
     pub closing: Option<CloseReason>,
     /// The peer was told that nothing more comes.
@@ -77,6 +81,7 @@ impl Connection {
             framer: Framer::new(transport),
             held: None,
             last_active: now,
+            pulse: None,
             closing: None,
             is_shut: false,
             is_dirty: false,
@@ -199,6 +204,11 @@ impl Connection {
             None if is_slow() => Some(CloseReason::TooSlow),
             None => (quiet >= idle).then_some(CloseReason::Idle),
         }
+    }
+
+    /// What it is found by as a way to its remote address.
+    pub fn way(&self) -> Way {
+        (self.transport, self.listener, self.remote, self.peer)
     }
 
     /// A WebSocket whose peer broke its rules says so before it ends.

@@ -27,6 +27,13 @@ impl Framer {
         }
     }
 
+    /// A ping was sent: the next CRLF is its answer.
+    pub fn await_pong(&mut self) {
+        if let Self::Stream(framer) = self {
+            framer.await_pong();
+        }
+    }
+
     /// A whole message.
     pub fn put(&mut self, message: Bytes) {
         *self = Self::Messages(message, true);

@@ -3,6 +3,7 @@
 
 mod connection;
 mod framer;
+mod keepalive;
 mod stream;
 mod table;
 
@@ -74,13 +75,15 @@ pub enum CloseReason {
     NotSip,
     /// A message whose end is unknown; answered if possible (F-2).
     Broken,
+    /// A ping got no pong (KA-1).
+    NoPong,
     /// The TLS handshake failed: no session, or not the peer it should be (TL-4).
     Handshake,
 }
 
 impl CloseReason {
     /// All reasons, in the order of [`Stats::closed`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Peer,
         Self::Error,
         Self::ConnectFailed,
@@ -89,6 +92,7 @@ impl CloseReason {
         Self::TooSlow,
         Self::NotSip,
         Self::Broken,
+        Self::NoPong,
         Self::Handshake,
     ];
 }
@@ -121,6 +125,8 @@ pub struct Stats {
     pub queue_full: u64,
     /// Messages for a connection that is gone.
     pub gone: u64,
+    /// Keepalive pings sent.
+    pub pings: u64,
     /// Connections closed, by [`CloseReason::ALL`].
     pub closed: [u64; CloseReason::ALL.len()],
 }
@@ -136,6 +142,7 @@ impl Stats {
         self.sent += other.sent;
         self.queue_full += other.queue_full;
         self.gone += other.gone;
+        self.pings += other.pings;
         for (mine, other) in self.closed.iter_mut().zip(other.closed) {
             *mine += other;
         }

@@ -10,6 +10,7 @@ use std::time::Instant;
 use slab::Slab;
 
 use super::connection::Connection;
+use super::keepalive::{Beat, Kept, Pulse};
 use super::{CloseReason, Config, Refused, Stats, Stream};
 use crate::sip::Limits;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
@@ -29,7 +30,7 @@ pub enum Incoming {
 }
 
 /// What makes a connection fit for a request (CN-1): over TLS also whom it leads to, for several domains may share an address.
-type Way = (Transport, ListenerId, SocketAddr, Option<PeerId>);
+pub(super) type Way = (Transport, ListenerId, SocketAddr, Option<PeerId>);
 
 fn way_of(hop: Hop) -> Way {
     (hop.transport, hop.local, hop.remote, hop.peer.filter(|_| hop.transport.is_secure()))
@@ -46,6 +47,10 @@ pub struct Table {
     slots: Slab<Connection>,
     opened: HashMap<Way, ConnectionId>,
     accepted_from: HashMap<IpAddr, usize>,
+    /// Ways to be kept open (KA-1).
+    kept: Kept,
+    /// For the spread of pings.
+    chance: u64,
     /// Connections with output that nobody has tried to write yet.
     dirty: Vec<ConnectionId>,
     stats: Stats,
@@ -65,6 +70,8 @@ impl Table {
             slots: Slab::new(),
             opened: HashMap::new(),
             accepted_from: HashMap::new(),
+            kept: Kept::default(),
+            chance: 0,
             dirty: Vec::new(),
             stats: Stats::default(),
         }
@@ -135,6 +142,44 @@ impl Table {
         self.opened.insert(way, id);
         self.stats.opened += 1;
         Ok(id)
+    }
+
+    /// Random numbers to come follow from this one; where nothing is random, pings come as early as they may.
+    pub fn seed(&mut self, random: u64) {
+        self.chance = random;
+    }
+
+    /// Keeps a connection this side opened alive by pings, and its way open (RFC 5626 4.4.1): see [`Table::to_reopen`].
+    pub fn keep(&mut self, id: ConnectionId, now: Instant) {
+        let random = self.random();
+        let Some(connection) = self.get_mut(id).filter(|c| c.is_outbound && !c.transport.is_web()) else { return };
+        connection.pulse = Some(Pulse::new(now, random));
+        let way = connection.way();
+        self.kept.open(way);
+    }
+
+    /// Ways of [`Table::keep`] whose connection has ended and that are to be opened now (KA-4). What is not opened and kept again, or
+    /// forgotten, is named again.
+    pub fn to_reopen(&mut self, now: Instant) -> Vec<Hop> {
+        let mut chance = self.chance;
+        let due = self.kept.due(now, || step(&mut chance));
+        self.chance = chance;
+        let hop = |(transport, local, remote, peer)| Hop { transport, local, remote, connection: None, peer };
+        due.into_iter().map(hop).collect()
+    }
+
+    /// A way need not be kept open any more.
+    pub fn forget(&mut self, hop: Hop) {
+        self.kept.forget(&(hop.transport, hop.local, hop.remote, hop.peer));
+    }
+
+    /// Whether [`Table::sweep`] and [`Table::to_reopen`] have anything to do.
+    pub fn needs_sweep(&self) -> bool {
+        !self.slots.is_empty() || !self.kept.is_empty()
+    }
+
+    fn random(&mut self) -> u64 {
+        step(&mut self.chance)
     }
 
     /// A connection that this worker opened the same way (RFC 3261 18.1.1, CN-1), or that its peer opened and put at our disposal
@@ -221,6 +266,12 @@ impl Table {
                     return Incoming::Message(range);
                 }
                 Ok(Some(Frame::Broken(range))) => return Incoming::Broken(range),
+                Ok(Some(Frame::Pong)) => {
+                    if let Some(pulse) = &mut connection.pulse {
+                        pulse.heard();
+                        self.kept.proven(&connection.way());
+                    }
+                }
                 Ok(Some(Frame::Ping)) => self.send(id, 0, b"\r\n", failed),
                 Ok(None) => return Incoming::Nothing,
                 Err(error) => {
@@ -324,11 +375,14 @@ impl Table {
         let mut connection = self.slots.remove(slot(id));
         failed.extend(connection.unfinished());
         connection.take_leave(reason);
+        if connection.pulse.is_some() {
+            self.kept.lost(&connection.way());
+        }
         if let Some(count) = self.stats.closed.get_mut(reason as usize) {
             *count += 1;
         }
         if connection.is_outbound {
-            self.opened.remove(&(connection.transport, connection.listener, connection.remote, connection.peer));
+            self.opened.remove(&connection.way());
         } else {
             if let Some(way) = connection.alias {
                 self.opened.remove(&way);
@@ -353,6 +407,34 @@ impl Table {
             self.slots.iter().filter_map(|(_, c)| Some((c.id, c.overdue(now, idle, limits)?))).collect();
         for (id, reason) in overdue {
             self.close(id, reason, failed);
+        }
+        self.ping(now, failed);
+    }
+
+    /// KA-1.
+    fn ping(&mut self, now: Instant, failed: &mut Vec<u64>) {
+        let (mut chance, mut beats) = (self.chance, Vec::new());
+        for (_, connection) in &mut self.slots {
+            let is_open = connection.stream.is_some() && connection.closing.is_none();
+            if let Some(pulse) = connection.pulse.as_mut().filter(|_| is_open) {
+                match pulse.beat(now, step(&mut chance)) {
+                    Beat::Rest => {}
+                    Beat::Ping => {
+                        connection.framer.await_pong();
+                        beats.push((connection.id, true));
+                    }
+                    Beat::Dead => beats.push((connection.id, false)),
+                }
+            }
+        }
+        self.chance = chance;
+        for (id, is_alive) in beats {
+            if is_alive {
+                self.stats.pings += 1;
+                self.send(id, 0, b"\r\n\r\n", failed);
+            } else {
+                self.close(id, CloseReason::NoPong, failed);
+            }
         }
     }
 
@@ -390,6 +472,18 @@ impl Table {
     fn get_mut(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.slots.get_mut(slot(id)).filter(|connection| connection.id == id)
     }
+}
+
+/// SplitMix64; 0 stays 0, so that a table without a seed is predictable.
+fn step(state: &mut u64) -> u64 {
+    if *state == 0 {
+        return 0;
+    }
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ (mixed >> 31)
 }
 
 fn slot(id: ConnectionId) -> usize {

@@ -28,11 +28,13 @@ pub struct Config {
     pub buffer: usize,
     /// Bytes that wait per socket when its send buffer is full; 1 MiB. What comes on top is dropped and counted.
     pub backlog: usize,
+    /// STUN binding requests are answered (KA-2); otherwise they are swallowed.
+    pub answers_stun: bool,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { buffer: 4 * 1024 * 1024, backlog: 1024 * 1024 }
+        Self { buffer: 4 * 1024 * 1024, backlog: 1024 * 1024, answers_stun: false }
     }
 }
 

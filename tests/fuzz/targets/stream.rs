@@ -28,7 +28,7 @@ fn frames<'a>(pieces: impl IntoIterator<Item = &'a [u8]>, limits: &Limits) -> Ve
         loop {
             match framer.next(limits) {
                 Ok(None) => break,
-                Ok(Some(Frame::Ping)) => seen.push(b"ping".to_vec()),
+                Ok(Some(Frame::Ping | Frame::Pong)) => seen.push(b"ping".to_vec()),
                 Ok(Some(Frame::Message(range))) => {
                     let message = &framer.bytes()[range];
                     check(message, limits);
