@@ -11,10 +11,10 @@
 //! | | [`cert`] | STI certificates: TNAuthList, claim constraints, SCTs, path validation, trust store with its bounded caches | - |
 //! | 2 machines: sans-IO, `now` in, output out | [`transaction`] | RFC 3261 section 17 and RFC 6026: four machines, keys, timer wheel | sip |
 //! | | [`stir`] | RFC 8224: authentication service, verification service, failure to status and Reason | sip passport cert |
-//! | | [`proxy`] | RFC 3261 section 16: request context, plan and attempts, forwarding, response context, route rules, location (RFC 3263), admission of strangers, overload control, digest | sip passport transaction stir |
+//! | | [`proxy`] | RFC 3261 section 16: request context, plan and attempts, forwarding, response context, route rules, location (RFC 3263), admission of strangers, overload control, digest, the table of calls | sip passport transaction stir |
 //! | 3 outside: may wait, may store; knows no machine | [`transport`] | UDP batches, TCP connections, TLS, WebSocket, limits | sip |
 //! | | [`pki`] | issuing: certificate authority, transparency log key, the lab | passport cert |
-//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, resolve, handshake, http), metrics, start, reload and stop | all |
+//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, resolve, handshake, http, admin, cdr), metrics, start, reload and stop | all |
 //! | | [`config`], [`cli`] | TOML to valid types; one file per subcommand | all |
 //!
 //! # The life of an INVITE

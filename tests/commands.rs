@@ -159,3 +159,25 @@ fn check_config_shows_what_is_in_force() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).starts_with("environment variable VESPERD__NODE__WROKERS: "));
 }
+
+/// What is printed loads beside a listener, and remarks do not get into it.
+#[test]
+fn an_imported_list_is_a_configuration() {
+    let directory = TempDir::new().unwrap();
+    let list = "1 sip:192.0.2.10 8 10 duid=gw1;weight=60\n1 192.0.2.11:5070 0 10 weight=40\n2 sip:gw.example.net\n";
+    std::fs::write(directory.path().join("dispatcher.list"), list).unwrap();
+    let printed = vesperd(directory.path(), &["import", "dispatcher", "--algorithm", "1=9", "dispatcher.list"], "");
+    assert_eq!(printed.status.code(), Some(0), "{}", String::from_utf8_lossy(&printed.stderr));
+    assert!(String::from_utf8_lossy(&printed.stderr).contains("dispatcher.list:1: "));
+    std::fs::write(directory.path().join("address"), "1 192.0.2.10 32\n2 sbc.example.net\n").unwrap();
+    let peers = vesperd(directory.path(), &["import", "address", "address"], "");
+    assert_eq!(peers.status.code(), Some(1), "a name is not carried over");
+    let listener = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"\n\n";
+    std::fs::write(directory.path().join("edge.toml"), format!("{listener}{}{}", text(&printed), text(&peers)))
+        .unwrap();
+    let checked = vesperd(directory.path(), &["check-config", "edge.toml"], "");
+    assert_eq!(checked.status.code(), Some(0), "{}", String::from_utf8_lossy(&checked.stderr));
+    assert!(text(&checked).contains("trunks 3"), "{}", text(&checked));
+    let nothing = vesperd(directory.path(), &["import", "dispatcher", "no-such-file"], "");
+    assert_eq!(nothing.status.code(), Some(2));
+}

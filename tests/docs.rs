@@ -66,7 +66,7 @@ fn every_configuration_key_is_described() {
 #[test]
 fn the_readme_names_every_command_and_opens_with_the_two() {
     let readme = read("README.md");
-    for command in ["run", "check-config", "calls", "passport", "cert", "lab", "demo"] {
+    for command in ["run", "check-config", "calls", "passport", "cert", "lab", "demo", "import"] {
         assert!(readme.contains(&format!("vesperd {command}")), "{command}");
     }
     let (demo, tests) = (readme.find("cargo run --release -- demo").unwrap(), readme.find("./tests/run").unwrap());

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use vesperd::config::Config;
 use vesperd::node::{Edge, Observer, clock};
+use vesperd::proxy::dispatcher::MemberState;
 
 /// Less than half of Timer B or F: whoever waits for them fails here.
 const QUICKLY: Duration = Duration::from_secs(10);
@@ -214,4 +215,60 @@ keepalive = true
         assert!(buffer[..count].starts_with(b"SIP/2.0 200"), "{}", String::from_utf8_lossy(&buffer[..count]));
         assert_eq!(edge.stop().worker.stun, 1);
     }
+}
+
+/// Several workers, one of which pings: the answer finds it (KR-7), what the operator sets counts for all (KR-4).
+#[test]
+fn kr7_an_edge_knows_how_its_gateway_stands() {
+    let gateway = socket("127.0.0.1");
+    let text = format!(
+        r#"
+[node]
+workers = 4
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "gateways"
+down_after = 1
+[trunk.probe]
+interval_ms = 100
+timeout_ms = 90
+[[trunk.member]]
+id = "gw"
+next_hop = "udp:{}"
+"#,
+        gateway.local_addr().unwrap()
+    );
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+    let edge = Edge::start(config, &Observer::default()).unwrap();
+    let published = edge.published();
+    let state = || published.members()[0].state;
+    let next = || {
+        let mut buffer = [0; 65_535];
+        let (count, from) = gateway.recv_from(&mut buffer).expect("a ping comes");
+        let ping = String::from_utf8(buffer[..count].to_vec()).unwrap();
+        assert!(ping.starts_with("OPTIONS "), "{ping}");
+        (ping, from)
+    };
+    let answer = |(ping, from): (String, SocketAddr)| {
+        let answer = ping.replacen(ping.lines().next().unwrap(), "SIP/2.0 200 OK", 1);
+        gateway.send_to(answer.as_bytes(), from).unwrap();
+    };
+    // Each wait is for a ping, so this ends when they do.
+    while state() != MemberState::Inactive {
+        next();
+    }
+    assert!(published.prometheus().contains("vesperd_target_up{trunk=\"gateways\",member=\"gw\"} 0\n"));
+    while state() != MemberState::Active {
+        answer(next());
+    }
+    assert!(published.members()[0].latency.is_some());
+    let page = published.prometheus();
+    assert!(page.contains("vesperd_target_up{trunk=\"gateways\",member=\"gw\"} 1\n"), "{page}");
+    assert!(page.contains("vesperd_target_latency_seconds{trunk=\"gateways\",member=\"gw\"} 0."), "{page}");
+    published.set_member_state("gateways", "gw", MemberState::Draining).unwrap();
+    assert_eq!(state(), MemberState::Draining);
+    edge.stop();
 }

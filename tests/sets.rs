@@ -295,6 +295,22 @@ fn kr6_a_call_that_moves_on_counts_where_it_is() {
 }
 
 #[test]
+fn kr6_a_member_that_was_given_up_and_answers_after_all_has_the_call() {
+    let members = [member("a", A, ""), member("b", B, "")].concat();
+    let mut rig = Rig::new(configuration(&format!("algorithm = \"least-calls\"\nfr_ms = 1000\n{members}")));
+    let first = rig.call(1).unwrap();
+    let second = rig.pass(Duration::from_millis(1100)).into_iter().find(|sent| sent.to == addr(B)).unwrap();
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(1)));
+    rig.answer(&second, "180 Ringing", "");
+    rig.answer(&first[0], "200 OK", "");
+    rig.answer(&second, "487 Request Terminated", "");
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(1), Some(0)));
+    let ended = rig.receive(CALLER, &bye(1, &first[0]));
+    rig.answer(&ended[0], "200 OK", "");
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(0)));
+}
+
+#[test]
 fn kr4_no_new_dialog_goes_to_a_member_that_drains_but_its_dialogs_go_on() {
     let mut rig = Rig::new(configuration(&[member("a", A, ""), member("b", B, "")].concat()));
     let call = rig.call(1).unwrap();
@@ -675,4 +691,20 @@ fn kr12_a_reload_changes_who_is_pinged() {
     rig.reload(configuration(&members));
     assert!(rig.pass_with(seconds(20), ok).is_empty());
     assert!(!rig.report("a").is_probed);
+}
+
+/// What a re-INVITE comes to says nothing of the call.
+#[test]
+fn kr6_a_refused_re_invite_leaves_the_call_counted() {
+    let mut rig = Rig::new(configuration(&format!(
+        "{}[trunk.limits]\nmax_concurrent_calls = 1\n",
+        member("a", A, "max_calls = 1")
+    )));
+    let invite = rig.call(1).unwrap().remove(0);
+    rig.answer(&invite, "200 OK", "");
+    let again = bye(1, &invite).replace("BYE", "INVITE").replace("z9hG4bKINVITE1", "z9hG4bKagain");
+    let again = rig.receive(CALLER, &again);
+    rig.answer(again.iter().find(|sent| sent.to == addr(A)).unwrap(), "488 Not Acceptable Here", "");
+    assert_eq!(rig.report("a").calls, Some(1));
+    assert_eq!(rig.call(2).unwrap_err(), 503);
 }

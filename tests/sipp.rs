@@ -40,6 +40,7 @@ cases! {
     c23_session_expiry: "C-23",
     c24_other_methods: "C-24",
     c25_options: "C-25",
+    c25b_pings: "C-25b",
     c26_lost_ack: "C-26",
     c26b_accepted_state: "C-26b",
     c27_next_hop_after_503: "C-27",

@@ -7,6 +7,7 @@ pub mod cert;
 pub mod check_config;
 pub mod demo;
 mod difference;
+pub mod import;
 pub mod lab;
 mod log;
 pub mod passport;
@@ -24,6 +25,7 @@ Examples:
   vesperd check-config /etc/vesperd/edge.toml
   vesperd run --config /etc/vesperd/edge.toml
   vesperd cert lint --profile vesper leaf.pem
+  vesperd import dispatcher /etc/kamailio/dispatcher.list
 
 Every subcommand has its own examples and exit codes: vesperd <COMMAND> --help";
 
@@ -43,6 +45,7 @@ enum Command {
     Bans(bans::BansCommand),
     Cert(cert::CertCommand),
     Passport(passport::PassportCommand),
+    Import(import::ImportCommand),
     Lab(lab::LabCommand),
     Demo(demo::DemoCommand),
 }
@@ -57,6 +60,7 @@ impl Cli {
             Command::Bans(command) => command.run(),
             Command::Cert(command) => command.run(),
             Command::Passport(command) => command.run(),
+            Command::Import(command) => command.run(),
             Command::Lab(command) => command.run(),
             Command::Demo(command) => command.run(),
         }

@@ -64,6 +64,17 @@ fn shown(value: &[u8]) -> String {
     format!("{}{}", head.escape_ascii(), if rest.is_empty() { "" } else { "..." })
 }
 
+/// The Call-ID of a message that perhaps can not be parsed; empty if no line looks like one.
+pub(super) fn call_id_in(message: &[u8]) -> String {
+    let value = message.split(|octet| *octet == b'\n').find_map(|line| {
+        let (name, value) = line.split_at_checked(line.iter().position(|octet| *octet == b':')?)?;
+        let name = name.trim_ascii();
+        let is_it = name.eq_ignore_ascii_case(b"Call-ID") || name.eq_ignore_ascii_case(b"i");
+        is_it.then(|| value.get(1..).unwrap_or_default().trim_ascii())
+    });
+    shown(value.unwrap_or_default())
+}
+
 /// A message for the log: escaped, every line cut, so that no token gets there whole, and the digits of numbers behind their first
 /// four replaced.
 pub(super) fn redacted(message: &[u8]) -> String {
@@ -151,6 +162,13 @@ mod tests {
     fn l4_values_are_escaped_and_cut() {
         assert_eq!(shown(b"a\r\n\x1b[31m\xff"), "a\\r\\n\\x1b[31m\\xff");
         assert_eq!(shown(&[b'x'; 81]), "x".repeat(80) + "...");
+    }
+
+    #[test]
+    fn the_call_id_of_what_can_not_be_parsed_is_found_all_the_same() {
+        assert_eq!(call_id_in(b"INVITE\r\nVia: x\r\ncall-id : a@b\r\n\r\n"), "a@b");
+        assert_eq!(call_id_in(b"x\ni:c\n"), "c");
+        assert_eq!(call_id_in(b"\xff\x00"), "");
     }
 
     #[test]

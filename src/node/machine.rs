@@ -162,8 +162,9 @@ impl Machine {
     pub fn receive(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         // A panic goes on to the worker, which ends by it; here the message that caused it is still known.
         catch_unwind(AssertUnwindSafe(|| self.take(now, source, bytes, framing, is_here))).unwrap_or_else(|panic| {
-            let message = events::redacted(bytes);
-            tracing::error!(worker = self.worker, source = %source.remote, message, "a message made the worker panic");
+            let (call_id, message) = (events::call_id_in(bytes), events::redacted(bytes));
+            let (worker, source) = (self.worker, source.remote);
+            tracing::error!(worker, call_id, %source, message, "a message made the worker panic");
             resume_unwind(panic)
         })
     }

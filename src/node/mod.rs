@@ -25,6 +25,7 @@ mod page;
 mod reload;
 pub mod resolve;
 mod side_thread;
+mod telling;
 mod worker;
 
 pub use edge::{Edge, StartError};

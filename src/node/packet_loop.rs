@@ -8,14 +8,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 
-use super::admin::{self, Filter, Page, SeenCall};
 use super::cdr::Cdr;
 use super::events::Events;
 use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
 use super::keepalive::{Mappings, PING};
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
-use super::metrics::Report;
 use super::random;
 use super::resolve::{self, Locator};
 use crate::proxy::admission::Rate;
@@ -28,8 +26,6 @@ use crate::transport::{udp, ws};
 
 /// How often idle and slow connections are looked for.
 const SWEEP: Duration = Duration::from_secs(1);
-/// Places of the table of calls that are looked at for one answer.
-const PAGE: usize = 1024;
 /// Octets read from a connection at once.
 const READ: usize = 64 * 1024;
 /// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
@@ -119,13 +115,13 @@ struct Local {
 /// The state of one worker.
 pub(super) struct PacketLoop {
     worker: usize,
-    machine: Machine,
-    sockets: Vec<udp::Socket>,
+    pub(super) machine: Machine,
+    pub(super) sockets: Vec<udp::Socket>,
     /// Items of the outbox per socket; kept for its memory.
     queued: Vec<Vec<usize>>,
     locals: Vec<Local>,
     batch: udp::Batch,
-    tcp: tcp::Table,
+    pub(super) tcp: tcp::Table,
     scratch: Vec<u8>,
     opening: Vec<Opening>,
     transmits: Outs,
@@ -400,63 +396,14 @@ impl PacketLoop {
         self.machine.set_snapshot(snapshot);
     }
 
-    /// The operator asks.
-    pub fn on_question(&mut self, question: admin::Question) {
-        let now = now();
-        match question {
-            admin::Question::Calls { place, filter, answer } => drop(answer.send(self.page(place, &filter))),
-            admin::Question::End { call_id, answer } => {
-                let Machine { proxy, output, .. } = &mut self.machine;
-                let _ = answer.send(proxy.end_calls(now, &call_id, output));
-                self.settle(now);
-            }
-        }
-    }
-
-    /// The calls that fit, in a piece of the table: short enough that no message waits for it.
-    fn page(&self, place: usize, filter: &Filter) -> Page {
-        let (calls, next) = self.machine.proxy.calls().from(place, PAGE);
-        Page { calls: calls.filter(|call| filter.takes(call)).map(SeenCall::of).collect(), next }
-    }
-
-    /// The program stops: the records of calls that still stand are written.
-    pub fn close(&mut self) {
-        let now = now();
-        self.machine.proxy.close_calls(now, &mut self.machine.output);
-        self.settle(now);
-    }
-
     /// Takes no new calls from now on.
     pub fn drain(&mut self) {
         self.machine.proxy.drain();
     }
 
-    /// What the worker has seen, in all dimensions.
-    pub fn report(&self) -> Report {
-        let proxy = &self.machine.proxy;
-        Report { summary: self.summary(), meters: proxy.meters(), trunks: proxy.calls().by_trunk().to_vec() }
-    }
-
-    /// What the worker has seen.
-    pub fn summary(&self) -> Summary {
-        let mut udp = udp::Stats::default();
-        self.sockets.iter().for_each(|socket| udp.add(socket.stats()));
-        let Machine { proxy, counters, .. } = &self.machine;
-        Summary {
-            live: proxy.live(),
-            calls: proxy.calls().len(),
-            unanswered: proxy.unanswered(),
-            proxy: *proxy.stats(),
-            worker: *counters,
-            udp,
-            tcp: *self.tcp.stats(),
-            restarts: 0,
-        }
-    }
-
     /// Sends, asks and tells what the proxy has put out, until nothing is left. Each failure to send uses up an attempt of its
     /// transaction, so this ends.
-    fn settle(&mut self, now: Now) {
+    pub(super) fn settle(&mut self, now: Now) {
         loop {
             self.send(now);
             (0..self.sockets.len()).for_each(|socket| self.on_returned(now, socket));

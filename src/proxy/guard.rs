@@ -9,7 +9,7 @@ use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
 use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Source, TrunkLimits};
-use super::calls::call_hash;
+use super::calls::{Role, call_hash};
 use super::digest::Proof;
 use super::overload;
 use super::plan::Candidate;
@@ -347,7 +347,8 @@ impl Proxy {
     /// The same for a trunk and a member to which nothing goes but perhaps this branch.
     pub(super) fn uncount(&mut self, key: ContextKey, egress: TrunkId, member: Option<u16>, ended: Option<ClientId>) {
         let Some(context) = self.context(key).filter(|context| context.is_invite) else { return };
-        let (part, ingress) = (context.part, context.ingress);
+        // The end of a re-INVITE is no end of the call.
+        let (part, ingress) = (context.part.filter(|part| part.role == Role::Begins), context.ingress);
         let others = context.branches.iter().filter(|b| Some(b.id) != ended && b.egress == Some(egress));
         let mut alive = others.filter(|b| !matches!(b.state, BranchState::Ended(_))).peekable();
         let (goes_on, goes_on_there) = (alive.peek().is_some(), alive.any(|b| b.member == member));
@@ -363,6 +364,25 @@ impl Proxy {
         let member = member.and_then(|(trunk, place)| trunk.dispatcher.member(usize::from(place)));
         if let Some(member) = member.filter(|_| !goes_on_there) {
             self.calls.release_one(call, &member.limits);
+        }
+    }
+
+    /// A branch that was given up has its 2xx after all: the call counts where it is, whatever the limits are (KR-6).
+    pub(super) fn count_late(&mut self, now: Now, key: ContextKey, client: ClientId, response: Message<'_>) {
+        let Some(context) = self.context(key) else { return };
+        let begins = context.part.is_some_and(|part| part.role == Role::Begins);
+        let Some(branch) = context.branch_mut(client).filter(|_| begins) else { return };
+        let (Some(egress), member) = (branch.egress, branch.member) else { return };
+        let snapshot = self.snapshot_of(key);
+        let trunk = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to && limits.counts_calls());
+        let dispatcher = snapshot.config.trunk(egress).map(|trunk| &trunk.dispatcher);
+        let member = dispatcher.filter(|dispatcher| dispatcher.counts_calls()).zip(member);
+        let member = member.and_then(|(dispatcher, place)| dispatcher.member(usize::from(place)));
+        let hash = call_hash(&self.key, response);
+        for limits in trunk.into_iter().chain(member.map(|member| &member.limits)) {
+            if !self.calls.counts(hash, limits) {
+                self.hold_call(now, key, response, limits.admit(now.instant, true).ok());
+            }
         }
     }
 }

@@ -94,6 +94,9 @@ impl Proxy {
                 branch.state = BranchState::Final;
                 self.stop_timers(key, client);
                 self.give_up_plan(key);
+                if earlier == BranchState::Abandoned && !is_refused {
+                    self.count_late(now, key, client, response);
+                }
                 if is_invite && is_refused {
                     self.refuse_late(source, response, out);
                 } else if is_invite || !answered {

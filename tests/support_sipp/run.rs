@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -108,6 +110,9 @@ pub fn run(id: &str) {
         let until = Instant::now() + Duration::from_millis(millis);
         poll(until, || false);
     }
+    if std::env::var_os("VESPERD_LONG").is_some() {
+        findings.extend(leak(&case, scene.path()));
+    }
     let (log, complaints) = proxy.stop();
     findings.extend(complaints);
     findings.extend(records::check(&case, &scene.path().join("calls.jsonl"), &traces));
@@ -116,6 +121,23 @@ pub fn run(id: &str) {
     findings
         .extend(wanted.filter(|text| !log.contains(text)).map(|text| format!("the log of the proxy lacks {text:?}")));
     assert!(findings.is_empty(), "{}", report(&case, &findings, &traces, &log));
+}
+
+/// Whether a transaction is left when all of their timers are over (sipp-conformance 1.3).
+fn leak(case: &Case, directory: &Path) -> Option<String> {
+    let t1 = case.config.get("timers").and_then(|timers| timers.get("t1_ms")).and_then(toml::Value::as_integer);
+    let lifetime = Duration::from_millis(64 * t1.unwrap_or(100) as u64);
+    let mut left = String::new();
+    let is_settled = poll(Instant::now() + lifetime + Duration::from_secs(3), || {
+        let mut stream = UnixStream::connect(directory.join("admin.sock")).expect("the proxy has a socket");
+        stream.write_all(b"{\"command\":\"stats\"}\n").unwrap();
+        let mut answer = String::new();
+        BufReader::new(stream).read_line(&mut answer).unwrap();
+        let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
+        left = answer["result"]["transactions"].to_string();
+        left == "0"
+    });
+    (!is_settled).then(|| format!("{left} transactions are left when all timers are over"))
 }
 
 /// Runs the scripts of all cases that allow it against each other: what fails here is no fault of the proxy.

@@ -23,7 +23,7 @@ pub use dialog::{Dialog, Side};
 pub use end::EndedCalls;
 pub use record::{CallRecord, EndedBy, Numbers, Signed, Verification};
 
-pub(super) use observe::{Part, call_hash};
+pub(super) use observe::{Part, Role, call_hash};
 
 /// Calls of one Call-ID that are observed at a time: more than a spiral needs, and no list that an attacker can lengthen.
 const MAX_PER_CALL_ID: usize = 16;

@@ -161,6 +161,8 @@ impl Proxy {
         let (health, is_waiting) = (&target.destination.health, target.located_by.is_some());
         let is_doubtful = health.is_doubtful() || target.destination.addresses.is_any_doubtful();
         let is_idle = target.probing.down_only && !is_doubtful;
+        // Addresses of a name that are told apart are asked each for itself.
+        let is_waiting = is_waiting || !trunk.dispatcher.expand && !target.pings.is_empty();
         // Who asked for a pause is not asked during it.
         if target.destination.is_disabled() || is_idle || is_waiting || health.pause(now.unix).is_some() {
             return;
