@@ -35,7 +35,7 @@ pub struct Config {
 pub enum Target {
     /// The standard output.
     Stdout,
-    /// Appended to this file, which [`Cdr::reopen`] opens anew.
+    /// Appended to this file, which a reload opens anew.
     File(PathBuf),
 }
 

@@ -16,7 +16,7 @@ pub const SHORTEST: u32 = 90;
 pub struct SessionTimer {
     /// The interval that its sessions get, and the longest they may have; seconds.
     pub expires: u32,
-    /// The shortest they may have; seconds, at least [`SHORTEST`].
+    /// The shortest they may have; seconds, at least 90.
     pub min_se: u32,
 }
 
