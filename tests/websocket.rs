@@ -320,8 +320,11 @@ fn w1_subprotocol_and_origin_decide_who_gets_in() {
     assert_eq!(open(at(), Some("xmpp, msrp"), None).unwrap_err(), 400);
     assert_eq!(open(at(), Some("sip"), Some("https://elsewhere.example")).unwrap_err(), 403);
     assert_eq!(open(at(), Some("sip"), Some("https://phone.example.elsewhere")).unwrap_err(), 403);
-    assert!(open(at(), Some("sip"), Some("https://PHONE.example")).is_ok());
-    assert!(open(at(), Some("sip"), None).is_ok(), "no browser");
+    for origin in [Some("https://PHONE.example"), None] {
+        let mut socket = open(at(), Some("sip"), origin).expect("the page of the list, and who is no browser");
+        socket.send(Message::Ping("in".into())).unwrap();
+        assert_eq!(socket.read().unwrap(), Message::Pong("in".into()));
+    }
 
     let closed = crate::edge(udp().local_addr().unwrap(), "transport = \"ws\"", "");
     assert_eq!(open(tcp(address(&closed, "web")), Some("sip"), Some("https://phone.example")).unwrap_err(), 403);
@@ -335,9 +338,7 @@ fn w1_subprotocol_and_origin_decide_who_gets_in() {
         let _ = socket.read_to_end(&mut rest);
         assert!(!rest.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&rest));
     }
-    let summary = edge.stop();
-    assert_eq!(summary.tcp.accepted, 2);
-    assert!(summary.worker.failed_handshakes >= 5, "the last one may be counted too late");
+    assert_eq!(edge.stop().tcp.accepted, 2);
 }
 
 fn options(call: &str) -> String {
