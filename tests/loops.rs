@@ -3,7 +3,7 @@
 mod support;
 
 use support::rig::{CALLER, Rig, Sent, listener, request, requests, routes, trunk, upstream};
-use vesperd::proxy::Config;
+use vesperd::proxy::{Condition, Config, Route, TrunkId};
 use vesperd::sip::Transport;
 
 const SCREENING: &str = "198.51.100.1:5060";
@@ -58,4 +58,18 @@ fn l2_the_listener_is_part_of_it() {
     let second = requests(&out, "INVITE")[0].clone();
     let (out, _) = rig.receive_all(Transport::Udp, 1, SCREENING, &back(&second, 2));
     assert_eq!(out[0].first_line(), "SIP/2.0 482 Loop Detected");
+}
+
+#[test]
+fn l2_what_routes_look_at_is_part_of_it() {
+    let mut config = config(&[(None, 1)]);
+    let screened = Condition::Header { name: "X-Screened".into(), matches: None };
+    config.routes.insert(0, Route { when: vec![screened], ..Route::to(TrunkId(2)) });
+    let mut rig = Rig::new(config);
+    // It comes from the screening server already the first time, so only the header tells the passes apart.
+    let first = requests(&rig.receive(SCREENING, &request("INVITE", "", "")), "INVITE")[0].clone();
+    assert!(first.is_to(SCREENING));
+    let screened = back(&first, 1).replace("Call-ID: ", "X-Screened: yes\r\nCall-ID: ");
+    let second = requests(&rig.receive(SCREENING, &screened), "INVITE")[0].clone();
+    assert!(second.is_to(PBX), "a spiral, no loop");
 }

@@ -422,6 +422,52 @@ fn validation_answers_in_the_order_of_the_rules() {
 }
 
 #[test]
+fn t11_an_ipv6_next_hop_is_left_for_by_an_ipv6_socket() {
+    let mut config = config();
+    let six = Listener {
+        bind: "[2001:db8::1]:5060".parse().unwrap(),
+        advertise_host: "[2001:db8::1]".into(),
+        ..config.listeners[0].clone()
+    };
+    config.listeners.push(six);
+    config.trunks[1] = trunk("callee", Transport::Udp, &["[2001:db8::9]:5060"], 0);
+    let sent = Rig::new(config).receive(CALLER, &invite("")).remove(1);
+    assert_eq!((sent.hop.local, sent.to()), (ListenerId(1), addr("[2001:db8::9]:5060")));
+    assert_eq!(sent.lines("Record-Route").len(), 2, "C-49: double between the families");
+}
+
+#[test]
+fn rt4_marks_lead_nobody_past_the_table() {
+    let signed = |trusted| {
+        let mut config = config();
+        config.keys.trunks = Some([9; 16]);
+        config.trunks[0].trusted = trusted;
+        Rig::new(config)
+    };
+    let elsewhere = "sip:+882@203.0.113.9";
+    let status = |rig: &mut Rig, message: &str| rig.receive(CALLER, message).last().unwrap().first_line().to_owned();
+    // Marks that somebody made up, and marks of a call seen in its Record-Route, begin no other call.
+    let mut rig = signed(false);
+    let record_route = rig.receive(CALLER, &invite(""))[1].line("Record-Route").to_owned();
+    assert!(record_route.contains(";vm="), "{record_route}");
+    for marks in ["<sip:192.0.2.1:5060;lr;vt=0.1>", &record_route] {
+        let begins = invite(&format!("Route: {marks}\n")).replacen(
+            "INVITE sip:+12155551213@192.0.2.1",
+            &format!("INVITE {elsewhere}"),
+            1,
+        );
+        let begins = begins.replace("branch=z9hG4bK", "branch=z9hG4bKnew");
+        let out = rig.receive(CALLER, &begins);
+        assert!(out.iter().all(|sent| sent.to() != addr("203.0.113.9:5060")), "{marks}: {out:#?}");
+    }
+    // In a call without marks an untrusted trunk reaches known neighbours, and nobody else.
+    let in_call = |uri: &str| request("BYE", uri, "1", ";tag=b", "Route: <sip:192.0.2.1:5060;lr>\n");
+    assert_eq!(status(&mut signed(false), &in_call(elsewhere)), "SIP/2.0 403 Not Our Route");
+    assert!(status(&mut signed(true), &in_call(elsewhere)).starts_with("BYE "));
+    assert!(status(&mut signed(false), &in_call("sip:198.51.100.20")).starts_with("BYE "));
+}
+
+#[test]
 fn relaying_is_for_trunks() {
     let out = Rig::new(config()).receive(STRANGER, &invite(""));
     assert_eq!((out.len(), out[0].first_line(), out[0].to()), (1, "SIP/2.0 403 Forbidden", addr(STRANGER)));

@@ -282,7 +282,9 @@ proptest! {
         let values = |m: Message<'_>, name, skip| m.values(name).skip(skip).map(|v| v.value.to_vec()).collect::<Vec<_>>();
         prop_assert_eq!(values(sent, Name::Route, 0), values(message, Name::Route, usize::from(message.is_request())));
         if message.is_request() {
-            prop_assert_eq!(sent.check_request(), Ok(()));
+            // The check reads the first Route, which was the second one before.
+            let is_readable = message.values(Name::Route).nth(1).is_none_or(|v| NameAddr::parse(v.value).is_ok());
+            prop_assert!(sent.check_request().is_ok() || !is_readable);
             prop_assert_eq!(values(sent, Name::Via, 2), values(message, Name::Via, 1));
             prop_assert_eq!(sent.top_via().unwrap().host(), b"own.example");
         } else {

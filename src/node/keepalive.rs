@@ -26,7 +26,8 @@ impl Mappings {
         let hops = trunks.flat_map(|(trunk, id)| {
             let of_place = move |place: &Place| match place {
                 Place::At(hop) if hop.transport == Transport::Udp => {
-                    let listener = crate::proxy::leave_by(config, hop.transport, Some(trunk.listener));
+                    let listener =
+                        crate::proxy::leave_by(config, hop.transport, Some(hop.remote), Some(trunk.listener));
                     let peer = Some(PeerId(TrunkId(id).0));
                     Some(Hop { transport: hop.transport, local: listener, remote: hop.remote, connection: None, peer })
                 }

@@ -331,7 +331,7 @@ impl Config {
         let mut known: HashMap<(Place, ListenerId), Arc<Destination>> = HashMap::new();
         for trunk in old.iter().flat_map(|old| &old.trunks) {
             for (hop, member) in trunk.next_hops.iter().zip(trunk.dispatcher.members()) {
-                let listener = leave_by(self, hop.transport(), Some(trunk.listener));
+                let listener = leave_by(self, hop.transport(), hop.address(), Some(trunk.listener));
                 known.entry((hop.clone(), listener)).or_insert_with(|| Arc::clone(&member.destination));
             }
         }
@@ -339,7 +339,7 @@ impl Config {
         for trunk in &mut trunks {
             let before = old.and_then(|old| old.trunks.iter().find(|t| t.name == trunk.name));
             for (hop, member) in trunk.next_hops.iter().zip(trunk.dispatcher.members_mut()) {
-                let listener = leave_by(self, hop.transport(), Some(trunk.listener));
+                let listener = leave_by(self, hop.transport(), hop.address(), Some(trunk.listener));
                 let own = || Arc::clone(&member.destination);
                 let destination = Arc::clone(known.entry((hop.clone(), listener)).or_insert_with(own));
                 let same = |m: &&Member| m.id == member.id && Arc::ptr_eq(&m.destination, &destination);

@@ -4,6 +4,7 @@ use std::hash::{Hash, Hasher};
 
 use siphasher::sip::SipHasher13;
 
+use super::route::table::{Condition, Route, fields_named};
 use super::{Config, TrunkId};
 use crate::sip::hop::ListenerId;
 use crate::sip::{Message, Name, Via};
@@ -22,9 +23,9 @@ pub struct Origin {
     pub listener: ListenerId,
 }
 
-/// Hash over all that influences routing here, taken from the request as received; it depends neither on the method nor on
-/// anything that changes with each pass (Via, Max-Forwards, Record-Route) (L-2).
-pub fn loop_hash(key: &[u8; 16], request: Message<'_>, origin: Origin) -> u64 {
+/// Hash over all that influences routing here, taken from the request as received, the header fields that `routes` look at included; it
+/// depends neither on the method nor on anything that changes with each pass (Via, Max-Forwards, Record-Route) (L-2).
+pub fn loop_hash(key: &[u8; 16], request: Message<'_>, origin: Origin, routes: &[Route]) -> u64 {
     let mut hasher = SipHasher13::new_with_key(key);
     origin.hash(&mut hasher);
     let mut feed = |part: &[u8]| {
@@ -45,6 +46,11 @@ pub fn loop_hash(key: &[u8; 16], request: Message<'_>, origin: Origin) -> u64 {
                 feed(value.get(value.len().saturating_sub(IDENTITY_TAIL)..).unwrap_or(value));
             }
             _ => {}
+        }
+    }
+    for condition in routes.iter().flat_map(|route| &route.when) {
+        if let Condition::Header { name, .. } = condition {
+            fields_named(request, name).for_each(|field| feed(field.value()));
         }
     }
     hasher.finish()

@@ -49,7 +49,7 @@ pub use location::{LocateFailure, Target, TargetHost};
 pub use plan::Place;
 pub use redirect::On3xx;
 pub use route::marks::Keys;
-pub use route::table::Route;
+pub use route::table::{Condition, Route};
 pub use route::target::leave_by;
 pub use session_timer::SessionTimer;
 

@@ -97,7 +97,7 @@ impl Place {
 impl Candidate {
     /// The same candidate at an address of its name.
     pub fn at(&self, config: &Config, hop: NextHop) -> Candidate {
-        let listener = leave_by(config, hop.transport, Some(self.listener));
+        let listener = leave_by(config, hop.transport, Some(hop.remote), Some(self.listener));
         Candidate { place: Place::At(hop), listener, joins: false, ..self.clone() }
     }
 }

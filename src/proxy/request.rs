@@ -52,7 +52,7 @@ impl Proxy {
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         }
         let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
-        let hash = loop_check::loop_hash(&self.key, request, origin);
+        let hash = loop_check::loop_hash(&self.key, request, origin, &snapshot.config.routes);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),

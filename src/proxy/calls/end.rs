@@ -90,7 +90,7 @@ fn way(config: &Config, uri: &[u8], known: Hop) -> Hop {
         Some(to) if (to.transport, to.remote) != (known.transport, known.remote) => Hop {
             transport: to.transport,
             remote: to.remote,
-            local: leave_by(config, to.transport, Some(known.local)),
+            local: leave_by(config, to.transport, Some(to.remote), Some(known.local)),
             connection: None,
             peer: known.peer,
         },

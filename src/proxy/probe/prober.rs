@@ -216,7 +216,7 @@ impl Proxy {
             return;
         }
         let place = target.place;
-        let exit = leave_by(&snapshot.config, at.transport, Some(trunk.listener));
+        let exit = leave_by(&snapshot.config, at.transport, Some(at.remote), Some(trunk.listener));
         let Some(listener) = snapshot.config.listener(exit) else { return };
         let Some(call_id) = self.draw_call_id(&listener.advertise_host) else { return };
         let tag = self.unpredictable();

@@ -25,6 +25,8 @@ pub struct Preprocessed {
     pub trunks: Option<(TrunkId, TrunkId)>,
     /// The connection that the last removed value names (W-3).
     pub flow: Option<ConnectionId>,
+    /// The last removed value came from a Path of ours (RFC 3327): it may begin a call.
+    pub is_path: bool,
     /// The first Route value that stays, as a range of the message.
     pub next: Option<Range<usize>>,
     /// Where the URI of that value stands if it is a strict router's: it has no `lr` (RT-5, F-6).
@@ -131,6 +133,7 @@ fn offset_in(whole: &[u8], part: &[u8]) -> usize {
 /// A URI that this element put into a Record-Route: its address with `lr`.
 struct OwnRoute {
     listener: ListenerId,
+    is_path: bool,
     trunks: Option<(TrunkId, TrunkId)>,
     flow: Option<ConnectionId>,
 }
@@ -152,6 +155,7 @@ impl Preprocessed {
         self.exit = Some(own.listener);
         self.trunks = own.trunks.or(self.trunks);
         self.flow = own.flow;
+        self.is_path = own.is_path;
     }
 }
 
@@ -164,7 +168,7 @@ fn own_route(config: &Config, uri: &[u8], call_id: &[u8]) -> Option<OwnRoute> {
         Some(port) => config.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls)?,
         None => config.own_listener_of(&uri)?,
     };
-    let call_id = if uri.param(PATH_PARAMETER).is_some() { PATH } else { call_id };
-    let trunks = marks::trunks_of(&config.keys, &uri, call_id);
-    Some(OwnRoute { listener, trunks, flow: marks::flow_of(&config.keys, &uri) })
+    let is_path = uri.param(PATH_PARAMETER).is_some();
+    let trunks = marks::trunks_of(&config.keys, &uri, if is_path { PATH } else { call_id });
+    Some(OwnRoute { listener, is_path, trunks, flow: marks::flow_of(&config.keys, &uri) })
 }

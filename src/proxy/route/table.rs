@@ -11,7 +11,7 @@ use super::number::{Called, Shape};
 use crate::passport::ppt::shaken::Attestation;
 use crate::proxy::TrunkId;
 use crate::proxy::admission::priority::Priority;
-use crate::sip::{Message, Method, Name, NameAddr, Uri};
+use crate::sip::{Field, Message, Method, Name, NameAddr, Uri};
 
 /// A rule of the route table.
 #[derive(Clone, Debug, Default)]
@@ -301,10 +301,14 @@ impl Condition {
 }
 
 fn has_header(request: Message<'_>, name: &str, matches: Option<&Regex>) -> bool {
+    fields_named(request, name).any(|field| matches.is_none_or(|regex| regex.is_match(&field.unfolded())))
+}
+
+/// The fields of a name as the operator writes it, in its compact forms too.
+pub(in crate::proxy) fn fields_named<'a>(request: Message<'a>, name: &str) -> impl Iterator<Item = Field<'a>> {
     let known = Name::new(name.as_bytes());
-    let is_named = |raw: &[u8]| known != Name::Other || raw.eq_ignore_ascii_case(name.as_bytes());
-    let mut fields = request.fields().filter(|field| field.name == known && is_named(field.raw_name()));
-    fields.any(|field| matches.is_none_or(|regex| regex.is_match(&field.unfolded())))
+    let is_named = move |raw: &[u8]| known != Name::Other || raw.eq_ignore_ascii_case(name.as_bytes());
+    request.fields().filter(move |field| field.name == known && is_named(field.raw_name()))
 }
 
 #[cfg(test)]

@@ -74,11 +74,13 @@ pub fn decide(
     chance: Chance,
     verified: Verified,
 ) -> Result<Plan, Decline> {
-    // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours.
-    if pre.was_ours && (pre.trunks.is_some() || pre.flow.is_some() || request.to_tag().is_some()) {
-        return Ok(in_route_set(config, request, ingress, pre)?);
-    }
     let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
+    // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours. The marks of one call
+    // are no order to begin another: what a neighbour saw in a Record-Route does not lead it past the table (RT-4).
+    let may_begin = pre.flow.is_some() || pre.trunks.is_some() && (pre.is_path || is_trusted);
+    if pre.was_ours && (may_begin || request.to_tag().is_some()) {
+        return Ok(in_route_set(config, request, ingress, pre, is_trusted)?);
+    }
     if let Some(next) = &pre.next {
         // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one. A host name in it is left to the next hop.
         if !is_trusted {
@@ -96,8 +98,18 @@ pub fn decide(
 
 /// A request of a call that we record-routed: to its next Route value or its Request-URI. Where names are not located, the request
 /// goes to the trunk on the other side of the call instead.
-fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &Preprocessed) -> Result<Plan, Refusal> {
-    if config.requires_marks && pre.trunks.is_none() && pre.flow.is_none() {
+///
+/// Without marks of ours (a neighbour dropped them, or a restart without `route_key` made them void, RR-9) an untrusted trunk reaches
+/// known neighbours only.
+fn in_route_set(
+    config: &Config,
+    request: Message<'_>,
+    ingress: TrunkId,
+    pre: &Preprocessed,
+    is_trusted: bool,
+) -> Result<Plan, Refusal> {
+    let is_marked = pre.trunks.is_some() || pre.flow.is_some();
+    if config.requires_marks && !is_marked {
         return Err(NO_MARKS);
     }
     if let Some(exit) = pre.exit
@@ -112,7 +124,8 @@ fn in_route_set(config: &Config, request: Message<'_>, ingress: TrunkId, pre: &P
     };
     let other = pre.trunks.map(|(a, b)| if a == ingress { b } else { a }).filter(|t| config.trunk(*t).is_some());
     if let Some(plan) = direct(config, uri, pre.exit, other) {
-        return Ok(plan);
+        let is_neighbour = plan.first().is_some_and(|candidate| candidate.egress.is_some());
+        return if is_marked || is_trusted || is_neighbour { Ok(plan) } else { Err(NO_MARKS) };
     }
     let egress = other.ok_or(UNRESOLVED)?;
     Ok(to_trunk(config, egress, None))
@@ -209,7 +222,7 @@ pub fn redirected(
     let place = target.direct().map_or_else(|| Place::Locate(target.clone()), Place::At);
     Some(Plan::one(Candidate {
         egress: Some(TrunkId(position as u16)),
-        listener: leave_by(config, place.transport(), Some(trunk.listener)),
+        listener: leave_by(config, place.transport(), place.address(), Some(trunk.listener)),
         place,
         member: None,
         keep_udp: false,
@@ -314,7 +327,7 @@ pub fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Opt
         }
         (None, _) => return None,
     };
-    let listener = leave_by(config, transport, exit);
+    let listener = leave_by(config, transport, place.address(), exit);
     Some(Plan::one(Candidate {
         egress: egress.or(known),
         place,
@@ -332,12 +345,21 @@ fn is_nowhere(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("invalid"))
 }
 
-/// The listener to leave by: the wanted one if its transport fits, else one of that transport at the same address (so that a call
-/// stays on its side of the network), else the first of that transport, else the wanted one.
-pub fn leave_by(config: &Config, transport: Transport, wanted: Option<ListenerId>) -> ListenerId {
-    let address = wanted.and_then(|id| config.listener(id)).map(|l| l.bind.ip());
-    let rank = |l: &Listener| (l.transport == transport).then(|| u8::from(Some(l.bind.ip()) != address));
-    let is_fit = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport);
+/// The listener to leave by towards an address of this transport, if it is known yet: the wanted one if it fits, else one that fits at the
+/// same address (so that a call stays on its side of the network), else the first that fits, else the wanted one. A socket fits if it has
+/// the transport and, where there is one, the family (T-11, C-49).
+pub fn leave_by(
+    config: &Config,
+    transport: Transport,
+    remote: Option<SocketAddr>,
+    wanted: Option<ListenerId>,
+) -> ListenerId {
+    let bound = wanted.and_then(|id| config.listener(id)).map(|l| l.bind.ip());
+    let reaches = |l: &Listener| remote.is_none_or(|remote| remote.is_ipv4() == l.bind.is_ipv4());
+    let rank = |l: &Listener| {
+        (l.transport == transport).then(|| (u8::from(!reaches(l)), u8::from(Some(l.bind.ip()) != bound)))
+    };
+    let is_fit = |id: &ListenerId| config.listener(*id).is_some_and(|l| l.transport == transport && reaches(l));
     let best = || {
         let ranked = config.listeners.iter().enumerate().filter_map(|(i, l)| Some((rank(l)?, i)));
         ranked.min().map(|(_, i)| ListenerId(i as u16))

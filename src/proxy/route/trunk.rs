@@ -16,7 +16,7 @@ pub fn to_trunk(config: &Config, egress: TrunkId, begins: Option<(Message<'_>, C
     let candidate = |place: usize, hop: &Place| Candidate {
         egress: Some(egress),
         place: hop.clone(),
-        listener: leave_by(config, hop.transport(), Some(trunk.listener)),
+        listener: leave_by(config, hop.transport(), hop.address(), Some(trunk.listener)),
         member: begins.and(u16::try_from(place).ok()),
         keep_udp: false,
         joins: false,
