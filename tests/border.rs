@@ -355,7 +355,7 @@ fn what_the_operator_is_told() {
     let warned = Warning::RecordRouteOverTls { trunk: "a".into() };
     assert!(warned.to_string().contains("rr_style"));
     let shared = read(&NETWORK.replace("#b\n", "[[trunk]]\nname = \"twin\"\nnext_hop = \"udp:198.51.100.1:5060\"\n"));
-    let warned = Warning::SharedNextHop { first: "a".into(), second: "twin".into(), next_hop: format!("UDP:{A}") };
+    let warned = Warning::SharedNextHop { first: "a".into(), second: "twin".into(), next_hop: format!("udp:{A}") };
     assert!(shared.unwrap_or_else(|m| panic!("{m}")).warnings.contains(&warned), "KR-11");
 }
 

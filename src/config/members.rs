@@ -63,16 +63,8 @@ fn read_short(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> (Vec
     for At { value, offset } in section.read_list("next_hop", HOP, next_hop) {
         hops.extend(reachable(section, value, offset, listeners));
     }
-    let members = hops.iter().map(|hop: &Place| Member::new(id_of(hop))).collect();
+    let members = hops.iter().map(|hop: &Place| Member::new(hop.to_string())).collect();
     (hops, members)
-}
-
-/// The id of a member that the operator gave none.
-fn id_of(hop: &Place) -> String {
-    match hop {
-        Place::At(at) => format!("{}:{}", at.transport.via_token().to_ascii_lowercase(), at.remote),
-        Place::Locate(name) => name.to_string(),
-    }
 }
 
 /// The next hop, if there is a listener to leave by.
@@ -101,12 +93,12 @@ fn read_tables(
         section.required("next_hop", HOP);
         let hop = section.read("next_hop", HOP, next_hop);
         let hop = hop.and_then(|at| Some((reachable(&section, at.value, at.offset, listeners)?, at.offset)));
-        let member = read_member(&section, hop.as_ref().map(|(hop, _)| id_of(hop)).unwrap_or_default());
+        let member = read_member(&section, hop.as_ref().map(|(hop, _)| hop.to_string()).unwrap_or_default());
         if let Some((hop, offset)) = hop {
             let line = section.line(offset);
             let duplicate = |what: String, first: &usize| Fault::Duplicate { what, first_line: *first };
             if let Some(first) = places.get(&hop) {
-                section.wrong(offset, "next_hop", duplicate(id_of(&hop), first));
+                section.wrong(offset, "next_hop", duplicate(hop.to_string(), first));
             } else if let Some(first) = ids.get(&member.id) {
                 section.wrong(section.offset_of("id"), "id", duplicate(format!("\"{}\"", member.id), first));
             }

@@ -61,10 +61,11 @@ pub enum Place {
     Locate(Target),
 }
 
+/// As in the configuration: `udp:192.0.2.1:5060`.
 impl std::fmt::Display for Place {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Place::At(hop) => write!(f, "{}:{}", hop.transport.via_token(), hop.remote),
+            Place::At(hop) => write!(f, "{}:{}", hop.transport.via_token().to_ascii_lowercase(), hop.remote),
             Place::Locate(target) => target.fmt(f),
         }
     }

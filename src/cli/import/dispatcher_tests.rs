@@ -70,11 +70,11 @@ x sip:192.0.2.31
     assert_eq!(
         hops,
         [
-            "UDP:192.0.2.11:5060",
-            "TCP:192.0.2.10:5060",
+            "udp:192.0.2.11:5060",
+            "tcp:192.0.2.10:5060",
             "sip:gw.example.net",
-            "UDP:[2001:db8::11]:5060",
-            "UDP:[2001:db8::10]:5070"
+            "udp:[2001:db8::11]:5060",
+            "udp:[2001:db8::10]:5070"
         ]
     );
     let states: Vec<_> = one.dispatcher.members().iter().chain(two.dispatcher.members()).map(|m| m.state).collect();
