@@ -67,8 +67,12 @@ impl Program {
     }
 
     fn start_in(gateway: SocketAddr, more: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_from(&configuration(gateway, more), environment)
+    }
+
+    fn start_from(configuration: &str, environment: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("edge.toml"), configuration(gateway, more)).unwrap();
+        fs::write(directory.path().join("edge.toml"), configuration).unwrap();
         let child = run_in(directory.path(), environment);
         let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
         let mut program = Self { directory, child, sip: nobody, http: nobody };
@@ -516,6 +520,94 @@ fn c78_calls_outlive_a_kill_and_their_marks_do_if_the_key_does() {
     gateway.send_to(from_gateway("BYE", &invite, &gateway, 99).as_bytes(), program.sip).unwrap();
     let (refused, _) = receive(&gateway);
     assert!(refused.starts_with("SIP/2.0 403 Not Our Route"), "{refused}");
+}
+
+/// A request of the caller's in the dialog of an INVITE as the gateway saw it.
+fn from_caller(method: &str, invite: &str, caller: &UdpSocket, gateway: &UdpSocket, n: u32) -> String {
+    let route = invite.lines().find_map(|line| line.strip_prefix("Record-Route: ")).unwrap().trim();
+    let name = format!("{method}-{n}");
+    let call_id = invite.lines().find_map(|line| line.strip_prefix("Call-ID: ")).unwrap().trim();
+    request(method, caller, &name)
+        .replace(" sip:12155550113@192.0.2.9 ", &format!(" sip:{} ", gateway.local_addr().unwrap()))
+        .replace("To: <sip:12155550113@192.0.2.9>", "To: <sip:12155550113@192.0.2.9>;tag=b")
+        .replace(&format!("{name}@test"), call_id)
+        .replace("CSeq: 1", &format!("Route: {route}\r\nCSeq: {n}"))
+}
+
+/// The next request of a call that is not an ACK.
+fn receive_of(socket: &UdpSocket, method: &str, call: &str) -> (String, SocketAddr) {
+    let call_id = format!("Call-ID: {call}@test\r\n");
+    let mut received = std::iter::repeat_with(|| receive(socket)).take(50);
+    received.find(|(message, _)| message.starts_with(method) && message.contains(&call_id)).expect("it comes")
+}
+
+#[test]
+fn kr4_an_operator_drains_a_gateway_and_puts_it_back() {
+    let (first, second, caller) = (socket(), socket(), socket());
+    let member = |id: &str, at: &UdpSocket, more: &str| {
+        format!("[[trunk.member]]\nid = \"{id}\"\nnext_hop = \"udp:{}\"\n{more}", at.local_addr().unwrap())
+    };
+    let members = [member("gw1", &first, "max_calls = 9\ntags = { site = \"north\" }\n"), member("gw2", &second, "")];
+    let plain = configuration(first.local_addr().unwrap(), OPERATED);
+    let next_hop = format!("next_hop = \"udp:{}\"\n", first.local_addr().unwrap());
+    assert!(plain.contains(&next_hop));
+    let text = plain.replace(&next_hop, &format!("algorithm = \"serial\"\n{}", members.concat()));
+    let program = Program::start_from(&text, &[]);
+    let targets = || -> serde_json::Value {
+        let (code, list, error) = command(&program, &["targets", "list", "--json", "--trunk", "gateway"]);
+        assert_eq!(code, 0, "{error}");
+        serde_json::from_str(&list).unwrap()
+    };
+    let set = |arguments: [&str; 3]| {
+        let [trunk, member, state] = arguments;
+        command(&program, &["targets", "set", trunk, member, state])
+    };
+    let call = |name: &str| caller.send_to(request("INVITE", &caller, name).as_bytes(), program.sip).unwrap();
+
+    call("one");
+    let (invite, edge) = receive_of(&first, "INVITE", "one");
+    let taken = answer(&invite, "200 OK").replace("192.0.2.9>", "192.0.2.9>;tag=b");
+    first.send_to(taken.as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
+    let list = targets();
+    assert_eq!(list["targets"].as_array().unwrap().len(), 2);
+    let one = &list["targets"][0];
+    assert_eq!((&one["trunk"], &one["member"], &one["state"]), (&"gateway".into(), &"gw1".into(), &"active".into()));
+    assert_eq!((&one["calls"], &one["max_calls"], &one["pinged"]), (&1.into(), &9.into(), &false.into()));
+    assert_eq!((&one["tags"]["site"], &one["latency_ms"]), (&"north".into(), &serde_json::Value::Null));
+
+    assert_eq!(set(["gateway", "gw1", "draining"]), (0, "gateway gw1 draining\n".into(), String::new()));
+    assert_eq!(targets()["targets"][0]["state"], "draining");
+    call("two");
+    let (invite_two, _) = receive_of(&second, "INVITE", "two");
+    second.send_to(answer(&invite_two, "486 Busy Here").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
+    // The dialog goes on where it is: a re-INVITE is no new call.
+    for (n, method) in [(2, "INVITE"), (3, "BYE")] {
+        caller.send_to(from_caller(method, &invite, &caller, &first, n).as_bytes(), program.sip).unwrap();
+        let (seen, _) = receive_of(&first, method, "one");
+        first.send_to(answer(&seen, "200 OK").as_bytes(), edge).unwrap();
+        assert!(receive_final(&caller).contains(&format!("CSeq: {n} {method}")));
+    }
+    program.signal("HUP");
+    program.expect("the new configuration is in force");
+    let (code, list, _) = command(&program, &["targets", "list"]);
+    let line = list.lines().next().unwrap();
+    assert!(code == 0 && line.starts_with("gateway gw1 draining udp:127.0.0.1:"), "a reload keeps it: {list}");
+    assert!(line.ends_with("calls 0 of 9, failures 0, latency - ms"), "{line}");
+
+    assert_eq!(set(["gateway", "gw1", "active"]).0, 0);
+    call("three");
+    receive_of(&first, "INVITE", "three");
+    let refused = |arguments, status, why: &str| {
+        let (code, _, error) = set(arguments);
+        assert!(code == status && error.contains(why), "{arguments:?}: {code} {error}");
+    };
+    refused(["gateway", "gw3", "active"], 1, "no member \"gw3\"; there are \"gw1\", \"gw2\"");
+    refused(["nobody", "gw1", "active"], 1, "no trunk \"nobody\"");
+    refused(["gateway", "gw1", "broken"], 2, "possible values: active, trying, inactive, disabled, draining");
+    let (code, _, error) = command(&program, &["targets", "list", "--trunk", "nobody"]);
+    assert_eq!((code, error.as_str()), (1, "no trunk \"nobody\"\n"));
 }
 
 /// What has come already.

@@ -13,6 +13,7 @@ mod log;
 pub mod passport;
 pub mod run;
 mod supervisor;
+pub mod targets;
 
 use std::process::ExitCode;
 
@@ -43,6 +44,7 @@ enum Command {
     CheckConfig(check_config::CheckConfigCommand),
     Calls(calls::CallsCommand),
     Bans(bans::BansCommand),
+    Targets(targets::TargetsCommand),
     Cert(cert::CertCommand),
     Passport(passport::PassportCommand),
     Import(import::ImportCommand),
@@ -58,6 +60,7 @@ impl Cli {
             Command::CheckConfig(command) => command.run(),
             Command::Calls(command) => command.run(),
             Command::Bans(command) => command.run(),
+            Command::Targets(command) => command.run(),
             Command::Cert(command) => command.run(),
             Command::Passport(command) => command.run(),
             Command::Import(command) => command.run(),

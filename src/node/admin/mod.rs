@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-pub use request::{Answer, CallEntry, Request};
+pub use request::{Answer, CallEntry, Request, TargetEntry};
 
 use super::metrics::Published;
 use super::names::TrunkNames;

@@ -1,5 +1,6 @@
 //! Requests and answers of the admin socket, as they stand in JSON.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -39,6 +40,23 @@ pub enum Request {
     BansLift {
         /// Whose.
         address: IpAddr,
+    },
+    /// Members of trunks and how they stand.
+    #[serde(rename = "targets list")]
+    TargetsList {
+        /// Only those of this trunk.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trunk: Option<String>,
+    },
+    /// Puts a member into a state.
+    #[serde(rename = "targets set")]
+    TargetsSet {
+        /// Name of a trunk it belongs to.
+        trunk: String,
+        /// Its id there.
+        member: String,
+        /// The state's name.
+        state: String,
     },
     /// Reads the configuration anew.
     #[serde(rename = "reload")]
@@ -93,4 +111,26 @@ pub struct CallEntry {
     pub duration_seconds: u64,
     pub attempts: u16,
     pub verdict: String,
+}
+
+/// A member in the answer to `targets list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[allow(missing_docs)] // named as in the configuration
+pub struct TargetEntry {
+    pub trunk: String,
+    pub member: String,
+    pub next_hop: String,
+    pub state: String,
+    pub priority: u16,
+    pub weight: u16,
+    pub tags: BTreeMap<String, String>,
+    /// Calls that are there; `None` where they are not counted.
+    pub calls: Option<u32>,
+    pub max_calls: Option<u32>,
+    /// It is pinged.
+    pub pinged: bool,
+    /// Failures in a row; once it is down they are not counted on.
+    pub failures: u32,
+    /// Moving average of its answers to pings, or the one it began with.
+    pub latency_ms: Option<f64>,
 }

@@ -9,11 +9,12 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::request::{Answer, CallEntry, Request};
+use super::request::{Answer, CallEntry, Request, TargetEntry};
 use super::{Filter, Means, Order, Page, Question, SeenCall};
 use crate::node::cdr::{Clock, hop};
 use crate::node::clock;
 use crate::proxy::admission::Source;
+use crate::proxy::dispatcher::{MemberReport, MemberState};
 use crate::proxy::{CallState, EndedCalls};
 
 /// Longest request, in octets.
@@ -97,6 +98,15 @@ async fn answer(request: Request, means: &Means) -> Result<Answer, String> {
                 true => done(json!({ "lifted": address })),
                 false => Err(format!("{address} is not banned")),
             }
+        }
+        Request::TargetsList { trunk } => done(json!({ "targets": targets(means, trunk.as_deref())? })),
+        Request::TargetsSet { trunk, member, state } => {
+            let found = MemberState::named(&state);
+            let found = found.ok_or_else(|| {
+                format!("no state \"{state}\": {}", MemberState::ALL.map(MemberState::as_str).join(", "))
+            })?;
+            means.published.set_member_state(&trunk, &member, found).map_err(|error| error.to_string())?;
+            done(json!({ "trunk": trunk, "member": member, "state": found.as_str() }))
         }
         Request::Reload {} => {
             let (answer, taken) = oneshot::channel();
@@ -194,6 +204,32 @@ fn bans(means: &Means) -> Value {
         json!({ "network": ban.network.to_string(), "cause": ban.cause.to_string(), "seconds_left": left })
     });
     json!({ "bans": list.collect::<Vec<_>>() })
+}
+
+/// The members of all trunks, or of one.
+fn targets(means: &Means, trunk: Option<&str>) -> Result<Vec<TargetEntry>, String> {
+    if let Some(name) = trunk {
+        means.names.number(name).ok_or_else(|| format!("no trunk \"{name}\""))?;
+    }
+    let reports = means.published.members().into_iter();
+    Ok(reports.filter(|report| trunk.is_none_or(|name| report.trunk == name)).map(target).collect())
+}
+
+fn target(report: MemberReport) -> TargetEntry {
+    TargetEntry {
+        trunk: report.trunk,
+        member: report.member,
+        next_hop: report.next_hop,
+        state: report.state.as_str().to_owned(),
+        priority: report.priority,
+        weight: report.weight,
+        tags: report.tags.into_iter().collect(),
+        calls: report.calls,
+        max_calls: report.max_calls,
+        pinged: report.is_probed,
+        failures: report.failures,
+        latency_ms: report.latency.map(|latency| latency.as_micros() as f64 / 1000.0),
+    }
 }
 
 fn stats(means: &Means) -> Value {
