@@ -1,7 +1,7 @@
 //! What the edge learns from sockets besides messages: datagrams that come back by ICMP, connections that break.
 
-use std::io::Read;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
@@ -271,4 +271,81 @@ next_hop = "udp:{}"
     published.set_member_state("gateways", "gw", MemberState::Draining).unwrap();
     assert_eq!(state(), MemberState::Draining);
     edge.stop();
+}
+
+/// Pings over TCP: one connection for all of them, opened anew when it breaks; a connection that breaks, and one that nobody takes, is a
+/// failure at once (KR-7).
+#[test]
+fn kr7_pings_over_tcp_share_a_connection_and_fail_with_it() {
+    let gateway = TcpListener::bind("127.0.0.1:0").unwrap();
+    socket2::SockRef::from(&gateway).set_read_timeout(Some(QUICKLY)).unwrap(); // for accept
+    // A port that is closed and stays so: the near end of a connection to somebody else holds it.
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
+    let held = TcpStream::connect(other.local_addr().unwrap()).unwrap();
+    let unused = held.local_addr().unwrap();
+    let text = format!(
+        r#"
+[node]
+workers = 4
+[[listener]]
+name = "tcp"
+transport = "tcp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "gateways"
+down_after = 1
+[trunk.probe]
+interval_ms = 100
+timeout_ms = 30000
+up_after = 2
+[[trunk.member]]
+id = "gw"
+next_hop = "tcp:{}"
+[[trunk.member]]
+id = "closed"
+next_hop = "tcp:{unused}"
+"#,
+        gateway.local_addr().unwrap()
+    );
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
+    let edge = Edge::start(config, &Observer::default()).unwrap();
+    let begin = clock::instant();
+    let published = edge.published();
+    let state = |place: usize| published.members()[place].state;
+    let accept = || {
+        let (stream, _) = gateway.accept().expect("a connection comes");
+        stream.set_read_timeout(Some(QUICKLY)).unwrap();
+        stream
+    };
+    // Each wait is for a ping, so this ends when they do.
+    while state(0) != MemberState::Inactive || state(1) != MemberState::Inactive {
+        assert!(read_ping(&mut accept()).starts_with("OPTIONS "));
+    }
+    assert!(begin.elapsed() < QUICKLY, "no timeout was waited for");
+    let mut stream = accept();
+    let mut answered = 0;
+    while state(0) != MemberState::Active || answered < 10 {
+        let ping = read_ping(&mut stream);
+        assert!(ping.contains("\r\nVia: SIP/2.0/TCP "), "{ping}");
+        let answer = ping.replacen(ping.lines().next().unwrap(), "SIP/2.0 200 OK", 1);
+        stream.write_all(answer.as_bytes()).unwrap();
+        answered += 1;
+    }
+    assert!(published.members()[0].latency.is_some());
+    assert_eq!(state(1), MemberState::Inactive);
+    drop(stream);
+    while state(0) != MemberState::Inactive {
+        read_ping(&mut accept());
+    }
+    edge.stop();
+}
+
+/// A message without a body.
+fn read_ping(stream: &mut TcpStream) -> String {
+    let (mut octet, mut message) = ([0], Vec::new());
+    while !message.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut octet).expect("a ping comes");
+        message.push(octet[0]);
+    }
+    String::from_utf8(message).unwrap()
 }

@@ -344,6 +344,36 @@ fn c29_a_dialog_goes_on_at_a_member_that_is_down() {
     assert_eq!(addresses(&bye), [addr(A)], "KR-4");
 }
 
+/// RFC 7339: what a member asks for goes to the others instead, until that has expired; the caller notices nothing.
+#[test]
+fn kr1_round_robin_overload_passes_over_a_member_that_asks_for_less() {
+    let members = [member("a", A, ""), member("b", B, "")].concat();
+    let mut rig = Rig::new(configuration(&format!("algorithm = \"round-robin-overload\"\noc = \"client\"\n{members}")));
+    let share = |rig: &mut Rig, calls: std::ops::Range<u32>| calls.filter(|call| rig.probe(*call) == addr(A)).count();
+    assert_eq!(share(&mut rig, 0..100), 50, "in turn");
+    let ask = |rig: &mut Rig, call: u32, load: &str| {
+        let mut sent = rig.call(call).unwrap().remove(0);
+        for call in call + 1..call + 50 {
+            if sent.to == addr(A) {
+                break;
+            }
+            rig.answer(&sent, "486 Busy Here", "");
+            sent = rig.call(call).unwrap().remove(0);
+        }
+        let told = answer(&sent, "486 Busy Here", "").replacen(";oc;oc-algo=\"loss,rate\"", load, 1);
+        assert!(sent.to == addr(A) && told.contains(load), "{told}");
+        rig.receive(A, &told);
+    };
+    ask(&mut rig, 1000, ";oc=50;oc-algo=\"loss\";oc-validity=5000;oc-seq=1.1");
+    let half = share(&mut rig, 2000..4000);
+    assert!((400..=600).contains(&half), "half of its half: {half}");
+    ask(&mut rig, 5000, ";oc=100;oc-algo=\"loss\";oc-validity=5000;oc-seq=2.1");
+    assert_eq!(share(&mut rig, 6000..6100), 0, "it wants nothing");
+    assert_eq!((rig.state("a"), rig.changes().len()), (MemberState::Active, 0), "it has not failed");
+    rig.pass(seconds(5));
+    assert_eq!(share(&mut rig, 7000..7100), 50, "that has expired");
+}
+
 #[test]
 fn kr5_all_down_is_refused_or_tried_or_left_to_the_default_member() {
     let members = [member("a", A, ""), member("b", B, "")].concat();
