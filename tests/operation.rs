@@ -580,6 +580,8 @@ fn kr4_an_operator_drains_a_gateway_and_puts_it_back() {
     assert_eq!(targets()["targets"][0]["state"], "draining");
     call("two");
     let (invite_two, _) = receive_of(&second, "INVITE", "two");
+    let strays: Vec<_> = std::iter::from_fn(|| receive_pending(&first)).collect();
+    assert!(strays.iter().all(|message| !message.contains("two@test")), "not even tried: {strays:?}");
     second.send_to(answer(&invite_two, "486 Busy Here").as_bytes(), edge).unwrap();
     assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
     // The dialog goes on where it is: a re-INVITE is no new call.
