@@ -267,6 +267,7 @@ mod tests {
             bind: "203.0.113.1:5060".parse().unwrap(),
             advertise_host: "203.0.113.1".into(),
             advertise_port: 5060,
+            names: Vec::new(),
         };
         let config = Config { trunks, listeners: vec![listener], ..Config::default() };
         let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };
