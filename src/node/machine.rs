@@ -79,7 +79,8 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    fn of(&self, call_id: &[u8]) -> usize {
+    /// The number of the worker.
+    pub fn of(&self, call_id: &[u8]) -> usize {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(call_id);
         // Any spread will do; the upper half is as good as the rest.
