@@ -35,6 +35,7 @@ fn config() -> Config {
             bind: SocketAddr::from(([192, 0, 2, 1], 5060)),
             advertise_host: "192.0.2.1".into(),
             advertise_port: 5060,
+            names: Vec::new(),
         }],
         trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
         routes: vec![Route::between(TrunkId(0), TrunkId(1))],

@@ -80,6 +80,7 @@ fn config(table: PrefixTable) -> Config {
             bind: SocketAddr::from(([192, 0, 2, 1], 5060)),
             advertise_host: "192.0.2.1".into(),
             advertise_port: 5060,
+            names: Vec::new(),
         }],
         trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
         routes: vec![Route { from: vec![TrunkId(0)], action: Action::Table(0), ..Route::default() }],

@@ -269,6 +269,54 @@ fn tg1_tg4_only_our_own_domains_are_routed() {
 }
 
 #[test]
+fn t7_a_listener_is_known_by_its_further_names_too() {
+    let directory = TempDir::new().unwrap();
+    let names = "bind = \"192.0.2.1:5060\"\nnames = [\"edge.example\", \"[2001:db8::1]:5090\"]\n";
+    let domains = "[routing]\ndomains = [\"own.example\"]\n";
+    let network = NETWORK.replacen("bind = \"192.0.2.1:5060\"\n", names, 1);
+    let mut rig = Rig::of(parse(&format!("{network}{ROUTE}{domains}"), directory.path()).proxy);
+    let mut call = 0;
+    let mut send = |method: &str, uri: &str, extra: &str| {
+        call += 1;
+        let out = rig.receive(PBX, &request(method, uri, PBX, call, extra));
+        out.into_iter().find(|(_, text)| !text.starts_with("SIP/2.0 100")).map(|(to, text)| (to.to_string(), text))
+    };
+    for (host, is_ours) in [
+        ("192.0.2.1", true),
+        ("Edge.example", true),
+        ("edge.example.:5060", true),
+        ("[2001:db8:0::1]:5090", true),
+        ("edge.example:5090", false),
+        ("[2001:db8::1]", false),
+        ("other.example", false),
+    ] {
+        // OPTIONS to this element is answered by it.
+        let (_, text) = send("OPTIONS", &format!("sip:{host}"), "").unwrap();
+        assert_eq!(text.starts_with("SIP/2.0 200"), is_ours, "{host}: {text}");
+        // RT-3: a Route that names it is taken off; one that names somebody else is not for strangers to give (RT-4).
+        let (to, text) = send("INVITE", "sip:+49@192.0.2.1", &format!("Route: <sip:{host};lr>\n")).unwrap();
+        assert_eq!(to == A && lines_of(&text, "Route").is_empty(), is_ours, "{host}: {text}");
+    }
+    // TG-4: for the domain of a Request-URI the port does not count.
+    for (host, is_ours) in
+        [("EDGE.example.", true), ("[2001:DB8::1]", true), ("own.example", true), ("x.example", false)]
+    {
+        let (to, text) = send("INVITE", &format!("sip:+49@{host}"), "").unwrap();
+        assert_eq!(to == A, is_ours, "{host}: {text}");
+    }
+    // A response whose Via names it reaches its transaction: it is the one that the branch says.
+    let (_, sent) = send("INVITE", "sip:+49@192.0.2.1", "").unwrap();
+    let answer = |host: &str| {
+        let vias = lines_of(&sent, "Via").join(", ").replacen("192.0.2.1:5060", host, 1);
+        let line = |name: &str| format!("{name}: {}\n", lines_of(&sent, name)[0]);
+        let rest = ["From", "To", "Call-ID", "CSeq"].map(line).concat();
+        format!("SIP/2.0 180 Ringing\nVia: {vias}\n{rest}Content-Length: 0\n\n")
+    };
+    assert!(rig.receive(A, &answer("x.example:5060")).is_empty(), "T-7: not ours");
+    assert_eq!(rig.receive(A, &answer("edge.example:5060")).len(), 1);
+}
+
+#[test]
 fn rr5_record_route_styles_of_a_tls_side_come_back() {
     let network = |style: &str| {
         format!(

@@ -138,6 +138,7 @@ name = "udp"
 transport = "udp"
 bind = "0.0.0.0:5060"
 advertise = "SBC.example.com:5070"
+names = ["Edge.example.com", "192.0.2.7:5060", "2001:db8::7"]
 [[listener]]
 name = "tcp"
 transport = "tcp"
@@ -195,6 +196,8 @@ max_connections_per_prefix = 7
     let proxy = &config.proxy;
     let names: Vec<_> = proxy.listeners.iter().map(|l| (l.advertise_host.as_str(), l.advertise_port)).collect();
     assert_eq!(names, [("sbc.example.com", 5070), ("[::1]", 5060)]);
+    let further: Vec<_> = proxy.listeners[0].names.iter().map(|(host, port)| (host.as_str(), *port)).collect();
+    assert_eq!(further, [("edge.example.com", 5070), ("192.0.2.7", 5060), ("[2001:db8::7]", 5070)]);
     let trunk = &proxy.trunks[0];
     assert_eq!(trunk.peers, ["2001:db8::7/128".parse().unwrap(), "192.0.2.0/24".parse().unwrap()]);
     assert_eq!(trunk.next_hops[0].address(), Some("[2001:db8::1]:5070".parse().unwrap()));
@@ -274,6 +277,10 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
         (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),
         (LEAST.replace("bind = \"127.0.0.1:0\"", ""), "1: listener \"udp\".bind: missing; give \"ip:port\""),
+        (
+            LEAST.replace("[[trunk]]", "names = [\"a\", \"b_\"]\n[[trunk]]"),
+            "5: listener \"udp\".names: \"b_\" can not be read",
+        ),
         (
             LEAST.replace("[[trunk]]", "advertise = \"a b\"\n[[trunk]]"),
             "5: listener \"udp\".advertise: \"a b\" can not be read",

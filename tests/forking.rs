@@ -40,6 +40,7 @@ fn config(gateways: usize, forking: Forking) -> Config {
         bind: format!("{US}:5060").parse().unwrap(),
         advertise_host: US.into(),
         advertise_port: 5060,
+        names: Vec::new(),
     };
     let trunk = |name: &str, hops: &[&str]| Trunk {
         name: name.into(),

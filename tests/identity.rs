@@ -71,6 +71,7 @@ impl World {
                 bind: "192.0.2.1:5060".parse().unwrap(),
                 advertise_host: "192.0.2.1".into(),
                 advertise_port: 5060,
+                names: Vec::new(),
             }],
             trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
             routes: vec![Route::between(TrunkId(0), TrunkId(1))],

@@ -55,6 +55,7 @@ impl ProxyNode {
                 bind: own,
                 advertise_host: own.ip().to_string(),
                 advertise_port: own.port(),
+                names: Vec::new(),
             }],
             trunks: vec![trunk("before", &[before]), trunk("behind", behind)],
             routes: vec![Route::between(TrunkId(0), TrunkId(1))],

@@ -29,6 +29,7 @@ fn listener(name: &str, transport: Transport, port: u16) -> Listener {
         bind: format!("{US}:{port}").parse().unwrap(),
         advertise_host: US.into(),
         advertise_port: port,
+        names: Vec::new(),
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::LocalSet;
 use vesperd::node::clock;
 use vesperd::sip::Limits;
 use vesperd::sip::hop::{ConnectionId, Hop, ListenerId, Outbox, Transport};
@@ -295,6 +296,32 @@ async fn cn6_a_peer_that_does_not_read_fills_its_own_queue_only() {
     let reader = tokio::spawn(read_to_end(peer));
     assert_eq!(rig.next(id).await, Incoming::Closed, "driven to its end by the peer, which reads and closes");
     assert_eq!(reader.await.unwrap().len() as u64, (sent - 1) * 60_000, "nothing that was taken is lost");
+}
+
+#[tokio::test]
+async fn output_that_is_blocked_again_is_written_again() {
+    const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
+    let mut rig = Rig::new(tcp::Config { write_queue_bytes: OUTPUT, ..tcp::Config::default() });
+    let (mut peer, id) = rig.accept().await;
+    let (id, rig) = (id.unwrap(), std::rc::Rc::new(std::cell::RefCell::new(rig)));
+    let local = LocalSet::new();
+    // The task of the connection waits for input, which never comes; what is to be sent comes from another one.
+    let served = std::rc::Rc::clone(&rig);
+    local.spawn_local(poll_fn(move |cx| {
+        let Rig { table, scratch, failed, now } = &mut *served.borrow_mut();
+        table.poll_read(cx, id, scratch, *now, failed)
+    }));
+    let run = async {
+        let mut received = vec![0; OUTPUT];
+        for _ in 0..2 {
+            tokio::task::yield_now().await;
+            rig.borrow_mut().send(id, 0, &vec![b'x'; OUTPUT]);
+            rig.borrow_mut().flush();
+            let read = tokio::time::timeout(Duration::from_secs(20), peer.read_exact(&mut received)).await;
+            read.expect("nothing is left waiting").unwrap();
+        }
+    };
+    local.run_until(run).await;
 }
 
 #[tokio::test]

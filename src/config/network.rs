@@ -155,6 +155,7 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
         text.parse::<SocketAddr>().ok()
     });
     let advertise = section.read("advertise", "\"host\" or \"host:port\"", host_and_port);
+    let names = section.read_list("names", "\"host\" or \"host:port\"", host_and_port);
     let (transport, bind) = (transport?, bind?);
     let (host, port) = match advertise {
         Some(At { value: (host, port), .. }) => (host, port),
@@ -167,7 +168,9 @@ fn read_listener(section: &Section<'_, '_>, name: String) -> Option<Listener> {
         None => (host_of(bind.value.ip()), None),
     };
     let bind: SocketAddr = bind.value;
-    Some(Listener { name, transport, bind, advertise_host: host, advertise_port: port.unwrap_or(bind.port()) })
+    let advertise_port = port.unwrap_or(bind.port());
+    let names = names.into_iter().map(|At { value: (host, port), .. }| (host, port.unwrap_or(advertise_port)));
+    Some(Listener { name, transport, bind, advertise_host: host, advertise_port, names: names.collect() })
 }
 
 fn read_transport(section: &Section<'_, '_>) -> Option<Transport> {

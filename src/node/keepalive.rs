@@ -103,6 +103,7 @@ mod tests {
             bind,
             advertise_host: "192.0.2.9".into(),
             advertise_port: 5060,
+            names: Vec::new(),
         };
         let hop = |port: &u16| {
             let transport = if *port == 1 { Transport::Tcp } else { Transport::Udp };

@@ -79,7 +79,8 @@ pub(super) struct Owners {
 }
 
 impl Owners {
-    fn of(&self, call_id: &[u8]) -> usize {
+    /// The number of the worker.
+    pub fn of(&self, call_id: &[u8]) -> usize {
         let mut hasher = SipHasher13::new_with_key(&self.key);
         hasher.write(call_id);
         // Any spread will do; the upper half is as good as the rest.
@@ -267,6 +268,7 @@ mod tests {
             bind: "203.0.113.1:5060".parse().unwrap(),
             advertise_host: "203.0.113.1".into(),
             advertise_port: 5060,
+            names: Vec::new(),
         };
         let config = Config { trunks, listeners: vec![listener], ..Config::default() };
         let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };

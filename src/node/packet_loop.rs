@@ -292,6 +292,16 @@ impl PacketLoop {
         }
     }
 
+    /// Writes to a connection that is not to be read now. Ready when it is no more.
+    pub fn poll_write(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<()> {
+        let now = now();
+        let end = self.tcp.poll_write(cx, id, now.instant, &mut self.failed);
+        if end.is_ready() {
+            self.settle(now);
+        }
+        end
+    }
+
     fn handle_framed(&mut self, now: Now, id: ConnectionId) -> Option<Halt> {
         let Self { tcp, machine, failed, .. } = self;
         loop {

@@ -345,14 +345,19 @@ async fn drive(shared: Shared, id: ConnectionId) {
     loop {
         match poll_fn(|cx| shared.poll(|packets| packets.poll_connection(cx, id))).await {
             Halt::Closed => return,
-            // Not reading is what tells the peer to wait; the permit itself is of no use here.
-            Halt::LaneFull(lane) => drop(lane.reserve().await),
+            // Not reading is what tells the peer to wait; what waits to be written to it goes on.
+            Halt::LaneFull(lane) => tokio::select! {
+                _ = lane.reserve() => {} // the permit itself is of no use here
+                () = poll_fn(|cx| shared.poll(|packets| packets.poll_write(cx, id))) => {}
+            },
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
     use crate::cert::TrustStore;
     use crate::node::fetch::{self, FetchThread};
@@ -403,5 +408,55 @@ mod tests {
         assert!(next.with(|_| ()).is_some());
         stop.cancel();
         assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
+    }
+
+    /// Lets other tasks run until this holds.
+    async fn until(shared: &Shared, holds: impl Fn(&PacketLoop) -> bool) {
+        let reached = async {
+            while !shared.with(|packets| holds(packets)).unwrap() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), reached).await.expect("it comes about");
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_waits_for_a_lane_goes_on_writing() {
+        const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let mut worker = worker(&fetch, &handshakes, CancellationToken::new());
+        let owners = Owners { key: [0; 16], workers: 2 };
+        // The other worker never takes anything out of its lane.
+        let mut lanes = super::super::lane::between(2, 1);
+        (worker.owners, worker.message_outs) = (owners, std::mem::take(&mut lanes[0].0));
+        worker.tcp.write_queue_bytes = OUTPUT;
+        let shared = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (stream, remote) = listener.accept().await.unwrap();
+        let id = shared.with(|packets| packets.on_accepted(stream, remote, ListenerId(0), None)).unwrap().unwrap();
+        let local = LocalSet::new();
+        local.spawn_local(drive(shared.clone(), id));
+        let call = (0..).map(|n| format!("call-{n}")).find(|call| owners.of(call.as_bytes()) == 1).unwrap();
+        let request = format!(
+            "OPTIONS sip:a@b SIP/2.0\r\nVia: SIP/2.0/TCP h;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\n\
+             Call-ID: {call}\r\nCSeq: 1 OPTIONS\r\nContent-Length: 0\r\n\r\n"
+        );
+        let run = async {
+            peer.write_all(request.as_bytes()).await.unwrap();
+            until(&shared, |packets| packets.machine.counters.handed_over == 1).await;
+            peer.write_all(request.as_bytes()).await.unwrap();
+            until(&shared, |packets| packets.machine.counters.lane_waits == 1).await;
+            shared.enter(|packets| {
+                packets.tcp.send(id, 0, &vec![b'x'; OUTPUT], &mut Vec::new());
+                packets.tcp.flush_all(clock::instant(), &mut Vec::new());
+            });
+            let mut received = vec![0; OUTPUT];
+            let read = tokio::time::timeout(Duration::from_secs(20), peer.read_exact(&mut received)).await;
+            assert!(read.is_ok(), "all of it arrives while the lane is full");
+            shared.with(|packets| assert_eq!(packets.machine.counters.lane_waits, 1)).unwrap();
+        };
+        local.run_until(run).await;
     }
 }

@@ -154,6 +154,8 @@ pub struct Listener {
     pub advertise_host: String,
     /// Port in our Via and Record-Route.
     pub advertise_port: u16,
+    /// Further hosts and ports that are this listener (T-7); hosts as in `advertise_host`.
+    pub names: Vec<(String, u16)>,
 }
 
 /// A neighbour: who it is by source address, and where it is reached.
@@ -402,10 +404,9 @@ impl Config {
     pub fn is_own_host(&self, host: &[u8]) -> bool {
         let ip = crate::sip::Host::leading(host).ok().and_then(|(host, _)| host.ip());
         let is_listener = |l: &Listener| {
-            host.eq_ignore_ascii_case(l.advertise_host.as_bytes()) || ip.is_some_and(|ip| ip == l.bind.ip())
+            l.addresses().any(|(own, _)| is_same_host(own, host)) || ip.is_some_and(|ip| ip == l.bind.ip())
         };
-        self.domains.iter().any(|domain| host.eq_ignore_ascii_case(domain.as_bytes()))
-            || self.listeners.iter().any(is_listener)
+        self.domains.iter().any(|domain| is_same_host(domain, host)) || self.listeners.iter().any(is_listener)
     }
 
     /// The listener that carries this host and port in our Via or Record-Route (RFC 3261 18.1.2, 16.4).
@@ -436,14 +437,24 @@ impl Config {
 }
 
 impl Listener {
-    /// Addresses are compared by value, and the dot of the root means nothing (K-7).
     fn is_known_as(&self, host: &[u8], port: Option<u16>) -> bool {
-        let own = self.advertise_host.as_bytes();
-        self.advertise_port == port.unwrap_or(self.transport.default_port())
-            && match host {
-                [b'[', ..] => Host::parse(host).is_ok_and(|host| Host::parse(own) == Ok(host)),
-                [name @ .., b'.'] => name.eq_ignore_ascii_case(own),
-                _ => host.eq_ignore_ascii_case(own),
-            }
+        let port = port.unwrap_or(self.transport.default_port());
+        self.addresses().any(|(own, own_port)| own_port == port && is_same_host(own, host))
+    }
+
+    /// Hosts and ports others know it by.
+    fn addresses(&self) -> impl Iterator<Item = (&str, u16)> {
+        let further = self.names.iter().map(|(host, port)| (host.as_str(), *port));
+        std::iter::once((self.advertise_host.as_str(), self.advertise_port)).chain(further)
+    }
+}
+
+/// Addresses are compared by value, and the dot of the root means nothing (K-7).
+fn is_same_host(own: &str, host: &[u8]) -> bool {
+    let own = own.as_bytes();
+    match host {
+        [b'[', ..] => Host::parse(host).is_ok_and(|host| Host::parse(own) == Ok(host)),
+        [name @ .., b'.'] => name.eq_ignore_ascii_case(own),
+        _ => host.eq_ignore_ascii_case(own),
     }
 }

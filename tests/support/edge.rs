@@ -33,7 +33,7 @@ pub struct EdgeNode {
 /// A listener at an address, without a name.
 pub fn listener(transport: Transport, bind: SocketAddr) -> Listener {
     let advertise_host = if bind.is_ipv6() { format!("[{}]", bind.ip()) } else { bind.ip().to_string() };
-    Listener { name: bind.to_string(), transport, bind, advertise_host, advertise_port: bind.port() }
+    Listener { name: bind.to_string(), transport, bind, advertise_host, advertise_port: bind.port(), names: Vec::new() }
 }
 
 impl EdgeNode {

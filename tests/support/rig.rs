@@ -30,6 +30,7 @@ pub fn listener(transport: Transport, port: u16) -> Listener {
         bind: format!("{US}:{port}").parse().unwrap(),
         advertise_host: US.into(),
         advertise_port: port,
+        names: Vec::new(),
     }
 }
 

@@ -188,8 +188,10 @@ impl Connection {
     }
 
     fn write_blocked(&mut self, now: Instant) -> io::Result<()> {
-        self.waker = None; // this is its task: no need to wake it
-        self.flush(now)
+        let waker = self.waker.take(); // this is its task: no need to wake it
+        let result = self.flush(now);
+        self.waker = waker;
+        result
     }
 
     /// Why the connection must end now, if it must.

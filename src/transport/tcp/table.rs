@@ -302,12 +302,7 @@ impl Table {
         now: Instant,
         failed: &mut Vec<u64>,
     ) -> Poll<bool> {
-        let Some(connection) = self.get_mut(id) else { return Poll::Ready(false) };
-        if !connection.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            connection.waker = Some(cx.waker().clone());
-        }
-        if let Poll::Ready(Err(_)) = connection.poll_flush(cx, now) {
-            self.close(id, CloseReason::Error, failed);
+        if self.poll_write(cx, id, now, failed).is_ready() {
             return Poll::Ready(false);
         }
         let Some(connection) = self.get_mut(id) else { return Poll::Ready(false) };
@@ -323,6 +318,25 @@ impl Table {
         };
         self.close(id, reason, failed);
         Poll::Ready(false)
+    }
+
+    /// Writes what waits for room; nothing is read. `Ready`: the connection is no more.
+    pub fn poll_write(
+        &mut self,
+        cx: &mut Context<'_>,
+        id: ConnectionId,
+        now: Instant,
+        failed: &mut Vec<u64>,
+    ) -> Poll<()> {
+        let Some(connection) = self.get_mut(id) else { return Poll::Ready(()) };
+        if !connection.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            connection.waker = Some(cx.waker().clone());
+        }
+        if let Poll::Ready(Err(_)) = connection.poll_flush(cx, now) {
+            self.close(id, CloseReason::Error, failed);
+            return Poll::Ready(());
+        }
+        Poll::Pending
     }
 
     /// Queues a message; it leaves with [`Table::flush_all`]. A tag other than 0 goes to `failed` if it can not.
