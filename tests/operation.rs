@@ -411,6 +411,73 @@ fn a_call_is_listed_ended_and_recorded_and_the_file_can_be_rotated() {
     assert_eq!(command(&program, &["calls", "list"]).0, 2, "nobody is there");
 }
 
+/// A pipe that nobody reads and that holds no more: the writer of records is stuck in its first one.
+fn full_pipe(path: &std::path::Path) -> fs::File {
+    use std::os::unix::fs::OpenOptionsExt;
+    assert!(Command::new("mkfifo").arg(path).status().unwrap().success());
+    let mut pipe = fs::OpenOptions::new().read(true).write(true).custom_flags(libc::O_NONBLOCK).open(path).unwrap();
+    while pipe.write(b"x").is_ok() {}
+    pipe
+}
+
+#[test]
+fn records_that_find_the_queue_full_are_counted_and_calls_go_on() {
+    let (gateway, caller) = (socket(), socket());
+    let directory = tempfile::tempdir().unwrap();
+    let mut pipe = full_pipe(&directory.path().join("calls"));
+    let more = format!("[cdr]\nfile = \"{}\"\nqueue = 1\n", directory.path().join("calls").display());
+    let mut program = Program::start_with(gateway.local_addr().unwrap(), &more);
+    // At most two find a place, the one being written and the one in the queue; nobody waits for either.
+    for call in 0..10 {
+        caller.send_to(request("INVITE", &caller, &format!("call{call}")).as_bytes(), program.sip).unwrap();
+        // The ACK of the call before comes first.
+        let mut received = std::iter::repeat_with(|| receive(&gateway));
+        let (invite, edge) = received.find(|(message, _)| message.contains(&format!("call{call}@test"))).unwrap();
+        gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+        assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
+    }
+    let page = page_with(&program, |page| page["vesperd_calls_ended_total"].sum(&[("ended_by", "refusal")]) == 10.0);
+    let dropped = page["vesperd_call_records_total"].sum(&[("fate", "dropped")]);
+    assert!((8.0..=9.0).contains(&dropped), "{dropped}");
+    assert_eq!(page["vesperd_queue_drops_total"].sum(&[("queue", "cdr")]), dropped);
+    assert_eq!(page["vesperd_call_records_total"].sum(&[("fate", "written")]), 0.0);
+    // Somebody reads again: what had found a place is written, and nothing of it is torn.
+    let mut text = Vec::new();
+    let kept = 10 - dropped as usize;
+    let deadline = Instant::now() + PATIENCE;
+    let lines = |text: &[u8]| text.iter().filter(|octet| **octet == b'\n').count();
+    while lines(&text) < kept {
+        assert!(Instant::now() < deadline, "{}", String::from_utf8_lossy(&text));
+        let _ = pipe.read_to_end(&mut text); // would block at the end
+    }
+    let records = String::from_utf8(text).unwrap();
+    for (line, call) in records.trim_start_matches('x').lines().zip(0..) {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!(record["status"], 486, "{line}");
+        assert!(call > 0 || record["call_id"] == "call0@test", "{line}");
+    }
+    page_with(&program, |page| page["vesperd_call_records_total"].sum(&[("fate", "written")]) == (10.0 - dropped));
+    program.signal("TERM");
+    assert!(program.end().success());
+}
+
+/// The end of the program does not wait for ever for who reads its records.
+#[test]
+fn the_program_ends_though_nobody_reads_its_records() {
+    let (gateway, caller) = (socket(), socket());
+    let directory = tempfile::tempdir().unwrap();
+    let _pipe = full_pipe(&directory.path().join("calls"));
+    let more = format!("[cdr]\nfile = \"{}\"\n", directory.path().join("calls").display());
+    let mut program = Program::start_with(gateway.local_addr().unwrap(), &more);
+    caller.send_to(request("INVITE", &caller, "busy").as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive(&gateway);
+    gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 486"));
+    program.signal("TERM");
+    assert!(program.end().success());
+    program.expect("the last call records were not written in time");
+}
+
 #[test]
 fn the_socket_reloads_drains_and_refuses_what_it_does_not_know() {
     use std::io::{BufRead, BufReader};
@@ -462,6 +529,31 @@ fn lines_of_the_log_name_the_call_in_text_and_in_json() {
     let line: serde_json::Value = serde_json::from_str(&program.expect("refused")).unwrap();
     assert_eq!((&line["fields"]["call_id"], &line["fields"]["status"]), (&"looped@test".into(), &483.into()));
     assert!(program.log().lines().all(|line| serde_json::from_str::<serde_json::Value>(line).is_ok()));
+}
+
+/// Numbers of trunks mean nothing to whoever reads the log.
+#[test]
+fn lines_of_the_log_name_trunks_in_text_and_in_json() {
+    let (gateway, caller) = (socket(), socket());
+    let verifying = "[[trunk]]\nname = \"carrier\"\npeers = \"127.0.0.1\"\n\
+                     [trunk.verify]\nprofile = \"shaken\"\nrequire_identity = true\nchain = \"off\"\n";
+    let invite = request("INVITE", &caller, "unsigned");
+    let program = Program::start_with(gateway.local_addr().unwrap(), verifying);
+    caller.send_to(invite.as_bytes(), program.sip).unwrap();
+    assert!(receive_final(&caller).starts_with("SIP/2.0 428"));
+    assert!(program.expect("verified").contains(" trunk=\"carrier\" "), "{}", program.log());
+    // A trunk that a reload brings has its name too.
+    let more = verifying.replace("carrier", "another");
+    fs::write(program.file("edge.toml"), configuration(gateway.local_addr().unwrap(), &more)).unwrap();
+    program.signal("HUP");
+    program.expect("the new configuration is in force");
+    caller.send_to(invite.replace("unsigned", "second").as_bytes(), program.sip).unwrap();
+    assert!(program.expect("call_id=\"second@test\"").contains(" trunk=\"another\" "), "{}", program.log());
+    let json = [("VESPERD__NODE__LOG", "json")];
+    let program = Program::start_in(gateway.local_addr().unwrap(), verifying, &json);
+    caller.send_to(invite.as_bytes(), program.sip).unwrap();
+    let line: serde_json::Value = serde_json::from_str(&program.expect("\"verified\"")).unwrap();
+    assert_eq!((&line["fields"]["trunk"], &line["fields"]["valid"]), (&"carrier".into(), &false.into()), "{line}");
 }
 
 /// A request of the gateway's in the dialog that this INVITE began.

@@ -7,9 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
-use std::time::Instant;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -71,10 +70,14 @@ impl Cdr {
     }
 }
 
-/// The thread; ends when it is dropped and the workers are gone, and has written everything then.
+/// How long the end of the program waits for the last records: who reads a pipe may have stalled.
+const LAST_RECORDS: Duration = Duration::from_secs(5);
+
+/// The thread. Dropped when the workers are gone, it waits until everything is written, at most 5 seconds.
 pub struct CdrThread {
     queue: Option<SyncSender<Item>>,
-    thread: Option<JoinHandle<()>>,
+    /// Closed when the thread ends.
+    ended: Receiver<()>,
     counts: Arc<Counts>,
 }
 
@@ -88,8 +91,12 @@ impl CdrThread {
         let counts = Arc::new(Counts::default());
         let (queue, items) = sync_channel(config.queue);
         let mut writer = Writer { config, output, names, counts: Arc::clone(&counts), is_broken: false };
-        let thread = std::thread::Builder::new().name("cdr".to_owned()).spawn(move || writer.run(&items))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), counts })
+        let (end, ended) = sync_channel(0);
+        std::thread::Builder::new().name("cdr".to_owned()).spawn(move || {
+            let _end: SyncSender<()> = end;
+            writer.run(&items);
+        })?;
+        Ok(Self { queue: Some(queue), ended, counts })
     }
 
     /// For a worker.
@@ -115,8 +122,8 @@ impl CdrThread {
 impl Drop for CdrThread {
     fn drop(&mut self) {
         self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        if self.ended.recv_timeout(LAST_RECORDS) == Err(RecvTimeoutError::Timeout) {
+            tracing::error!("the last call records were not written in time: they are lost");
         }
     }
 }
@@ -330,7 +337,7 @@ fn shorten(number: &str) -> String {
 }
 
 /// Whole milliseconds.
-fn seconds(duration: std::time::Duration) -> f64 {
+fn seconds(duration: Duration) -> f64 {
     duration.as_millis() as f64 / 1000.0
 }
 

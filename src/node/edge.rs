@@ -176,6 +176,7 @@ impl Edge {
                 questions: mpsc::channel(QUESTIONS),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
+                names: edge.names.clone(),
                 stop: edge.stop.clone(),
             };
             questions.push(worker.questions.0.clone());

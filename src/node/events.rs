@@ -1,7 +1,8 @@
-//! Events of the proxy: to the log, with the Call-ID on each line, and to whoever observes.
+//! Events of the proxy: to the log, with the Call-ID and the names of trunks, and to whoever observes.
 
 use tokio::sync::mpsc;
 
+use super::names::{KnownNames, TrunkNames};
 use crate::proxy::Event;
 use crate::proxy::clock_watch::ClockChange;
 use crate::stir::Verdict;
@@ -23,19 +24,20 @@ impl Observer {
 /// The events of one worker.
 pub(super) struct Events {
     observer: Observer,
+    names: KnownNames,
     /// The second (Unix) in which lines are being written, and how many.
     second: i64,
     lines: u32,
 }
 
 impl Events {
-    pub fn new(observer: Observer) -> Self {
-        Self { observer, second: 0, lines: 0 }
+    pub fn new(observer: Observer, names: TrunkNames) -> Self {
+        Self { observer, names: KnownNames::new(names), second: 0, lines: 0 }
     }
 
     pub fn tell(&mut self, unix: i64, event: Event) {
         if self.may_log(unix) {
-            log(&event);
+            log(&event, &mut self.names);
         }
         if let Some(to) = &self.observer.0 {
             let _ = to.try_send(event);
@@ -99,7 +101,7 @@ fn failures(verdict: &Verdict) -> String {
     all.map(|(check, failure)| format!("{}: {failure}", check.id())).collect::<Vec<_>>().join("; ")
 }
 
-fn log(event: &Event) {
+fn log(event: &Event, names: &mut KnownNames) {
     match event {
         Event::Refused { call_id, source, status, reason } => {
             tracing::info!(call_id = shown(call_id), %source, status, reason, "refused");
@@ -109,7 +111,7 @@ fn log(event: &Event) {
             let (valid, failed) = (verdict.is_valid(), failures(verdict));
             tracing::info!(
                 call_id = shown(call_id),
-                trunk = trunk.0,
+                trunk = names.of(*trunk),
                 valid,
                 tokens = verdict.tokens().len(),
                 failed,
@@ -118,14 +120,14 @@ fn log(event: &Event) {
             );
         }
         Event::Unsigned { call_id, trunk, error } => {
-            tracing::warn!(call_id = shown(call_id), trunk = trunk.0, %error, "not signed");
+            tracing::warn!(call_id = shown(call_id), trunk = names.of(*trunk), %error, "not signed");
         }
         Event::Banned { network, cause } => tracing::warn!(%network, %cause, "banned"),
         Event::NextHop { trunk, member, next_hop, is_up: true } => {
-            tracing::info!(trunk = trunk.0, member, next_hop, "next hop is up")
+            tracing::info!(trunk = names.of(*trunk), member, next_hop, "next hop is up")
         }
         Event::NextHop { trunk, member, next_hop, .. } => {
-            tracing::warn!(trunk = trunk.0, member, next_hop, "next hop is down")
+            tracing::warn!(trunk = names.of(*trunk), member, next_hop, "next hop is down")
         }
         Event::Clock(change) => log_clock(change),
         Event::Unacknowledged { call_id } => {
@@ -153,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_flood_is_cut_to_so_many_lines_a_second() {
-        let mut events = Events::new(Observer::default());
+        let mut events = Events::new(Observer::default(), TrunkNames::default());
         assert_eq!((0..1000).filter(|_| events.may_log(7)).count(), LINES_PER_SECOND as usize);
         assert!(events.may_log(8));
     }

@@ -28,6 +28,7 @@ use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
 use super::metrics::Published;
+use super::names::TrunkNames;
 use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::{clock, random};
@@ -82,6 +83,7 @@ pub(super) struct Worker {
     pub questions: Mailbox<Question>,
     pub cdr: Option<Cdr>,
     pub observer: Observer,
+    pub names: TrunkNames,
     pub stop: CancellationToken,
 }
 
@@ -150,7 +152,7 @@ impl Worker {
             locator: self.locator.clone(),
             located: self.located.0.clone(),
             cdr: self.cdr.clone(),
-            events: Events::new(self.observer.clone()),
+            events: Events::new(self.observer.clone(), self.names.clone()),
         }
     }
 
