@@ -391,6 +391,7 @@ mod tests {
             questions: mpsc::channel(1),
             cdr: None,
             observer: Observer::default(),
+            names: TrunkNames::default(),
             stop,
         }
     }
