@@ -690,6 +690,26 @@ fn kr8_each_address_of_a_name_is_pinged() {
     assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
     round(&mut rig, Err(LocateFailure::NoSuchName), B);
     assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Inactive, "it leads nowhere");
+    // The name server is back: so is the member, once something answers there as often as `up_after` says.
+    round(&mut rig, both(), C);
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
+}
+
+/// KR-8: of a name whose addresses are told apart, the whole comes back by the answers of any of them, also to requests.
+#[test]
+fn kr8_a_name_that_was_set_down_comes_back_by_an_answer_from_an_address() {
+    let mut rig = Rig::new(configuration("expand = true\nnext_hop = \"sip:gw.example:5060\""));
+    rig.config().set_member_state("gateways", "sip:gw.example:5060", MemberState::Inactive).unwrap();
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Inactive);
+    rig.receive(CALLER, &request("INVITE", 1));
+    let need = rig.needs.pop().unwrap();
+    let hop = NextHop { transport: Transport::Udp, remote: addr(A) };
+    let mut out = Output::default();
+    rig.proxy.handle_answer(rig.now, need.id, Answer::Locate(Ok([hop].into())), &mut out);
+    let sent = rig.take(out);
+    rig.answer(&sent[0], "486 Busy Here", "");
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
+    assert_eq!(rig.changes().len(), 1);
 }
 
 #[test]
