@@ -318,6 +318,21 @@ fn what_is_refused_without_state_is_a_call_once_and_a_re_invite_is_none() {
     rig.settle();
 }
 
+/// O-8: what is refused for overload costs its answer only.
+#[test]
+fn what_is_shed_has_no_record_and_no_line_in_the_log() {
+    let mut rig = Rig::new(configuration("", "[guard]\n"));
+    let end = rig.now.instant + Duration::from_secs(3);
+    while rig.now.instant < end {
+        rig.now.instant += Duration::from_millis(10);
+        rig.proxy.observe_delay(rig.now, Duration::from_millis(80));
+    }
+    let sent: Vec<_> = (0..50).flat_map(|call| rig.receive(CALLER, &invite(call, ""))).collect();
+    let shed = sent.iter().filter(|sent| sent.is(CALLER, "SIP/2.0 503 Service Unavailable")).count();
+    assert!(shed > 0 && rig.proxy.stats().shed == shed as u64, "{shed}");
+    assert!(rig.records.is_empty() && rig.events.is_empty(), "{:?}", rig.events);
+}
+
 #[test]
 fn a_challenged_call_is_two() {
     let mut rig = Rig::plain();
@@ -395,6 +410,20 @@ fn an_answer_without_ack_ends_after_64_t1() {
     rig.pass(Duration::from_secs(31));
     assert!(rig.records.is_empty());
     rig.pass(Duration::from_secs(2));
+    assert_eq!(rig.record().ended_by, EndedBy::NoAck);
+    rig.settle();
+}
+
+/// An ACK that is dropped here, or comes from a stranger, acknowledges nothing.
+#[test]
+fn an_ack_that_does_not_go_on_does_not_count() {
+    let mut rig = Rig::plain();
+    let invite = rig.call(1, "");
+    rig.receive(CALLEE, &answer(&invite, "200 OK", "b1", ""));
+    let ack = in_dialog("ACK", 1, 1, "b1", "");
+    assert!(rig.receive("203.0.113.9:5060", &ack).is_empty());
+    assert!(rig.receive(CALLER, &ack.replace("Max-Forwards: 70", "Max-Forwards: 0")).is_empty());
+    rig.pass(Duration::from_secs(33));
     assert_eq!(rig.record().ended_by, EndedBy::NoAck);
     rig.settle();
 }
@@ -528,7 +557,32 @@ fn an_answered_call_gets_a_bye_on_both_sides_that_the_dialog_accepts() {
     rig.receive("198.51.100.8:5070", &answer(&down, "200 OK", "", ""));
     rig.receive("192.0.2.77:5060", &answer(&up, "481 Call/Transaction Does Not Exist", "", ""));
     assert!(rig.pass(Duration::from_secs(60)).is_empty());
+    assert_eq!(rig.proxy.stats().dropped_responses, 0, "they were waited for");
     rig.settle();
+}
+
+/// RR-5: also where our Record-Route names the listener by a parameter, the BYE leaves this element and takes the way behind it.
+#[test]
+fn a_bye_of_ours_goes_by_the_proxies_behind_us_in_each_record_route_style() {
+    for style in ["transport-tls", "sips", "naptr-host"] {
+        let mut config = configuration(&format!("rr_style = \"{style}\""), "");
+        // A TLS listener needs a certificate; the core does not ask for it.
+        let mut tls = config.proxy.listeners[0].clone();
+        (tls.transport, tls.advertise_host, tls.advertise_port) = (Transport::Tls, "edge.example".into(), 5071);
+        tls.bind = "192.0.2.1:5071".parse().unwrap();
+        config.proxy.listeners.push(tls);
+        let hop = vesperd::proxy::NextHop { transport: Transport::Tls, remote: CALLEE.parse().unwrap() };
+        config.proxy.trunks[1].next_hops[0] = hop.into();
+        config.proxy.trunks[1].listener = ListenerId(1);
+        let mut rig = Rig::new(config);
+        let invite = rig.call(1, "");
+        assert_eq!(invite.lines("Record-Route").len(), 2, "{invite:?}");
+        let behind = "Record-Route: <sip:198.51.100.9;lr>\nRecord-Route: ";
+        rig.receive(CALLEE, &answer(&invite, "200 OK", "b1", "").replacen("Record-Route: ", behind, 1));
+        let (_, sent) = rig.end(1);
+        let down = one(&sent, "198.51.100.9:5060", "BYE sip:b@198.51.100.20:5060 SIP/2.0\r\n");
+        assert_eq!(down.lines("Route"), ["<sip:198.51.100.9;lr>"], "{style}");
+    }
 }
 
 #[test]

@@ -274,6 +274,39 @@ fn a_call_that_fails_over_counts_where_it_is_and_once() {
     assert!(rig.call(3).is_ok());
 }
 
+/// Calls with one Call-ID are several all the same if their From tags differ, or their CSeq numbers.
+#[test]
+fn one_call_id_for_many_calls_evades_no_limit() {
+    let passed = |rig: &mut Rig, change: &dyn Fn(u32, String) -> String| {
+        let one = |n: u32| change(n, invite(1, "").replace("z9hG4bKINVITE1", &format!("z9hG4bKmany{n}")));
+        let is_sent = |sent: &Vec<Sent>| sent.iter().any(|sent| sent.to == addr(CALLEE));
+        (0..40).map(|n| rig.receive(CALLER, &one(n))).filter(is_sent).count()
+    };
+    let tags = |n: u32, text: String| text.replace("tag=a1", &format!("tag=a{n}"));
+    let numbers = |n: u32, text: String| text.replace("CSeq: 1 ", &format!("CSeq: {} ", n + 1));
+    let changes: [&dyn Fn(u32, String) -> String; 2] = [&tags, &numbers];
+    for change in changes {
+        let limits = "[trunk.limits]\nmax_concurrent_calls = 3\n";
+        assert_eq!(passed(&mut Rig::new(configuration(limits, "", "")), change), 3, "from");
+        assert_eq!(passed(&mut Rig::new(configuration("", limits, "")), change), 3, "to");
+        let member = format!("[[trunk.member]]\nnext_hop = \"udp:{CALLEE}\"\nmax_calls = 3\n");
+        let text = format!(
+            "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+             [[trunk]]\nname = \"caller\"\nnext_hop = \"udp:{CALLER}\"\n[[trunk]]\nname = \"callee\"\n{member}\
+             [[route]]\nfrom = \"caller\"\nto = \"callee\"\n"
+        );
+        let config = Config::parse(&text, Path::new("e.toml"), 1_795_219_200).unwrap_or_else(|wrong| panic!("{wrong}"));
+        assert_eq!(passed(&mut Rig::new(config), change), 3, "member");
+        // Above what is observed of one Call-ID nothing could be counted: such calls are refused, also at the way in.
+        let wide = "[trunk.limits]\nmax_concurrent_calls = 1000\n";
+        for (caller, callee) in [(wide, ""), ("", wide)] {
+            let mut rig = Rig::new(configuration(caller, callee, ""));
+            assert_eq!(passed(&mut rig, change), 16);
+            assert_eq!((rig.proxy.stats().limited, rig.proxy.calls().len()), (24, 16));
+        }
+    }
+}
+
 #[test]
 fn a_reload_keeps_what_was_counted() {
     let limits = "[trunk.limits]\nmax_concurrent_calls = 1\n";

@@ -25,6 +25,7 @@ use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile, TrustStore};
 const NOW: i64 = 1_795_132_800;
 const CALLER: &str = "192.0.2.10:5060";
 const CALLEE: &str = "198.51.100.20:5060";
+const SPARE: &str = "198.51.100.21:5060";
 
 struct World {
     _directory: TempDir,
@@ -405,4 +406,45 @@ fn h6_a_second_date_is_refused_where_it_matters() {
     });
     assert_eq!(first_lines(&edge.receive(CALLER, &invite("c1", dates))), refused);
     assert_eq!(first_lines(&world.proxy(|_| {}).receive(CALLER, &invite("c1", dates))), [TRYING, FORWARDED]);
+}
+
+/// What the record of a call says of its signature is true of the copy that was answered.
+#[test]
+fn the_record_names_the_signer_of_the_copy_that_was_answered() {
+    let world = World::new();
+    for (signs, is_named) in [([true, false], false), ([false, true], true), ([true, true], true)] {
+        let signer = Arc::new(world.provider());
+        let mut edge = world.proxy(|config| {
+            config.signers.push(signer);
+            config.signer_names.push("carrier".into());
+            config.trunks.push(Trunk {
+                name: "spare".into(),
+                next_hops: vec![NextHop { transport: Transport::Udp, remote: SPARE.parse().unwrap() }.into()],
+                ..config.trunks[1].clone()
+            });
+            for (trunk, signs) in config.trunks[1..].iter_mut().zip(signs) {
+                trunk.sign = signs.then_some(0);
+            }
+            config.routes[0].action = Action::To(vec![TrunkId(1), TrunkId(2)]);
+            config.records = true;
+        });
+        let invite = invite("c1", "");
+        let first = edge.receive(CALLER, &invite).remove(1).1;
+        let sent = edge.receive(CALLEE, &response(&first, "503 Service Unavailable"));
+        let second = sent.iter().find(|(to, _)| *to == SPARE.parse().unwrap()).unwrap().1.clone();
+        assert_eq!([&first, &second].map(|copy| copy.contains("\r\nIdentity: ")), signs);
+        edge.receive(SPARE, &response(&second, "200 OK"));
+        edge.proxy.close_calls(edge.now, &mut edge.out);
+        let [record] = &edge.out.records[..] else { panic!("{:?}", edge.out.records) };
+        let named = record.call.signed().map(|signed| &*signed.signer);
+        assert_eq!(named, is_named.then_some("carrier"), "{signs:?}");
+    }
+}
+
+/// What a next hop answers to this copy.
+fn response(copy: &str, status: &str) -> String {
+    let is_copied = |line: &&str| ["Via: ", "From: ", "Call-ID: ", "CSeq: "].iter().any(|name| line.starts_with(name));
+    let lines: String = copy.split("\r\n").filter(is_copied).map(|line| format!("{line}\r\n")).collect();
+    let to = copy.split("\r\n").find(|line| line.starts_with("To: ")).unwrap();
+    format!("SIP/2.0 {status}\r\n{lines}{to};tag=b1\r\nContent-Length: 0\r\n\r\n")
 }

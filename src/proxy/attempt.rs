@@ -295,7 +295,9 @@ impl Proxy {
             self.vouch_for(now, next.remote);
         }
         self.stats.forwarded += 1;
-        self.note_attempt(key, candidate.egress, next);
+        let signs = egress.is_some_and(|t| t.sign.is_some());
+        let signed = self.context(key).filter(|_| signs).and_then(|context| context.signed.clone());
+        self.note_attempt(key, candidate.egress, next, signed.as_ref());
         let target = target_of(candidate, request);
         if let Some(context) = self.context(key).filter(|_| config.keeps_history) {
             context.history.sent(client, target, candidate.retarget.as_deref());
@@ -313,6 +315,7 @@ impl Proxy {
             share,
             is_flow: candidate.flow.is_some(),
             rang: false,
+            signed: signed.clone(),
             is_answered: false,
             overdue: false,
             timer_c: (method == Method::Invite)

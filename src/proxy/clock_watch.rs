@@ -72,7 +72,8 @@ impl ClockWatch {
         self.threshold.load(Ordering::Relaxed) > 0
     }
 
-    /// The median of what the witnesses said last, and whether that is too much; `None` while there are too few.
+    /// The median of what the witnesses said last, and whether that is too much; `None` while there are too few, unless they found the
+    /// clock wrong before.
     pub fn state(&self) -> Option<ClockChange> {
         let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.offset.map(|offset| ClockChange { offset, is_wrong: seen.is_wrong })
@@ -89,8 +90,14 @@ impl ClockWatch {
         let heard = Witness { name: hasher.finish(), offset: theirs.saturating_sub(ours), at: now };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         seen.take(heard);
-        seen.offset = seen.median(now, self.quorum.load(Ordering::Relaxed).max(1));
-        let offset = seen.offset?;
+        let Some(offset) = seen.median(now, self.quorum.load(Ordering::Relaxed).max(1)) else {
+            // An alarm stands until enough witnesses say that all is well: silence is no such word.
+            if !seen.is_wrong {
+                seen.offset = None;
+            }
+            return None;
+        };
+        seen.offset = Some(offset);
         // Once wrong, it is right again only when it is clearly so.
         let allowed = if seen.is_wrong { threshold / 2 } else { threshold };
         let is_wrong = offset.saturating_abs() > allowed;
@@ -156,12 +163,23 @@ mod tests {
     }
 
     #[test]
+    fn an_alarm_outlives_its_witnesses_and_is_lifted_by_others() {
+        let (watch, now) = (ClockWatch::new(10, 3), crate::node::clock::instant());
+        let raised: Vec<_> = (0..3).filter_map(|witness| hear(&watch, now, witness, 100)).collect();
+        let alarm = ClockChange { offset: 100, is_wrong: true };
+        assert_eq!(raised, [alarm]);
+        assert_eq!([hear(&watch, now + MEMORY, 7, 0), hear(&watch, now + MEMORY, 8, 0)], [None, None]);
+        assert_eq!(watch.state(), Some(alarm), "what was logged is what is shown");
+        assert_eq!(hear(&watch, now + MEMORY, 9, 0), Some(ClockChange { offset: 0, is_wrong: false }));
+    }
+
+    #[test]
     fn what_was_said_long_ago_counts_no_more_and_the_memory_is_bounded() {
         let (watch, now) = (ClockWatch::new(10, 3), crate::node::clock::instant());
         for witness in 0..3 {
-            hear(&watch, now, witness, 100);
+            hear(&watch, now, witness, 5);
         }
-        assert_eq!(watch.state().map(|state| state.is_wrong), Some(true));
+        assert_eq!(watch.state(), Some(ClockChange { offset: 5, is_wrong: false }));
         hear(&watch, now + MEMORY, 9, 0);
         assert_eq!(watch.state(), None, "three have been silent for long");
         for witness in 0..200 {

@@ -303,13 +303,12 @@ impl Proxy {
         let Some(egress) = egress else { return Ok(()) };
         let snapshot = self.snapshot_of(key);
         let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
-        if self.calls.counts(call_hash(&self.key, request), limits) {
+        if self.calls.counts(call_hash(&self.key, request), request, limits) {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
         let admitted = self.admit_one(now, limits, limits.counts_calls(), egress, request).map_err(refused)?;
-        self.hold_call(now, key, request, admitted);
-        Ok(())
+        if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 
     /// The same for the member of a trunk that a candidate is (KR-6).
@@ -325,13 +324,12 @@ impl Proxy {
         let dispatcher = snapshot.config.trunk(egress).map(|trunk| &trunk.dispatcher);
         let Some(dispatcher) = dispatcher.filter(|dispatcher| dispatcher.counts_calls()) else { return Ok(()) };
         let Some(member) = dispatcher.member(usize::from(place)) else { return Ok(()) };
-        if self.calls.counts(call_hash(&self.key, request), &member.limits) {
+        if self.calls.counts(call_hash(&self.key, request), request, &member.limits) {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: dispatcher.refuse_with, reason: refusal.reason };
         let admitted = self.admit_one(now, &member.limits, true, egress, request).map_err(refused)?;
-        self.hold_call(now, key, request, admitted);
-        Ok(())
+        if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 
     /// A branch has failed: the call does not count any more for its trunk and member, unless another branch goes there, or it came
@@ -380,12 +378,15 @@ impl Proxy {
         let member = member.and_then(|(dispatcher, place)| dispatcher.member(usize::from(place)));
         let hash = call_hash(&self.key, response);
         for limits in trunk.into_iter().chain(member.map(|member| &member.limits)) {
-            if !self.calls.counts(hash, limits) {
+            if !self.calls.counts(hash, response, limits) {
                 self.hold_call(now, key, response, limits.admit(now.instant, true).ok());
             }
         }
     }
 }
+
+/// One Call-ID has so many calls that no other can be counted.
+pub(super) const UNCOUNTED: Refusal = Refusal::new(503, "Call Limit Reached");
 
 /// Even over requests, equal for the copies of one.
 pub(super) fn request_hash(key: &[u8; 16], request: Message<'_>) -> u64 {

@@ -1,5 +1,7 @@
 //! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
 
+use std::sync::Arc;
+
 use super::calls::Signed;
 use super::response_context::Local;
 use super::route::table::{self, Verified};
@@ -168,6 +170,7 @@ impl Proxy {
             return;
         }
         context.signed_by = Some(wanted);
+        context.signed = None;
         let is_asserted = snapshot.config.trunk(context.ingress).is_some_and(|trunk| trunk.trusted);
         let mut lines = std::mem::take(&mut context.lines);
         lines.clear();
@@ -178,7 +181,9 @@ impl Proxy {
                 self.stats.signed += 1;
                 let attestation = signer.attestation();
                 let name = snapshot.config.signer_names.get(wanted).cloned().unwrap_or_default();
-                self.note_signed(key, || Signed { signer: name, attestation, origid });
+                if let Some(context) = self.context(key) {
+                    context.signed = Some(Arc::new(Signed { signer: name, attestation, origid }));
+                }
             }
             Err(error) => {
                 lines.clear();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::guard::UNCOUNTED;
 use super::history::History;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
@@ -49,7 +50,7 @@ impl Proxy {
     fn new_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         if self.sheds(now, source, request) {
-            return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
+            return self.shed(source, request, out);
         }
         let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
         let hash = loop_check::loop_hash(&self.key, request, origin, &snapshot.config.routes);
@@ -93,7 +94,9 @@ impl Proxy {
             context.session = session;
         }
         self.begin_call(now, key, request, admitted.is_some());
-        self.hold_call(now, key, request, admitted);
+        if !self.hold_call(now, key, request, admitted) {
+            return self.respond_local(now, key, request, UNCOUNTED.status, UNCOUNTED.reason, &[], out);
+        }
         self.count_load(now, ingress, source, request);
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
@@ -148,6 +151,7 @@ impl Proxy {
                 followed: Vec::new(),
                 verified: Verified::default(),
                 signed_by: None,
+                signed: None,
                 lines: Vec::new(),
                 breadth,
                 branches: Vec::with_capacity(1),
@@ -261,9 +265,6 @@ impl Proxy {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
         let is_ack = request.method() == Some(Method::Ack);
-        if is_ack && !self.calls.is_empty() {
-            self.note_ack(request);
-        }
         let ingress = self.ingress_of_ack(now, config, source);
         let chance = self.chance(now, ingress);
         let may_go = request.max_forwards().ok() != Some(Some(0));
@@ -281,6 +282,9 @@ impl Proxy {
             self.stats.dropped_requests += 1;
             return;
         };
+        if is_ack && !self.calls.is_empty() {
+            self.note_ack(request); // one that goes on, from a neighbour
+        }
         match &candidate.place {
             Place::At(_) => self.send_stateless(config, source, request, &candidate, out),
             Place::Locate(target) => match target.direct() {
@@ -359,6 +363,15 @@ impl Proxy {
         self.stats.refused += 1;
         self.record_refusal(source, request, refusal.status, out);
         self.respond_stateless(source, request, refusal.status, refusal.reason, lines, out);
+    }
+
+    /// Refuses a request for overload: by its answer and a counter alone (O-8). A line in the log and a record of each would make dear,
+    /// just when there is no time, what is to be cheap.
+    fn shed(&mut self, source: Hop, request: Message<'_>, out: &mut Output) {
+        if self.may_answer(source, out) {
+            self.stats.refused += 1;
+            self.respond_stateless(source, request, 503, "Service Unavailable", &[], out);
+        }
     }
 
     fn respond_stateless(

@@ -2,9 +2,10 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
-use super::calls::Part;
+use super::calls::{Part, Signed};
 use super::failover::Outcome;
 use super::history::History;
 use super::plan::{Candidate, Plan};
@@ -49,6 +50,8 @@ pub struct RequestContext {
     pub verified: Verified,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
+    /// What these lines say, for the record of the call; `None` if signing failed.
+    pub signed: Option<Arc<Signed>>,
     /// What its session timers become, and its answer is to be given (RFC 4028 8).
     pub session: Option<Treatment>,
     /// Header lines to add: Identity, Date.
@@ -95,6 +98,8 @@ pub struct Branch {
     pub is_flow: bool,
     /// A 101 to 199 came.
     pub rang: bool,
+    /// The signature of its copy.
+    pub signed: Option<Arc<Signed>>,
     /// A 2xx came: where it went, the call is.
     pub is_answered: bool,
     /// Its time was over (fr_inv) and it was cancelled: a 487 stands for a timeout.

@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 
+use super::calls::is_own_bye;
 use super::failover::{Outcome, Relay503};
 use super::redirect::On3xx;
 use super::request_context::BranchState;
@@ -49,6 +50,7 @@ impl Proxy {
             ResponseMatch::Deliver { client, user } if probe::is_probe(user) => {
                 self.ping_answered(now, user, client, response, out);
             }
+            ResponseMatch::Deliver { user, .. } if is_own_bye(user) => {}
             ResponseMatch::Deliver { client, user } => self.deliver(now, ContextKey(user), client, response, out),
             ResponseMatch::Absorbed => {}
             ResponseMatch::Unmatched => self.stats.dropped_responses += 1, // never forwarded statelessly

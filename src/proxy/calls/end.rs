@@ -14,6 +14,11 @@ const REASON: &[u8] = b"Reason: Q.850;cause=16;text=\"Ended by operator\"\r\n";
 /// User of the BYEs' transactions: nobody waits for their end.
 const NOBODY: u64 = u64::MAX;
 
+/// Whether a transaction is that of a BYE of our own. Its responses have no Via below ours: they are for nobody.
+pub fn is_own_bye(user: u64) -> bool {
+    user == NOBODY
+}
+
 /// What became of an order to end calls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EndedCalls {

@@ -9,6 +9,7 @@ mod end;
 mod observe;
 mod record;
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use hashbrown::HashTable;
@@ -16,11 +17,13 @@ use slab::Slab;
 
 use super::admission::{CallGuard, TrunkLimits};
 use super::{ContextKey, TrunkId};
+use crate::sip::Message;
 use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
 
 pub use dialog::{Dialog, Side};
 pub use end::EndedCalls;
+pub(super) use end::is_own_bye;
 pub use record::{CallRecord, EndedBy, Numbers, Signed, Verification};
 
 pub(super) use observe::{Part, Role, call_hash};
@@ -97,6 +100,8 @@ const CALLED: usize = 6;
 pub struct Call {
     serial: u32,
     hash: u64,
+    /// CSeq number of its INVITE.
+    cseq: u32,
     /// The request that began it.
     context: ContextKey,
     state: CallState,
@@ -124,7 +129,7 @@ pub struct Call {
     is_condemned: bool,
     cause: Option<u16>,
     verification: Verification,
-    signed: Option<Box<Signed>>,
+    signed: Option<Arc<Signed>>,
     invite: Pieces<7>,
     dialogs: Vec<Dialog>,
     guards: Vec<CallGuard>,
@@ -138,7 +143,8 @@ impl Call {
     }
 }
 
-/// Requests that were refused without state lately, by a hash: the newest of each slot.
+/// Requests that were refused without state lately, by a hash: the newest of each slot. Two that are sent again and again at the same
+/// time and share a slot push each other out, so that each copy has its record: one chance in 4096 for each two, and harmless.
 pub(super) struct Refused(Box<[u64; Refused::SLOTS]>);
 
 impl Default for Refused {
@@ -178,10 +184,15 @@ impl Calls {
         self.entries.is_empty()
     }
 
-    /// Takes a call in, unless its Call-ID has too many already.
+    /// Whether a call may be taken in: its Call-ID has not too many already.
+    fn has_room_for(&self, hash: u64) -> bool {
+        self.of(hash).count() < MAX_PER_CALL_ID
+    }
+
+    /// Takes a call in, if there is room for it.
     fn insert(&mut self, mut call: Box<Call>) -> Option<CallKey> {
         let hash = call.hash;
-        if self.of(hash).count() >= MAX_PER_CALL_ID {
+        if !self.has_room_for(hash) {
             return None;
         }
         self.count(call.ingress, 0, 1);
@@ -260,9 +271,13 @@ impl Calls {
         })
     }
 
-    /// Whether a call of this Call-ID counts for a trunk already.
-    pub fn counts(&self, hash: u64, limits: &TrunkLimits) -> bool {
-        self.of(hash).filter_map(|key| self.get(key)).any(|call| call.guards.iter().any(|guard| guard.is_of(limits)))
+    /// Whether the call of an INVITE (or of its response) counts for a trunk already: this one, or the same one on its way through here
+    /// before. A spiral keeps Call-ID, From tag and CSeq; with one of them new it is another call, or a caller could have many for one.
+    pub(super) fn counts(&self, hash: u64, invite: Message<'_>, limits: &TrunkLimits) -> bool {
+        let number = invite.cseq().map_or(0, |cseq| cseq.number);
+        let is_meant = |call: &&Call| call.cseq == number && Some(call.from_tag()) == invite.from_tag();
+        let mut calls = self.of(hash).filter_map(|key| self.get(key)).filter(is_meant);
+        calls.any(|call| call.guards.iter().any(|guard| guard.is_of(limits)))
     }
 
     /// A call counts no more for one trunk.

@@ -1,6 +1,7 @@
 //! What the proxy tells the table of calls: requests, attempts, answers, ends.
 
 use std::hash::Hasher;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
@@ -88,7 +89,11 @@ impl Proxy {
         let method = request.method();
         let is_initial = self.context(key).is_some_and(|context| context.is_initial);
         if method == Some(Method::Invite) && is_initial {
-            self.open_call(now, key, request, must);
+            if must || self.calls.len() < self.snapshot.config.max_calls {
+                self.open_call(now, key, request);
+            }
+            let is_observed = self.context(key).is_some_and(|context| context.part.is_some());
+            self.stats.unobserved_calls += u64::from(!must && !is_observed); // one that must be is refused
             return;
         }
         let (Some(from_tag), Some(to_tag)) = (request.from_tag(), request.to_tag()) else { return };
@@ -119,23 +124,19 @@ impl Proxy {
         }
     }
 
-    /// Takes a call into the table, if there is room or it must be.
-    fn open_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, must: bool) {
-        if !must && self.calls.len() >= self.snapshot.config.max_calls {
-            self.stats.unobserved_calls += 1;
+    /// Takes a call into the table, unless its Call-ID has too many there.
+    fn open_call(&mut self, now: Now, key: ContextKey, request: Message<'_>) {
+        if !self.calls.has_room_for(call_hash(&self.key, request)) {
             return;
         }
         let Some((source, ingress)) = self.context(key).map(|context| (context.source, context.ingress)) else {
             return;
         };
         let call = self.new_call(now.instant, key, source, Some(ingress), request);
-        match self.calls.insert(call) {
-            Some(call) => {
-                if let Some(context) = self.context(key) {
-                    context.part = Some(Part { call, role: Role::Begins });
-                }
-            }
-            None => self.stats.unobserved_calls += 1,
+        if let Some(call) = self.calls.insert(call)
+            && let Some(context) = self.context(key)
+        {
+            context.part = Some(Part { call, role: Role::Begins });
         }
     }
 
@@ -162,6 +163,7 @@ impl Proxy {
         Box::new(Call {
             serial: 0,
             hash: call_hash(&self.key, invite),
+            cseq: invite.cseq().map_or(0, |cseq| cseq.number),
             context,
             state: CallState::Trying,
             source,
@@ -216,21 +218,24 @@ impl Proxy {
         self.calls.get_mut(part.call)
     }
 
-    /// Keeps what a call counts by until it ends.
+    /// Keeps what a call counts by until it ends. False if there is no place for it in the table: it must not go on then, or it would be
+    /// counted nowhere.
     pub(in crate::proxy) fn hold_call(
         &mut self,
         now: Now,
         key: ContextKey,
         request: Message<'_>,
         guard: Option<CallGuard>,
-    ) {
-        let Some(guard) = guard else { return };
+    ) -> bool {
+        let Some(guard) = guard else { return true };
         if self.context(key).is_some_and(|context| context.part.is_none()) {
-            self.open_call(now, key, request, true);
+            self.open_call(now, key, request);
         }
-        if let Some(call) = self.call_begun_by(key) {
-            call.guards.push(guard);
+        match self.call_begun_by(key) {
+            Some(call) => call.guards.push(guard),
+            None => self.stats.limited += 1,
         }
+        self.call_begun_by(key).is_some()
     }
 
     /// Verification has spoken.
@@ -240,19 +245,19 @@ impl Proxy {
         }
     }
 
-    /// The INVITE was signed.
-    pub(in crate::proxy) fn note_signed(&mut self, key: ContextKey, signed: impl FnOnce() -> Signed) {
-        if let Some(call) = self.call_begun_by(key) {
-            call.signed = Some(Box::new(signed()));
-        }
-    }
-
-    /// The request went to a next hop.
-    pub(in crate::proxy) fn note_attempt(&mut self, key: ContextKey, egress: Option<TrunkId>, next: Hop) {
+    /// The request went to a next hop, with this signature of ours.
+    pub(in crate::proxy) fn note_attempt(
+        &mut self,
+        key: ContextKey,
+        egress: Option<TrunkId>,
+        next: Hop,
+        signed: Option<&Arc<Signed>>,
+    ) {
         let part = self.context(key).and_then(|context| context.part).filter(|part| part.role == Role::Begins);
         part.into_iter().for_each(|part| self.calls.goes_to(part.call, egress));
         if let Some(call) = self.call_begun_by(key) {
             call.next = Some(next);
+            call.signed = signed.cloned();
             call.attempts = call.attempts.saturating_add(1);
         }
     }
@@ -320,7 +325,7 @@ impl Proxy {
         let lifetime = snapshot.config.transaction.lifetime();
         let session = self.session_by(key, response);
         let Some(branch) = self.context(key).and_then(|c| c.branch_mut(client)) else { return };
-        let (egress, next) = (branch.egress, branch.next);
+        let (egress, next, signed) = (branch.egress, branch.next, branch.signed.clone());
         let Some(entry) = self.calls.get_mut(call) else { return };
         let is_known = entry.dialogs.iter().any(|dialog| Some(dialog.tag()) == response.to_tag());
         if !is_known && entry.dialogs.len() < MAX_DIALOGS {
@@ -330,7 +335,7 @@ impl Proxy {
         if is_first {
             entry.state = CallState::Answered;
             (entry.answered, entry.status) = (Some(now.instant), response.status().unwrap_or_default());
-            entry.next = Some(next);
+            (entry.next, entry.signed) = (Some(next), signed);
             entry.unacknowledged = Some(now.instant + lifetime);
             entry.session = session.map(|interval| now.instant + interval);
         }

@@ -14,7 +14,7 @@ pub enum Change {
 /// When a destination is down and when it is up again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rules {
-    /// Failures in a row after which it is down; 0: never.
+    /// Failures in a row after which it is down; 0: never, but for the pauses that it asks for.
     pub down_after: u32,
     /// Successes in a row after which one that is probed is up again; one that is not needs one.
     pub up_after: u32,
@@ -131,8 +131,8 @@ impl Health {
 
     /// It gave no answer in time, could not be reached, or answered that it can not serve; `pause` is what it asks for, seconds.
     pub fn failed(&self, rules: Rules, pause: Option<u32>, unix: i64) -> Option<Change> {
-        if rules.down_after == 0 {
-            return None;
+        if rules.down_after == 0 && pause.is_none() {
+            return None; // what it asks for itself is no matter of counting (D-6)
         }
         self.change(|view| view.fail(rules, pause, unix))
     }
@@ -177,7 +177,7 @@ mod tests {
         assert!(health.is_down(129, false) && !health.is_down(130, false), "it is tried again");
         assert_eq!([health.succeeded(RULES, 120), health.succeeded(RULES, 120)], [Some(Change::Up), None]);
         let never = Rules { down_after: 0, ..RULES };
-        assert_eq!((0..9).find_map(|_| health.failed(never, Some(5), 0)), None);
+        assert_eq!((0..9).find_map(|_| health.failed(never, None, 0)), None);
     }
 
     #[test]
@@ -205,6 +205,11 @@ mod tests {
         assert!(health.is_down(3699, false) && !health.is_down(3700, false));
         health.failed(RULES, None, 200);
         assert!(health.is_down(3699, false), "a failure does not shorten it");
+        let (health, uncounted) = (Health::default(), Rules { down_after: 0, ..RULES });
+        assert_eq!(health.failed(uncounted, Some(5), 100), Some(Change::Down), "whatever counts otherwise");
+        assert_eq!(health.failed(uncounted, None, 103), None);
+        assert!(health.is_down(104, false) && !health.is_down(105, false));
+        assert_eq!(health.succeeded(uncounted, 105), Some(Change::Up));
     }
 
     #[test]
