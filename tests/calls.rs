@@ -237,6 +237,33 @@ fn a_bye_that_nobody_answers_ends_the_call_all_the_same() {
     rig.settle();
 }
 
+/// RFC 3261 15.1.1: a BYE that is refused, by the other end or here, has ended nothing.
+#[test]
+fn a_bye_that_is_refused_leaves_the_call_observed_and_counted() {
+    let mut rig = Rig::new(configuration("[trunk.limits]\nmax_concurrent_calls = 1\n", ""));
+    rig.answered(1, "", "");
+    let state = |rig: &Rig| rig.proxy.calls().from(0, 100).0.map(|call| call.state()).collect::<Vec<_>>();
+    for (cseq, status) in [(2, "500 CSeq Too Low"), (3, "401 Unauthorized"), (4, "420 Bad Extension")] {
+        let sent = rig.receive(CALLER, &in_dialog("BYE", 1, cseq, "b1", ""));
+        let bye = one(&sent, CALLEE, "BYE ").clone();
+        assert_eq!(state(&rig), [CallState::Ending]);
+        rig.receive(CALLEE, &answer(&bye, status, "b1", ""));
+        assert_eq!((rig.records.len(), state(&rig)), (0, vec![CallState::Answered]), "{status}");
+    }
+    let astray = in_dialog("BYE", 1, 5, "b1", "").replace("Route: <sip:192.0.2.1:5060", "Route: <sip:203.0.113.1");
+    let sent = rig.receive(CALLER, &astray);
+    assert!(one(&sent, CALLER, "SIP/2.0 ").text.starts_with("SIP/2.0 403"), "{sent:#?}");
+    assert_eq!((rig.records.len(), state(&rig)), (0, vec![CallState::Answered]));
+    let second = rig.receive(CALLER, &invite(2, ""));
+    assert!(second.iter().any(|sent| sent.is(CALLER, "SIP/2.0 503")), "the limit holds: {second:#?}");
+    rig.records.clear(); // that of the second call
+    let sent = rig.receive(CALLER, &in_dialog("BYE", 1, 6, "b1", ""));
+    let bye = one(&sent, CALLEE, "BYE ").clone();
+    rig.receive(CALLEE, &answer(&bye, "481 Call/Transaction Does Not Exist", "b1", ""));
+    assert_eq!(rig.record().ended_by, EndedBy::Caller);
+    rig.settle();
+}
+
 #[test]
 fn a_refused_call_has_its_record_at_once_with_the_cause_of_the_response() {
     let mut rig = Rig::plain();

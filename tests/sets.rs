@@ -294,6 +294,56 @@ fn kr6_a_call_that_moves_on_counts_where_it_is() {
     assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(1), Some(0)), "calls whose end was not seen");
 }
 
+/// A call that all members of a trunk refused and a second trunk took counts there alone.
+#[test]
+fn kr6_a_call_counts_no_more_where_it_was_refused() {
+    let text = format!(
+        "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+         [[trunk]]\nname = \"caller\"\nnext_hop = \"udp:{CALLER}\"\n\
+         [[trunk]]\nname = \"gateways\"\nalgorithm = \"least-calls\"\n{}{}[trunk.limits]\nmax_concurrent_calls = 1\n\
+         [[trunk]]\nname = \"backup\"\nnext_hop = \"udp:{C}\"\n\
+         [[route]]\nfrom = \"caller\"\nto = [\"gateways\", \"backup\"]\n",
+        member("a", A, ""),
+        member("b", B, "")
+    );
+    let mut rig = Rig::new(parse(&text));
+    let mut sent = rig.call(1).unwrap();
+    for next in [B, C] {
+        let answered = rig.answer(&sent[0], "503 Service Unavailable", "");
+        sent = answered.into_iter().filter(|sent| sent.to == addr(next)).collect();
+    }
+    rig.answer(&sent[0], "200 OK", "");
+    assert_eq!((rig.report("a").calls, rig.report("b").calls), (Some(0), Some(0)));
+    assert_eq!(addresses(&rig.call(2).unwrap()), [addr(A)], "the trunk has room");
+}
+
+/// The same for two addresses of one member, and for a branch that was given up.
+#[test]
+fn kr6_a_call_counts_no_more_at_a_member_all_of_whose_addresses_failed() {
+    let gateways = "[[trunk.member]]\nid = \"a\"\nnext_hop = \"sip:gw.example:5060\"\nmax_calls = 5\n";
+    for is_silent in [false, true] {
+        let lines = if is_silent { "fr_ms = 1000\n" } else { "" };
+        let members = [gateways, &member("c", C, "priority = 1")].concat();
+        let mut rig = Rig::new(configuration(&format!("algorithm = \"serial\"\n{lines}{members}")));
+        rig.receive(CALLER, &request("INVITE", 1));
+        let need = rig.needs.pop().unwrap();
+        let hop = |remote| NextHop { transport: Transport::Udp, remote: addr(remote) };
+        let mut out = Output::default();
+        rig.proxy.handle_answer(rig.now, need.id, Answer::Locate(Ok([hop(A), hop(B)].into())), &mut out);
+        let mut sent = rig.take(out);
+        for next in [B, C] {
+            let last = sent.iter().find(|sent| sent.method() == "INVITE").unwrap().clone();
+            sent = match is_silent {
+                true => rig.pass(seconds(1)),
+                false => rig.answer(&last, "503 Service Unavailable", ""),
+            };
+            sent.retain(|sent| sent.method() == "INVITE" && sent.to == addr(next));
+        }
+        rig.answer(&sent[0], "200 OK", "");
+        assert_eq!(rig.report("a").calls, Some(0), "silent: {is_silent}");
+    }
+}
+
 #[test]
 fn kr6_a_member_that_was_given_up_and_answers_after_all_has_the_call() {
     let members = [member("a", A, ""), member("b", B, "")].concat();
@@ -690,6 +740,26 @@ fn kr8_each_address_of_a_name_is_pinged() {
     assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
     round(&mut rig, Err(LocateFailure::NoSuchName), B);
     assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Inactive, "it leads nowhere");
+    // The name server is back: so is the member, once something answers there as often as `up_after` says.
+    round(&mut rig, both(), C);
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
+}
+
+/// KR-8: of a name whose addresses are told apart, the whole comes back by the answers of any of them, also to requests.
+#[test]
+fn kr8_a_name_that_was_set_down_comes_back_by_an_answer_from_an_address() {
+    let mut rig = Rig::new(configuration("expand = true\nnext_hop = \"sip:gw.example:5060\""));
+    rig.config().set_member_state("gateways", "sip:gw.example:5060", MemberState::Inactive).unwrap();
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Inactive);
+    rig.receive(CALLER, &request("INVITE", 1));
+    let need = rig.needs.pop().unwrap();
+    let hop = NextHop { transport: Transport::Udp, remote: addr(A) };
+    let mut out = Output::default();
+    rig.proxy.handle_answer(rig.now, need.id, Answer::Locate(Ok([hop].into())), &mut out);
+    let sent = rig.take(out);
+    rig.answer(&sent[0], "486 Busy Here", "");
+    assert_eq!(rig.state("sip:gw.example:5060"), MemberState::Active);
+    assert_eq!(rig.changes().len(), 1);
 }
 
 #[test]

@@ -313,6 +313,7 @@ impl Proxy {
             share,
             is_flow: candidate.flow.is_some(),
             rang: false,
+            is_answered: false,
             overdue: false,
             timer_c: (method == Method::Invite)
                 .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client })),

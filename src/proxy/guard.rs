@@ -13,7 +13,6 @@ use super::calls::{Role, call_hash};
 use super::digest::Proof;
 use super::overload;
 use super::plan::Candidate;
-use super::request_context::BranchState;
 use super::response_context::Local;
 use super::validate::Invalid;
 use super::{Config, ContextKey, Event, Now, Output, Proxy, TrunkId};
@@ -350,7 +349,8 @@ impl Proxy {
         // The end of a re-INVITE is no end of the call.
         let (part, ingress) = (context.part.filter(|part| part.role == Role::Begins), context.ingress);
         let others = context.branches.iter().filter(|b| Some(b.id) != ended && b.egress == Some(egress));
-        let mut alive = others.filter(|b| !matches!(b.state, BranchState::Ended(_))).peekable();
+        // One that was refused has ended, too; one that was given up counts again if it answers after all.
+        let mut alive = others.filter(|b| !b.state.has_ended() || b.is_answered).peekable();
         let (goes_on, goes_on_there) = (alive.peek().is_some(), alive.any(|b| b.member == member));
         let snapshot = self.snapshot_of(key);
         let Some(call) = part.map(|part| part.call) else { return };

@@ -95,6 +95,8 @@ pub struct Branch {
     pub is_flow: bool,
     /// A 101 to 199 came.
     pub rang: bool,
+    /// A 2xx came: where it went, the call is.
+    pub is_answered: bool,
     /// Its time was over (fr_inv) and it was cancelled: a 487 stands for a timeout.
     pub overdue: bool,
     /// Timer C, for INVITE.

@@ -92,6 +92,7 @@ impl Proxy {
             }
             200..=299 => {
                 branch.state = BranchState::Final;
+                branch.is_answered = true;
                 self.stop_timers(key, client);
                 self.give_up_plan(key);
                 if earlier == BranchState::Abandoned && !is_refused {

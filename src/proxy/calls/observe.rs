@@ -386,7 +386,7 @@ impl Proxy {
         self.close_call(now, key, why, out);
     }
 
-    /// A final response goes upstream: it ends a call if it refuses the INVITE or answers the BYE.
+    /// A final response goes upstream: it ends a call if it refuses the INVITE or says that the BYE has ended the dialog.
     pub(in crate::proxy) fn count_final(&mut self, now: Now, key: ContextKey, status: u16, out: &mut Output) {
         let Some(context) = self.context(key).filter(|_| status >= 200) else { return };
         let (cancelled, no_answer) = (context.cancelled, has_only_timeouts(context));
@@ -410,11 +410,15 @@ impl Proxy {
                 };
                 self.close_call(now, call, why, out);
             }
-            Role::Ends(place, side) if !matches!(status, 401 | 407) => {
+            Role::Ends(place, side) => {
                 context.part = None;
-                self.end_dialog(now, call, place, side, out);
+                if ends_dialog(status) {
+                    self.end_dialog(now, call, place, side, out);
+                } else if let Some(entry) = self.calls.get_mut(call).filter(|c| c.state == CallState::Ending) {
+                    entry.state = CallState::Answered;
+                }
             }
-            Role::Ends(..) | Role::Refreshes(..) => {}
+            Role::Refreshes(..) => {}
         }
     }
 
@@ -450,6 +454,12 @@ impl Proxy {
             out.records.push(record);
         }
     }
+}
+
+/// Whether a dialog is over by this answer to a BYE (RFC 3261 15.1.1, 12.2.1.2). One that was refused otherwise, by whomever, stands at
+/// both its ends: who made us think it had ended would talk on uncounted.
+fn ends_dialog(status: u16) -> bool {
+    matches!(status, 200..=299 | 408 | 481)
 }
 
 /// No branch gave a final response.

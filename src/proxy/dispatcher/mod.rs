@@ -190,7 +190,16 @@ impl Dispatcher {
     /// A next hop answered, with anything but 503: whatever it says, it is there (KR-3). `at` is the address that was asked.
     pub fn succeeded(&self, place: usize, at: NextHop, unix: i64) -> Option<Change> {
         let member = self.members.get(place)?;
-        self.health_of(member, at).succeeded(self.rules(member), unix)
+        let of_address = self.health_of(member, at).succeeded(self.rules(member), unix);
+        self.leads_somewhere(member, at, unix).or(of_address)
+    }
+
+    /// An address of a member answered. Where addresses are told apart, only what brought down the name as a whole (it could not be
+    /// located, or the operator wanted it) counts with the member itself: an answer from anywhere behind the name ends that.
+    pub(super) fn leads_somewhere(&self, member: &Member, at: NextHop, unix: i64) -> Option<Change> {
+        let destination = &member.destination;
+        let is_told_apart = self.expand && destination.health.is_doubtful() && destination.addresses.health(at).is_some();
+        is_told_apart.then(|| destination.health.succeeded(self.rules(member), unix)).flatten()
     }
 
     /// A next hop gave no answer in time, could not be reached, or answered 503; `pause` is what its Retry-After asks for, seconds (D-6).

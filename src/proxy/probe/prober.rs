@@ -323,7 +323,10 @@ impl Proxy {
             Ok(()) => health.succeeded(dispatcher.rules(member), now.unix),
             Err(pause) => health.failed(dispatcher.rules(member), pause, now.unix),
         };
-        out.events.extend(change.map(|change| changed(&snapshot.config, trunk_id, place, at, change)));
+        let of_name = at.filter(|_| result.is_ok()).and_then(|at| dispatcher.leads_somewhere(member, at, now.unix));
+        let told = [(at, change), (None, of_name)].into_iter();
+        let told = told.filter_map(|(at, change)| Some(changed(&snapshot.config, trunk_id, place, at, change?)));
+        out.events.extend(told);
     }
 }
 
