@@ -279,7 +279,9 @@ fn x8_a_full_table_still_takes_what_belongs_to_a_call() {
 
 #[test]
 fn t5_a_large_request_to_an_address_of_no_trunk_leaves_by_tcp() {
-    let mut rig = Rig::new(config(1, Forking::default()));
+    let mut config = config(1, Forking::default());
+    config.trunks[0].trusted = true; // without marks nobody else is relayed to strangers (RT-4)
+    let mut rig = Rig::new(config);
     let route = format!("Route: <sip:192.0.2.1:5060;lr>\nX-Long: {}\n", "x".repeat(1_400));
     let text = request("UPDATE", ";tag=b1", &route).replace("sip:+12155551213@192.0.2.1 ", "sip:b@203.0.113.7 ");
     let out = rig.receive(CALLER, &text);

@@ -314,6 +314,10 @@ fn the_page_counts_what_happened_in_a_format_that_a_scraper_reads() {
     };
     assert_eq!((count("INVITE"), count("other")), (1.0, 1.0));
     assert!(program.get("/nothing").starts_with("HTTP/1.1 404"));
+    let document = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operation.md")).unwrap();
+    let is_described = |name: &str| ["`", "{"].iter().any(|end| document.contains(&format!("`{name}{end}")));
+    let missing: Vec<_> = page.keys().filter(|name| !is_described(name)).collect();
+    assert!(missing.is_empty(), "not in docs/operation.md: {missing:?}");
 }
 
 /// A command beside the program: exit code, standard output, standard error output.
@@ -498,6 +502,7 @@ fn the_socket_reloads_drains_and_refuses_what_it_does_not_know() {
     assert_eq!(ask("{\"command\":\"stats\"}")["result"]["draining"], false);
     let more = format!("{OPERATED}[limits]\nudp_mtu = 1400\n");
     fs::write(program.file("edge.toml"), configuration(gateway.local_addr().unwrap(), &more)).unwrap();
+    fs::rename(program.file("calls.jsonl"), program.file("calls.jsonl.1")).unwrap();
     assert_eq!(ask("{\"command\":\"reload\"}")["result"]["changes"], serde_json::json!(["limits added"]));
     fs::write(program.file("edge.toml"), "nonsense = 1\n").unwrap();
     assert!(ask("{\"command\":\"reload\"}")["error"].as_str().unwrap().contains("unknown key"));

@@ -22,8 +22,8 @@ Examples:
   vesperd run --config edge.toml 2> edge.log
 
 Stays in the foreground; logs to the standard error output. SIGHUP reads the configuration anew; one with mistakes, or with changes
-that need a restart, is logged and the old one kept; the file of call records is opened anew in any case. SIGTERM or SIGINT stops it once the requests under way have their answers (at most
-node.drain_timeout_seconds); meanwhile new calls get 503. A second signal stops it at once.
+that need a restart, is logged and the old one kept; the file of call records is opened anew in any case. SIGTERM or SIGINT stops it once
+the requests under way have their answers (at most node.drain_timeout_seconds); meanwhile new calls get 503. A second signal stops it at once.
 
 Exit codes:
   0  stopped by a signal
@@ -90,7 +90,6 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
             tokio::select! {
                 () = stops.next() => break,
                 _ = hang_up.recv() => {
-                    edge.reopen_records();
                     let _ = reload_by(&edge, path, &mut text, &mut drain_timeout);
                 }
                 order = edge.order() => match order {
@@ -105,9 +104,10 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
     Ok(())
 }
 
-/// Reloads, and tells the supervisor. What has changed, or why nothing has.
+/// What SIGHUP and the admin socket ask for: opens the file of call records anew, reloads, and tells the supervisor. What has changed, or why nothing has.
 fn reload_by(edge: &Edge, path: &Path, text: &mut String, drain_timeout: &mut Duration) -> Result<Vec<String>, String> {
     supervisor::notify("RELOADING=1");
+    edge.reopen_records();
     let taken = reload(edge, path, clock::unix());
     edge.published().count_reload(taken.is_ok());
     supervisor::notify("READY=1");
