@@ -10,7 +10,7 @@ use super::dialog::{contact_of, record_routes};
 use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side, Signed, Verification};
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
-use crate::proxy::request_context::RequestContext;
+use crate::proxy::request_context::{BranchState, RequestContext};
 use crate::proxy::{ContextKey, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::text::decimal;
@@ -395,6 +395,7 @@ impl Proxy {
     pub(in crate::proxy) fn count_final(&mut self, now: Now, key: ContextKey, status: u16, out: &mut Output) {
         let Some(context) = self.context(key).filter(|_| status >= 200) else { return };
         let (cancelled, no_answer) = (context.cancelled, has_only_timeouts(context));
+        let is_lost = is_lost(context);
         let Some(Part { call, role }) = context.part else { return };
         if role == Role::Begins && status < 300 {
             if self.calls.get(call).is_some_and(|entry| entry.is_condemned) {
@@ -417,7 +418,7 @@ impl Proxy {
             }
             Role::Ends(place, side) => {
                 context.part = None;
-                if ends_dialog(status) {
+                if is_lost || ends_dialog(status) {
                     self.end_dialog(now, call, place, side, out);
                 } else if let Some(entry) = self.calls.get_mut(call).filter(|c| c.state == CallState::Ending) {
                     entry.state = CallState::Answered;
@@ -465,6 +466,12 @@ impl Proxy {
 /// both its ends: who made us think it had ended would talk on uncounted.
 fn ends_dialog(status: u16) -> bool {
     matches!(status, 200..=299 | 408 | 481)
+}
+
+/// It was sent, and nobody answered: not in time, or because nobody could be reached. For a BYE that is an end, too (15.1.1).
+fn is_lost(context: &RequestContext) -> bool {
+    let is_unanswered = |state| matches!(state, BranchState::Abandoned | BranchState::Ended(_));
+    !context.branches.is_empty() && context.branches.iter().all(|branch| is_unanswered(branch.state))
 }
 
 /// No branch gave a final response.
