@@ -380,6 +380,27 @@ fn e11_a_register_gets_our_path_if_its_trunk_wants_one() {
     let route = format!("Route: {}\n", path[0]);
     let out = rig.receive(A, &request("INVITE", "sip:desk@192.0.2.10:5077", A, 9, &route));
     assert_eq!((out[0].0.to_string().as_str(), lines_of(&out[0].1, "Route").len()), ("192.0.2.10:5077", 0));
+    // RT-4: whoever registered sees the path in the 200. It is no pass for it or others, and leads nowhere else.
+    let last = |rig: &mut Rig, uri: &str, from: &str, n: u32, tag: &str| {
+        let text = request("INVITE", uri, from, n, &route)
+            .replace("+4930123@b.example>", &format!("+4930123@b.example>{tag}"));
+        rig.receive(from, &text).remove(0)
+    };
+    for (n, tag) in [(20, ""), (30, ";tag=b")] {
+        for (i, (uri, from)) in [
+            ("sip:+882@203.0.113.9", PBX),
+            ("sip:+882@198.51.100.2", PBX),
+            ("sip:+882@203.0.113.9", A),
+            ("sip:+882@192.0.2.11", A),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (to, text) = last(&mut rig, uri, from, n + i as u32, tag);
+            let named = uri.rsplit('@').next().unwrap();
+            assert_ne!(to.ip().to_string(), named, "{from} {uri} {tag}: {text}");
+        }
+    }
 }
 
 #[test]

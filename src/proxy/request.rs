@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::calls::call_hash;
 use super::history::History;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
@@ -12,7 +13,7 @@ use super::response::Answered;
 use super::response_context::ResponseContext;
 use super::route::preprocess::Preprocessed;
 use super::route::table::Verified;
-use super::route::target::Decline;
+use super::route::target::{Decline, Known};
 use super::route::{preprocess, target};
 use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
@@ -170,9 +171,10 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
+        let known = Known { verified, in_call: self.is_in_call(request) };
         let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
-            target::decide(&snapshot.config, request, ingress, &pre, chance, verified).map(|plan| (pre, plan))
+            target::decide(&snapshot.config, request, ingress, &pre, chance, known).map(|plan| (pre, plan))
         });
         let (pre, plan) = match planned {
             Ok(planned) => planned,
@@ -182,6 +184,12 @@ impl Proxy {
             context.plan = plan;
         }
         self.advance(now, key, request, &pre, out);
+    }
+
+    /// The request belongs to a dialog of a call in the table.
+    fn is_in_call(&self, request: Message<'_>) -> bool {
+        let tags = request.from_tag().zip(request.to_tag()).filter(|_| !self.calls.is_empty());
+        tags.is_some_and(|(from, to)| self.calls.dialog_of(call_hash(&self.key, request), from, to).is_some())
     }
 
     /// Answers a request that goes nowhere.
@@ -273,7 +281,7 @@ impl Proxy {
             let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
             let named = target::direct(config, request.request_uri(), None, None);
             let named = named.filter(|_| is_bare && !is_addressed_here(config, request.request_uri()));
-            let by_rules = || target::decide(config, request, ingress, &pre, chance, Verified::default()).ok();
+            let by_rules = || target::decide(config, request, ingress, &pre, chance, Known::default()).ok();
             let plan = named.or_else(by_rules)?;
             Some(plan.first()?.clone())
         });
