@@ -316,6 +316,8 @@ impl Proxy {
             return;
         };
         let branch = self.stateless_branch(request);
+        let ingress = config.ingress_of(source);
+        let history = History::default();
         let copy = forward::Copy {
             source: source.remote,
             entry,
@@ -327,7 +329,12 @@ impl Proxy {
             path: None,
             route: &pre,
             uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
-            border: None,
+            border: Some(forward::Border {
+                config,
+                crossing: config.crossing(ingress, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
+                retarget: None,
+                history: &history,
+            }),
             styles: [RrStyle::default(); 2],
             is_sips: false,
             trunk_path: None,

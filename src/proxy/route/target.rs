@@ -233,8 +233,8 @@ fn is_ours(config: &Config, uri: &[u8]) -> bool {
         })
 }
 
-/// Where a request goes that was redirected to `uri`: by the table if that is ours, else to the trunk that is there. `None`: to
-/// nobody we know.
+/// Where a request goes that was redirected to `uri`: by the table if that is ours, else to the trunk that is there, if the table
+/// leads there and its member may be tried. `None`: nowhere that is allowed.
 pub fn redirected(
     config: &Config,
     request: Message<'_>,
@@ -245,7 +245,7 @@ pub fn redirected(
 ) -> Option<Plan> {
     let parsed = Uri::parse(uri).ok()?;
     let retarget = Rc::new(Retarget { uri: uri.into(), change: Change::Deflection });
-    if parsed.host_bytes.is_empty() || config.is_own_host(parsed.host_bytes) {
+    let by_table = || {
         let circumstances = Circumstances {
             ingress,
             is_trusted: config.trunk(ingress).is_some_and(|t| t.trusted),
@@ -256,26 +256,19 @@ pub fn redirected(
         let facts = Facts::new(request, uri, circumstances);
         let received = request.request_uri();
         let asked = Asked { config, request, received, chance, change: Some(Change::Deflection) };
-        return asked.by_table(&facts).ok();
+        asked.by_table(&facts).ok()
+    };
+    if parsed.host_bytes.is_empty() || config.is_own_host(parsed.host_bytes) {
+        return by_table();
     }
     let target = Target::of_uri(&parsed)?;
     let is_there = |place: &Place| match place {
         Place::At(hop) => target.direct().is_some_and(|there| there == *hop),
         Place::Locate(named) => named.host == target.host,
     };
-    let position = config.trunks.iter().position(|trunk| trunk.next_hops.iter().any(is_there))?;
-    let trunk = config.trunks.get(position)?;
-    let place = target.direct().map_or_else(|| Place::Locate(target.clone()), Place::At);
-    Some(Plan::one(Candidate {
-        egress: Some(TrunkId(position as u16)),
-        listener: leave_by(config, place.transport(), place.address(), Some(trunk.listener)),
-        place,
-        member: None,
-        keep_udp: false,
-        joins: false,
-        flow: None,
-        retarget: Some(retarget),
-    }))
+    let plan = by_table()?;
+    let candidate = plan.iter().find(|candidate| is_there(&candidate.place))?;
+    Some(Plan::one(Candidate { joins: false, retarget: Some(retarget), ..candidate.clone() }))
 }
 
 impl Asked<'_> {
