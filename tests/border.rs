@@ -133,6 +133,37 @@ fn e6_history_of_our_own_domain_is_anonymous_beyond_the_boundary() {
 }
 
 #[test]
+fn e4_an_ack_tells_no_more_than_its_invite() {
+    let ack = |rig: &mut Rig, from: &str, invite: &str, to: &str| {
+        let route = format!("Route: {}\n", lines_of(invite, "Record-Route")[0]);
+        let text = request("ACK", to, from, 1, &format!("{route}{PAI}Privacy: id\n"));
+        rig.receive(from, &text.replace("+4930123@b.example>", "+4930123@b.example>;tag=b")).remove(0)
+    };
+    for (from, to_trusted, asserted) in [(PBX2, true, 1), (PBX2, false, 0), (PBX, true, 0)] {
+        let trusted = if to_trusted { "trusted = true" } else { "" };
+        let mut rig = Rig::between(&[("a", trusted)], ROUTE);
+        let invite = forwarded(&mut rig, from, 1, "");
+        rig.receive(A, &answer(&invite, "200 OK", "Contact: <sip:b@198.51.100.1>\n"));
+        let (to, text) = ack(&mut rig, from, &invite, "sip:b@198.51.100.1");
+        assert_eq!((to.to_string().as_str(), &text[..3]), (A, "ACK"));
+        assert_eq!(lines_of(&text, "P-Asserted-Identity").len(), asserted, "{text}");
+    }
+}
+
+#[test]
+fn e6_history_info_names_the_target_that_redirected() {
+    let mut rig = Rig::between(
+        &[("a", "on_3xx = \"recurse\"\nhistory_info = \"add\""), ("b", "history_info = \"add\"")],
+        "[[route]]\nprefix = \"+499\"\nto = \"b\"\n[[route]]\nto = \"a\"\nstrip = 3\nadd = \"+4989\"\n",
+    );
+    let first = forwarded(&mut rig, PBX, 1, "");
+    let out = rig.receive(A, &answer(&first, "302 Moved", "Contact: <sip:+499@192.0.2.1>\n"));
+    let (_, second) = requests(&out, "INVITE").remove(0);
+    let entries = lines_of(&second, "History-Info").join("\n");
+    assert!(entries.contains("<sip:+498930123@192.0.2.1?Reason=SIP%3Bcause%3D302>;index=1.1"), "{entries}");
+}
+
+#[test]
 fn e7_diversion_names_the_number_that_was_called() {
     let rules = "diversion = \"add\"\n[trunk.numbers_out]\nformat = \"digits\"";
     let mut rig = Rig::between(&[("a", rules)], "[[route]]\nto = \"a\"\n");
@@ -181,7 +212,14 @@ fn r4_3xx_passes_is_mapped_or_followed() {
     let up = upstream(&out);
     assert!(up.starts_with("SIP/2.0 480 Temporarily Unavailable\r\n") && lines_of(up, "Contact").is_empty(), "{up}");
 
-    let routes = "[[route]]\nprefix = \"+499\"\nto = \"b\"\n[[route]]\nto = \"a\"\n";
+    let routes = "[[route]]\nprefix = [\"+498\", \"+499\"]\nto = \"b\"\n[[route]]\nto = \"a\"\n";
+    // A trunk's address is followed only where the table leads (a toll fraud otherwise).
+    let past = "Contact: <sip:+882@198.51.100.2>\n";
+    let mut rig = Rig::between(&[("a", "on_3xx = \"recurse\"")], routes);
+    let text = forwarded(&mut rig, PBX, 1, "");
+    let out = rig.receive(A, &answer(&text, "302 Moved", past));
+    assert!(requests(&out, "INVITE").is_empty() && upstream(&out).starts_with("SIP/2.0 302"), "{out:#?}");
+
     let mut rig =
         Rig::between(&[("a", "on_3xx = \"recurse\"\ndiversion = \"add\""), ("b", "diversion = \"add\"")], routes);
     let text = forwarded(&mut rig, PBX, 1, "");
@@ -249,6 +287,15 @@ fn r4_a_416_to_our_tel_uri_is_tried_again_as_sip() {
     let out = rig.receive(PBX, &request("INVITE", "tel:+4930123", PBX, 2, ""));
     let out = rig.receive(A, &answer(&out[0].1, "416 Unsupported URI Scheme", ""));
     assert!(upstream(&out).starts_with("SIP/2.0 416"), "a tel URI that came as one stays one");
+    let mut rig = Rig::between(&[("b", "[trunk.numbers_out]\nuri = \"tel\"")], "[[route]]\nto = \"b\"\n");
+    let text = forwarded(&mut rig, PBX, 1, "");
+    let out = rig.receive(B, &answer(&text, "416 Unsupported URI Scheme", ""));
+    let (to, second) = requests(&out, "INVITE").remove(0);
+    assert_eq!(
+        (to.as_str(), second.lines().next().unwrap()),
+        (B, "INVITE sip:+4930123@198.51.100.2:5060;user=phone SIP/2.0"),
+        "before the other members"
+    );
 }
 
 #[test]
@@ -361,6 +408,13 @@ fn rr5_record_route_styles_of_a_tls_side_come_back() {
 fn rr3_sips_stays_sips_and_on_tls() {
     let mut rig = Rig::new(ROUTE);
     assert_eq!(rig.call("sips:+49@192.0.2.1"), "480 No Next Hop over TLS");
+    let mut rig = Rig::between(&[("a", "[trunk.numbers_out]\nuri = \"tel\"")], ROUTE);
+    assert_eq!(
+        rig.call("sips:+49@192.0.2.1"),
+        "480 No Next Hop over TLS",
+        "a trunk that writes tel is no way out of TLS"
+    );
+    assert_eq!(rig.call("sip:+49@192.0.2.1"), format!("{A} tel:+49"));
 }
 
 #[test]
@@ -380,6 +434,27 @@ fn e11_a_register_gets_our_path_if_its_trunk_wants_one() {
     let route = format!("Route: {}\n", path[0]);
     let out = rig.receive(A, &request("INVITE", "sip:desk@192.0.2.10:5077", A, 9, &route));
     assert_eq!((out[0].0.to_string().as_str(), lines_of(&out[0].1, "Route").len()), ("192.0.2.10:5077", 0));
+    // RT-4: whoever registered sees the path in the 200. It is no pass for it or others, and leads nowhere else.
+    let last = |rig: &mut Rig, uri: &str, from: &str, n: u32, tag: &str| {
+        let text = request("INVITE", uri, from, n, &route)
+            .replace("+4930123@b.example>", &format!("+4930123@b.example>{tag}"));
+        rig.receive(from, &text).remove(0)
+    };
+    for (n, tag) in [(20, ""), (30, ";tag=b")] {
+        for (i, (uri, from)) in [
+            ("sip:+882@203.0.113.9", PBX),
+            ("sip:+882@198.51.100.2", PBX),
+            ("sip:+882@203.0.113.9", A),
+            ("sip:+882@192.0.2.11", A),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (to, text) = last(&mut rig, uri, from, n + i as u32, tag);
+            let named = uri.rsplit('@').next().unwrap();
+            assert_ne!(to.ip().to_string(), named, "{from} {uri} {tag}: {text}");
+        }
+    }
 }
 
 #[test]

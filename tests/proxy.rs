@@ -469,6 +469,52 @@ fn rt4_marks_lead_nobody_past_the_table() {
 }
 
 #[test]
+fn rt4_a_flow_token_is_for_listeners_of_browsers_only() {
+    let mut config = config();
+    config.keys.flow = Some([8; 16]);
+    let mut token = Vec::new();
+    vesperd::proxy::route::marks::write_flow(&config.keys, vesperd::sip::ConnectionId(5), &mut token);
+    let route = format!("Route: <sip:192.0.2.1:5060;lr{}>\n", String::from_utf8(token).unwrap());
+    for to_tag in ["", ";tag=b"] {
+        let text = request("INVITE", "sip:+882@203.0.113.9", "1", to_tag, &route);
+        let out = Rig::new(config.clone()).receive(CALLER, &text);
+        assert!(out.iter().all(|sent| sent.to() != addr("203.0.113.9:5060")), "{to_tag}: {out:#?}");
+    }
+}
+
+#[test]
+fn rt4_a_made_up_to_tag_leads_nobody_past_the_table() {
+    let keyed = || {
+        let mut config = config();
+        config.keys.trunks = Some([9; 16]);
+        config.trunks.push(trunk("other", Transport::Udp, &["192.0.2.99:5060"], 0));
+        Rig::new(config)
+    };
+    let bare = "Route: <sip:192.0.2.1:5060;lr>\n";
+    let in_call = |method: &str, lines: &str| request(method, "sip:+882@198.51.100.20", "9", ";tag=b", lines);
+    let last = |out: Vec<Sent>| out.last().unwrap().first_line().to_owned();
+    for method in ["INVITE", "SUBSCRIBE", "REFER", "MESSAGE"] {
+        let told = last(keyed().receive(CALLER, &in_call(method, bare)));
+        assert_eq!(told, "SIP/2.0 481 Call/Transaction Does Not Exist", "{method}");
+    }
+    // RR-9: after a restart calls can still be ended and go on.
+    for method in ["BYE", "UPDATE", "INFO", "NOTIFY"] {
+        assert!(last(keyed().receive(CALLER, &in_call(method, bare))).starts_with(method), "{method}");
+    }
+    // Marks are a proof for the two trunks that they name, and so is the table of calls.
+    let mut rig = keyed();
+    let sent = begin(&mut rig);
+    let marked = format!("Route: {}\n", sent.line("Record-Route"));
+    assert!(last(rig.receive(CALLER, &in_call("MESSAGE", &marked))).starts_with("MESSAGE"));
+    let told = last(rig.receive("192.0.2.99:5060", &in_call("REFER", &marked)));
+    assert_eq!(told, "SIP/2.0 481 Call/Transaction Does Not Exist");
+    let elsewhere = request("BYE", "sip:+882@203.0.113.9", "10", ";tag=b", &marked);
+    assert_eq!(last(rig.receive("192.0.2.99:5060", &elsewhere)), "SIP/2.0 403 Not Our Route");
+    rig.receive(CALLEE, &answer(&sent, "200 OK", "b", "Contact: <sip:b@198.51.100.20>\n"));
+    assert!(last(rig.receive(CALLER, &in_call("INVITE", bare))).starts_with("INVITE"));
+}
+
+#[test]
 fn relaying_is_for_trunks() {
     let out = Rig::new(config()).receive(STRANGER, &invite(""));
     assert_eq!((out.len(), out[0].first_line(), out[0].to()), (1, "SIP/2.0 403 Forbidden", addr(STRANGER)));

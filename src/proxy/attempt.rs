@@ -197,9 +197,7 @@ impl Proxy {
     fn may_cross(&mut self, key: ContextKey, candidate: &Candidate, request: Message<'_>) -> Result<(), Local> {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return Err(NO_NEXT_HOP) };
-        if is_sips(target_of(candidate, request))
-            && matches!(&candidate.place, Place::At(hop) if !hop.transport.is_secure())
-        {
+        if is_secure(candidate, request) && matches!(&candidate.place, Place::At(hop) if !hop.transport.is_secure()) {
             return Err(NOT_SECURE);
         }
         match snapshot.config.crossing(Some(context.ingress), candidate.egress).unmet(request) {
@@ -258,7 +256,7 @@ impl Proxy {
                 history: &history,
             }),
             styles: [config.trunk(ingress), egress].map(|t| t.map(|t| t.rr_style).unwrap_or_default()),
-            is_sips: is_sips(target_of(candidate, request)) || next_route(request, pre).is_some_and(is_sips),
+            is_sips: is_secure(candidate, request) || next_route(request, pre).is_some_and(is_sips),
             trunk_path: (method == Method::Register && flow.is_none() && egress.is_some_and(|t| t.path))
                 .then_some(Marks { keys: &config.keys, call_id: PATH, ingress, egress: candidate.egress }),
             max_breadth: Some(share),
@@ -322,7 +320,7 @@ impl Proxy {
                 .then(|| self.timers.insert(now.instant + config.timer_c, Timer::C { context: key, client })),
             patience: patience
                 .map(|after| self.timers.insert(now.instant + after, Timer::Patience { context: key, client })),
-            is_secure: is_sips(target),
+            is_secure: is_secure(candidate, request),
             as_sip: as_sip(candidate, request),
             fallback: moves.then(|| Box::new(Candidate { keep_udp: true, ..candidate.clone() })),
             alternates: VecDeque::new(),
@@ -349,13 +347,24 @@ fn is_sips(uri: &[u8]) -> bool {
     uri.get(..5).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"sips:"))
 }
 
+/// It may go over TLS only: it is for a sips URI, or came for one, however its trunk writes numbers (RR-3).
+fn is_secure(candidate: &Candidate, request: Message<'_>) -> bool {
+    is_sips(target_of(candidate, request)) || is_sips(request.request_uri())
+}
+
 /// What is tried after a 416, if we made a tel URI of a SIP URI.
 fn as_sip(candidate: &Candidate, request: Message<'_>) -> Option<Box<Candidate>> {
     let retarget = candidate.retarget.as_ref()?;
     let Place::At(hop) = &candidate.place else { return None };
     let received = Uri::parse(request.request_uri()).ok()?;
     let is_ours = matches!(received.scheme, Scheme::Sip | Scheme::Sips);
-    let uri = number::as_sip(&retarget.uri, &hop.remote.to_string()).filter(|_| is_ours)?;
+    if !is_ours || !retarget.uri.get(..4)?.eq_ignore_ascii_case(b"tel:") {
+        return None; // before anything is allocated
+    }
+    let mut uri = number::as_sip(&retarget.uri, &hop.remote.to_string())?;
+    if received.scheme == Scheme::Sips {
+        uri.splice(..4, *b"sips:");
+    }
     let retarget = Some(Rc::new(Retarget { uri: uri.into(), change: retarget.change }));
     Some(Box::new(Candidate { retarget, joins: false, ..candidate.clone() }))
 }

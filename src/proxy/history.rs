@@ -161,9 +161,15 @@ pub fn anonymise(message: Message<'_>, own: impl Fn(&[u8]) -> bool, patch: &mut 
             uri.headers.is_some_and(|h| h.to_ascii_lowercase().split(|b| *b == b'&').any(|h| h == b"privacy=history"))
         };
         if own(&uri.host_bytes.to_ascii_lowercase()) && (asks_for_all || asks()) {
-            let start =
-                value.range.start + (address.uri.as_ptr() as usize).saturating_sub(value.value.as_ptr() as usize);
-            patch.replace(start..start + address.uri.len(), ANONYMOUS);
+            // The whole name-addr: a display name tells as much as the URI (10.1.2).
+            let start = (address.uri.as_ptr() as usize).saturating_sub(value.value.as_ptr() as usize);
+            let end = start + address.uri.len();
+            if value.value.get(end) == Some(&b'>') {
+                let name_addr = value.range.start..value.range.start + end + 1;
+                patch.replace(name_addr, &[b"<", ANONYMOUS, b">"].concat());
+            } else {
+                patch.replace(value.range.start + start..value.range.start + end, ANONYMOUS);
+            }
         }
     }
 }

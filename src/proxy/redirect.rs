@@ -1,5 +1,6 @@
 //! 3xx responses (RFC 3261 16.7 item 4; R-4): passed on, answered otherwise, or followed to those we know.
 
+use super::failover::Outcome;
 use super::response::Kept;
 use super::route::target;
 use super::{ContextKey, Now, Output, Proxy};
@@ -17,7 +18,7 @@ pub enum On3xx {
     Pass,
     /// The caller gets this status instead, 400 to 699, without Contact.
     Map(u16),
-    /// Its Contacts are tried, if they are in our own domain or at a trunk: following others would be a toll fraud waiting to happen.
+    /// Its Contacts are tried where the route table leads, or, for those at a trunk, where it leads to that trunk: following others would be a toll fraud waiting to happen.
     Recurse,
 }
 
@@ -74,7 +75,17 @@ impl Proxy {
     }
 
     /// After a 3xx whose Contacts are tried: unlike after other ends of a branch, what comes next was allowed already.
-    pub(super) fn after_followed(&mut self, now: Now, key: ContextKey, client: ClientId, out: &mut Output) {
+    pub(super) fn after_followed(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        client: ClientId,
+        status: u16,
+        out: &mut Output,
+    ) {
+        if let Some(context) = self.context(key) {
+            context.history.ended(client, Outcome::Answered(status)); // RFC 7044 10.2
+        }
         self.count_branch_end(key, client);
         self.conclude(now, key, out);
     }

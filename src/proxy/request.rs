@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::calls::call_hash;
 use super::guard::UNCOUNTED;
 use super::history::History;
 use super::plan::{Candidate, Place, Plan};
@@ -13,7 +14,7 @@ use super::response::Answered;
 use super::response_context::ResponseContext;
 use super::route::preprocess::Preprocessed;
 use super::route::table::Verified;
-use super::route::target::Decline;
+use super::route::target::{Decline, Known};
 use super::route::{preprocess, target};
 use super::session_timer::{self, TooSmall};
 use super::validate::{self, Valid};
@@ -174,9 +175,10 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
+        let known = Known { verified, in_call: self.is_in_call(request) };
         let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
-            target::decide(&snapshot.config, request, ingress, &pre, chance, verified).map(|plan| (pre, plan))
+            target::decide(&snapshot.config, request, ingress, &pre, chance, known).map(|plan| (pre, plan))
         });
         let (pre, plan) = match planned {
             Ok(planned) => planned,
@@ -186,6 +188,12 @@ impl Proxy {
             context.plan = plan;
         }
         self.advance(now, key, request, &pre, out);
+    }
+
+    /// The request belongs to a dialog of a call in the table.
+    fn is_in_call(&self, request: Message<'_>) -> bool {
+        let tags = request.from_tag().zip(request.to_tag()).filter(|_| !self.calls.is_empty());
+        tags.is_some_and(|(from, to)| self.calls.dialog_of(call_hash(&self.key, request), from, to).is_some())
     }
 
     /// Answers a request that goes nowhere.
@@ -274,7 +282,7 @@ impl Proxy {
             let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
             let named = target::direct(config, request.request_uri(), None, None);
             let named = named.filter(|_| is_bare && !is_addressed_here(config, request.request_uri()));
-            let by_rules = || target::decide(config, request, ingress, &pre, chance, Verified::default()).ok();
+            let by_rules = || target::decide(config, request, ingress, &pre, chance, Known::default()).ok();
             let plan = named.or_else(by_rules)?;
             Some(plan.first()?.clone())
         });
@@ -312,6 +320,8 @@ impl Proxy {
             return;
         };
         let branch = self.stateless_branch(request);
+        let ingress = config.ingress_of(source);
+        let history = History::default();
         let copy = forward::Copy {
             source: source.remote,
             entry,
@@ -323,7 +333,12 @@ impl Proxy {
             path: None,
             route: &pre,
             uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
-            border: None,
+            border: Some(forward::Border {
+                config,
+                crossing: config.crossing(ingress, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
+                retarget: None,
+                history: &history,
+            }),
             styles: [RrStyle::default(); 2],
             is_sips: false,
             trunk_path: None,

@@ -168,7 +168,7 @@ impl Proxy {
             self.buffer = buffer;
         }
         if kept != Kept::Whole {
-            return self.after_followed(now, key, client, out);
+            return self.after_followed(now, key, client, status, out);
         }
         if status == 503 {
             self.stats.failed_attempts += 1;
@@ -234,7 +234,9 @@ impl Proxy {
         if let Some(candidate) = fallback.filter(|_| outcome == Outcome::Local(Local::Unavailable)) {
             others.push_front(*candidate); // T-5
         }
-        others.extend(as_sip.map(|candidate| *candidate));
+        if let Some(candidate) = as_sip {
+            others.push_front(*candidate); // the other addresses would get the URI that was refused
+        }
         if may_replace && serves_not && !others.is_empty() && self.replace(now, key, others, share, out) {
             return; // D-5, RFC 3263 4.3
         }

@@ -152,9 +152,11 @@ fn keep_levels(message: Message<'_>, kept: u8, patch: &mut Patch) {
     if !message.fields_of(Name::Privacy).any(|field| words(field.value()).any(is_done)) {
         return;
     }
+    let asks = |word: &[u8]| stays(&word) && level(word) != Privacy::CRITICAL;
+    let asks_on = message.fields_of(Name::Privacy).any(|field| words(field.value()).any(asks));
     for field in message.fields_of(Name::Privacy) {
         let left: Vec<&[u8]> = words(field.value()).filter(stays).collect();
-        if left.iter().all(|word| level(word) == Privacy::CRITICAL) {
+        if left.is_empty() || !asks_on {
             patch.remove(field.line);
         } else {
             patch.replace(field.value_range.clone(), &left.join(&b";"[..]));
@@ -235,6 +237,9 @@ mod tests {
             );
         }
         assert_eq!(crossed("Privacy: id\r\nPrivacy: user\r\n", between(true, false)), "Privacy: user\r\n");
+        let split = "Privacy: id;critical\r\nPrivacy: user\r\n";
+        assert_eq!(crossed(split, between(true, false)), "Privacy: critical\r\nPrivacy: user\r\n", "of all lines");
+        assert_eq!(crossed("Privacy: id;critical\r\nPrivacy: history\r\n", between(true, false)), "");
     }
 
     #[test]
@@ -269,7 +274,7 @@ mod tests {
 
     #[test]
     fn e6_our_own_entries_are_anonymised_at_the_boundary() {
-        let lines = "History-Info: <sip:boss@OWN.example?Reason=SIP%3Bcause%3D486>;index=1, \"B\" <sip:b@other.example>;index=1.1;mp=1\r\nPrivacy: history\r\n";
+        let lines = "History-Info: \"Jane, Boss\" <sip:boss@OWN.example?Reason=SIP%3Bcause%3D486>;index=1, \"B\" <sip:b@other.example>;index=1.1;mp=1\r\nPrivacy: history\r\n";
         let left =
             "History-Info: <sip:anonymous@anonymous.invalid>;index=1, \"B\" <sip:b@other.example>;index=1.1;mp=1\r\n";
         assert_eq!(crossed(lines, between(true, false)), left);

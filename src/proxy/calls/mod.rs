@@ -257,7 +257,7 @@ impl Calls {
     }
 
     /// The dialog that a request belongs to, and which of the two sent it.
-    fn dialog_of(&self, hash: u64, from_tag: &[u8], to_tag: &[u8]) -> Option<(CallKey, usize, Side)> {
+    pub fn dialog_of(&self, hash: u64, from_tag: &[u8], to_tag: &[u8]) -> Option<(CallKey, usize, Side)> {
         self.of(hash).find_map(|key| {
             let call = self.get(key)?;
             let caller = call.invite.get(FROM_TAG);

@@ -170,5 +170,8 @@ fn own_route(config: &Config, uri: &[u8], call_id: &[u8]) -> Option<OwnRoute> {
     };
     let is_path = uri.param(PATH_PARAMETER).is_some();
     let trunks = marks::trunks_of(&config.keys, &uri, if is_path { PATH } else { call_id });
-    Some(OwnRoute { listener, is_path, trunks, flow: marks::flow_of(&config.keys, &uri) })
+    // W-3: only browsers are reached by a token. In a URI that names another listener it would be a pass to relay.
+    let is_web = config.listener(listener).is_some_and(|l| l.transport.is_web());
+    let flow = marks::flow_of(&config.keys, &uri).filter(|_| is_web);
+    Some(OwnRoute { listener, is_path, trunks, flow })
 }

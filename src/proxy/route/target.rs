@@ -35,6 +35,15 @@ pub struct Chance {
     pub ingress: Option<TrunkId>,
 }
 
+/// What is known of a request before it is decided where it goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Known {
+    /// What its verification said.
+    pub verified: Verified,
+    /// It belongs to a dialog of a call in the table.
+    pub in_call: bool,
+}
+
 /// Why a request goes nowhere: how it is answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decline {
@@ -72,13 +81,19 @@ pub fn decide(
     ingress: TrunkId,
     pre: &Preprocessed,
     chance: Chance,
-    verified: Verified,
+    known: Known,
 ) -> Result<Plan, Decline> {
+    let verified = known.verified;
     let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
     // A Route that merely names us, as a user agent with an outbound proxy writes it, is no route set of ours. The marks of one call
     // are no order to begin another: what a neighbour saw in a Record-Route does not lead it past the table (RT-4).
     let may_begin = pre.flow.is_some() || pre.trunks.is_some() && (pre.is_path || is_trusted);
     if pre.was_ours && (may_begin || request.to_tag().is_some()) {
+        // A made-up To tag is no way around the table either: what may cost money needs a proof that its dialog runs through here.
+        let is_proven = is_trusted || known.in_call || pre.flow.is_some() || other_side(config, ingress, pre).is_some();
+        if !is_proven && may_cost(request) {
+            return Err(NO_CALL.into());
+        }
         return Ok(in_route_set(config, request, ingress, pre, is_trusted)?);
     }
     if let Some(next) = &pre.next {
@@ -108,8 +123,7 @@ fn in_route_set(
     pre: &Preprocessed,
     is_trusted: bool,
 ) -> Result<Plan, Refusal> {
-    let is_marked = pre.trunks.is_some() || pre.flow.is_some();
-    if config.requires_marks && !is_marked {
+    if config.requires_marks && pre.trunks.is_none() && pre.flow.is_none() {
         return Err(NO_MARKS);
     }
     if let Some(exit) = pre.exit
@@ -122,13 +136,45 @@ fn in_route_set(
         (None, Some(moved)) => slice(request, &moved.uri),
         (None, None) => request.request_uri(),
     };
-    let other = pre.trunks.map(|(a, b)| if a == ingress { b } else { a }).filter(|t| config.trunk(*t).is_some());
+    let other = other_side(config, ingress, pre);
+    if pre.is_path && !is_trusted {
+        return along_path(config, uri, pre.exit, other.ok_or(NOT_RELAYING)?);
+    }
+    let is_marked = other.is_some();
+    let other = other.filter(|t| config.trunk(*t).is_some());
     if let Some(plan) = direct(config, uri, pre.exit, other) {
         let is_neighbour = plan.first().is_some_and(|candidate| candidate.egress.is_some());
         return if is_marked || is_trusted || is_neighbour { Ok(plan) } else { Err(NO_MARKS) };
     }
     let egress = other.ok_or(UNRESOLVED)?;
     Ok(to_trunk(config, egress, None))
+}
+
+/// The trunk on the other side of the call, if the marks name the one that the request came from. Marks of a Path lead from the registrar
+/// to whoever registered, not back: the registered one sees them too (RFC 3327 5.3).
+fn other_side(config: &Config, ingress: TrunkId, pre: &Preprocessed) -> Option<TrunkId> {
+    let (first, second) = pre.trunks?;
+    if second == ingress {
+        return Some(first);
+    }
+    // The call may have gone to no trunk's address: then whoever is recognised on that side is the other one.
+    let is_first = first == ingress;
+    match (pre.is_path, is_first, config.trunk(second)) {
+        (false, true, _) => Some(second),
+        (false, false, None) => Some(first),
+        _ => None,
+    }
+}
+
+/// Along a Path of ours (RFC 3327) from an untrusted registrar: to the trunk that registered, and to nobody else.
+fn along_path(config: &Config, uri: &[u8], exit: Option<ListenerId>, to: TrunkId) -> Result<Plan, Refusal> {
+    let plan = direct(config, uri, exit, None).filter(|plan| plan.first().is_some_and(|c| c.egress == Some(to)));
+    plan.ok_or(NOT_RELAYING)
+}
+
+/// Methods that a callee may take outside a dialog it knows, whatever To tag they carry.
+fn may_cost(request: Message<'_>) -> bool {
+    matches!(request.method(), Some(Method::Invite | Method::Subscribe | Method::Refer | Method::Message))
 }
 
 /// To the browser at the other end of a connection (W-3). Its address is nobody's concern: it can not be connected to.
@@ -187,8 +233,8 @@ fn is_ours(config: &Config, uri: &[u8]) -> bool {
         })
 }
 
-/// Where a request goes that was redirected to `uri`: by the table if that is ours, else to the trunk that is there. `None`: to
-/// nobody we know.
+/// Where a request goes that was redirected to `uri`: by the table if that is ours, else to the trunk that is there, if the table
+/// leads there and its member may be tried. `None`: nowhere that is allowed.
 pub fn redirected(
     config: &Config,
     request: Message<'_>,
@@ -199,7 +245,7 @@ pub fn redirected(
 ) -> Option<Plan> {
     let parsed = Uri::parse(uri).ok()?;
     let retarget = Rc::new(Retarget { uri: uri.into(), change: Change::Deflection });
-    if parsed.host_bytes.is_empty() || config.is_own_host(parsed.host_bytes) {
+    let by_table = || {
         let circumstances = Circumstances {
             ingress,
             is_trusted: config.trunk(ingress).is_some_and(|t| t.trusted),
@@ -210,26 +256,19 @@ pub fn redirected(
         let facts = Facts::new(request, uri, circumstances);
         let received = request.request_uri();
         let asked = Asked { config, request, received, chance, change: Some(Change::Deflection) };
-        return asked.by_table(&facts).ok();
+        asked.by_table(&facts).ok()
+    };
+    if parsed.host_bytes.is_empty() || config.is_own_host(parsed.host_bytes) {
+        return by_table();
     }
     let target = Target::of_uri(&parsed)?;
     let is_there = |place: &Place| match place {
         Place::At(hop) => target.direct().is_some_and(|there| there == *hop),
         Place::Locate(named) => named.host == target.host,
     };
-    let position = config.trunks.iter().position(|trunk| trunk.next_hops.iter().any(is_there))?;
-    let trunk = config.trunks.get(position)?;
-    let place = target.direct().map_or_else(|| Place::Locate(target.clone()), Place::At);
-    Some(Plan::one(Candidate {
-        egress: Some(TrunkId(position as u16)),
-        listener: leave_by(config, place.transport(), place.address(), Some(trunk.listener)),
-        place,
-        member: None,
-        keep_udp: false,
-        joins: false,
-        flow: None,
-        retarget: Some(retarget),
-    }))
+    let plan = by_table()?;
+    let candidate = plan.iter().find(|candidate| is_there(&candidate.place))?;
+    Some(Plan::one(Candidate { joins: false, retarget: Some(retarget), ..candidate.clone() }))
 }
 
 impl Asked<'_> {
