@@ -198,7 +198,8 @@ impl Dispatcher {
     /// located, or the operator wanted it) counts with the member itself: an answer from anywhere behind the name ends that.
     pub(super) fn leads_somewhere(&self, member: &Member, at: NextHop, unix: i64) -> Option<Change> {
         let destination = &member.destination;
-        let is_told_apart = self.expand && destination.health.is_doubtful() && destination.addresses.health(at).is_some();
+        let is_told_apart =
+            self.expand && destination.health.is_doubtful() && destination.addresses.health(at).is_some();
         is_told_apart.then(|| destination.health.succeeded(self.rules(member), unix)).flatten()
     }
 
