@@ -28,6 +28,8 @@ use crate::transport::{udp, ws};
 const SWEEP: Duration = Duration::from_secs(1);
 /// Octets read from a connection at once.
 const READ: usize = 64 * 1024;
+/// Reads of a connection before others have their turn: what it sends may come faster than it is handled.
+const ROUNDS: usize = 32;
 /// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
 const RETURNED: u64 = 1;
 
@@ -274,7 +276,7 @@ impl PacketLoop {
 
     /// Reads from a connection and writes to it for as long as there is something to do.
     pub fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<Halt> {
-        loop {
+        for _ in 0..ROUNDS {
             let now = now();
             let halt = self.handle_framed(now, id);
             self.settle(now);
@@ -290,6 +292,8 @@ impl PacketLoop {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes to a connection that is not to be read now. Ready when it is no more.
@@ -403,6 +407,7 @@ impl PacketLoop {
         if self.worker == 0 {
             self.mappings.configure(&snapshot.config, now().instant);
         }
+        self.tcp.set_limits(snapshot.config.parser.clone());
         self.machine.set_snapshot(snapshot);
     }
 

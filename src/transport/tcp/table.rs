@@ -87,6 +87,11 @@ impl Table {
         &self.config
     }
 
+    /// Bounds of messages from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// What the connections have seen.
     pub fn stats(&self) -> &Stats {
         &self.stats
