@@ -316,6 +316,10 @@ impl PacketLoop {
                 Incoming::Closed => return Some(Halt::Closed),
             };
             let source = tcp.hop(id)?;
+            if is_broken && !machine.is_heard(now, &source) {
+                tcp.close_when_written(id, CloseReason::Broken, now.instant);
+                continue;
+            }
             // What is broken has no call: it is answered here, whatever its Call-ID says.
             let taken =
                 machine.receive(now, source, tcp.bytes(id, range.clone()), source.transport.framing(), is_broken);
@@ -500,8 +504,11 @@ impl PacketLoop {
     /// Opens what was kept and got lost (KA-4).
     fn reopen(&mut self, now: Now) {
         for hop in self.tcp.to_reopen(now.instant) {
-            if !self.is_kept(hop) || self.open(now, hop).is_none() {
+            // Without room for it now, it is named again.
+            if !self.is_kept(hop) {
                 self.tcp.forget(hop);
+            } else {
+                self.open(now, hop);
             }
         }
     }
@@ -521,7 +528,7 @@ impl PacketLoop {
         }
         let id = self.tcp.open(hop, now.instant).ok()?;
         if self.is_kept(hop) {
-            self.tcp.keep(id, now.instant);
+            self.tcp.keep(id, hop.peer, now.instant);
         }
         self.opening.push(Opening { id, local, remote: hop.remote, tls });
         Some(id)
