@@ -323,6 +323,30 @@ fn a_reload_keeps_what_was_counted() {
     assert_eq!(rig.proxy.bans(rig.now).len(), 1);
 }
 
+/// As a node goes on with a configuration that is changed while it runs.
+fn reload(rig: &mut Rig, from: &Config, guard: &str) -> Config {
+    let mut next = configuration("", "", guard);
+    next.proxy.continue_from(&from.proxy);
+    let (config, trust) = (next.proxy.clone(), next.trust.clone());
+    rig.proxy.set_snapshot(Arc::new(Snapshot { config, trust, replay: ReplayTable::default() }));
+    next
+}
+
+#[test]
+fn kr10_a_guard_that_a_reload_adds_bans_and_its_bans_leave_with_it() {
+    let first = configuration("", "", "");
+    let mut rig = Rig::new(first.clone());
+    let guarded = reload(&mut rig, &first, "[guard]\n");
+    rig.receive(STRANGER, &invite(50, "User-Agent: sipvicious\n"));
+    assert_eq!(rig.proxy.bans(rig.now).len(), 1);
+    let bare = reload(&mut rig, &guarded, "");
+    assert!(rig.proxy.bans(rig.now).is_empty(), "without the table nobody is banned");
+    let guarded = reload(&mut rig, &bare, "[guard]\nbans = 64\n");
+    rig.receive(STRANGER, &invite(51, "User-Agent: sipvicious\n"));
+    reload(&mut rig, &guarded, "[guard]\nbans = 64\n");
+    assert_eq!(rig.proxy.bans(rig.now).len(), 1);
+}
+
 // --- shedding
 
 #[test]

@@ -379,7 +379,7 @@ async fn ka1_a_kept_connection_is_pinged_dies_without_a_pong_and_is_due_again() 
     let listener = TcpListener::bind(LOOPBACK).await.unwrap();
     let way = hop(Transport::Tcp, listener.local_addr().unwrap());
     let id = rig.table.open(way, rig.now).unwrap();
-    rig.table.keep(id, rig.now);
+    rig.table.keep(id, None, rig.now);
     let stream = TcpStream::connect(way.remote).await.unwrap();
     let (mut peer, _) = listener.accept().await.unwrap();
     rig.table.connected(id, Ok::<_, std::io::Error>(stream), rig.now, &mut rig.failed);
@@ -412,7 +412,7 @@ async fn ka1_a_kept_connection_is_pinged_dies_without_a_pong_and_is_due_again() 
     assert!(due(&mut rig, 200).is_empty() && due(&mut rig, 229).is_empty());
     assert_eq!(due(&mut rig, 230), [way]);
     let id = rig.table.open(way, rig.now).unwrap();
-    rig.table.keep(id, rig.now);
+    rig.table.keep(id, None, rig.now);
     assert!(due(&mut rig, 300).is_empty());
     rig.table.close(id, CloseReason::ConnectFailed, &mut rig.failed);
     assert!(due(&mut rig, 300).is_empty() && due(&mut rig, 359).is_empty());

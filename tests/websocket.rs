@@ -527,3 +527,24 @@ fn w2_calls_over_wss() {
         .unwrap();
     assert!(next(&mut browser).contains("zzz"));
 }
+
+/// Frames without content, faster than they are read: others on the same worker are served all the same.
+#[test]
+fn a_browser_that_never_stops_does_not_keep_a_worker_to_itself() {
+    let neighbour = udp();
+    let edge = edge(neighbour.local_addr().unwrap(), PLAIN, "[node]\nworkers = 1\n");
+    let pong = [0x8a, 0x80, 0, 0, 0, 0];
+    let part = [0x00, 0x80, 0, 0, 0, 0]; // a fragment of a message that never ends
+    for (first, frame) in [(&[][..], pong), (&[0x01, 0x80, 0, 0, 0, 0][..], part)] {
+        let mut flood = browser(&edge).get_ref().try_clone().unwrap();
+        flood.write_all(first).unwrap();
+        let frames = frame.repeat(20_000);
+        std::thread::spawn(move || while flood.write_all(&frames).is_ok() {});
+    }
+    let own = neighbour.local_addr().unwrap();
+    for call in 0..5 {
+        let text = from_neighbour("OPTIONS", &format!("served-{call}"), own, &[]);
+        neighbour.send_to(text.as_bytes(), address(&edge, "udp")).unwrap();
+        assert!(receive(&neighbour).0.starts_with("SIP/2.0 "));
+    }
+}

@@ -177,6 +177,11 @@ impl Machine {
         }
     }
 
+    /// Whether what a source sends is looked at, for what [`Machine::receive`] takes as judged already.
+    pub fn is_heard(&mut self, now: Now, source: &Hop) -> bool {
+        self.proxy.admit(now, source, &mut self.output).is_heard()
+    }
+
     fn take(&mut self, now: Now, source: Hop, bytes: &[u8], framing: Framing, is_here: bool) -> Taken {
         self.alias = None;
         // Judged where it was received, not once more where its call lives.
@@ -197,7 +202,9 @@ impl Machine {
             }
             Err(Unusable::Stun) if framing == Framing::Datagram => {
                 self.counters.stun += 1;
-                if let Some(response) = self.answers_stun.then(|| stun_response(bytes, source.remote)).flatten() {
+                // Not to just anybody: the answer is longer than the request, whose source may be forged (E-1).
+                let is_answered = self.answers_stun && admission == Admission::Known;
+                if let Some(response) = is_answered.then(|| stun_response(bytes, source.remote)).flatten() {
                     self.output.outbox.push(source, 0, &response);
                 }
                 return Taken::Done;
@@ -240,6 +247,26 @@ mod tests {
     use crate::proxy::{Listener, Trunk};
     use crate::sip::hop::{ConnectionId, ListenerId, PeerId, Transport};
     use crate::stir::replay::ReplayTable;
+
+    #[test]
+    fn e1_stun_is_answered_to_those_who_are_known() {
+        let mut config = Config::default();
+        for (network, standing) in [("192.0.2.0/24", Standing::Known), ("203.0.113.0/24", Standing::Denied)] {
+            config.guard.networks.add(network.parse().unwrap(), standing);
+        }
+        let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
+        let owners = Owners { key: [0; 16], workers: 1 };
+        let mut machine = Machine::new(0, owners, snapshot, [1; 32], Outs::default());
+        machine.answers_stun = true;
+        let request = [&[0, 1, 0, 0, 0x21, 0x12, 0xa4, 0x42][..], &[7; 12]].concat();
+        for (from, answers) in [("192.0.2.9:5060", 1), ("198.51.100.9:5060", 0), ("203.0.113.9:5060", 0)] {
+            let remote = from.parse().unwrap();
+            let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote, connection: None, peer: None };
+            machine.receive(now(), source, &request, Framing::Datagram, false);
+            assert_eq!(machine.output.outbox.items().len(), answers, "{from}");
+            machine.output.outbox.clear();
+        }
+    }
 
     #[test]
     fn kr10_what_is_denied_is_not_even_parsed() {

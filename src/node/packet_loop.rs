@@ -28,6 +28,8 @@ use crate::transport::{udp, ws};
 const SWEEP: Duration = Duration::from_secs(1);
 /// Octets read from a connection at once.
 const READ: usize = 64 * 1024;
+/// Reads of a connection before others have their turn: what it sends may come faster than it is handled.
+const ROUNDS: usize = 32;
 /// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
 const RETURNED: u64 = 1;
 
@@ -274,7 +276,7 @@ impl PacketLoop {
 
     /// Reads from a connection and writes to it for as long as there is something to do.
     pub fn poll_connection(&mut self, cx: &mut Context<'_>, id: ConnectionId) -> Poll<Halt> {
-        loop {
+        for _ in 0..ROUNDS {
             let now = now();
             let halt = self.handle_framed(now, id);
             self.settle(now);
@@ -290,6 +292,8 @@ impl PacketLoop {
                 Poll::Pending => return Poll::Pending,
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
     /// Writes to a connection that is not to be read now. Ready when it is no more.
@@ -312,6 +316,10 @@ impl PacketLoop {
                 Incoming::Closed => return Some(Halt::Closed),
             };
             let source = tcp.hop(id)?;
+            if is_broken && !machine.is_heard(now, &source) {
+                tcp.close_when_written(id, CloseReason::Broken, now.instant);
+                continue;
+            }
             // What is broken has no call: it is answered here, whatever its Call-ID says.
             let taken =
                 machine.receive(now, source, tcp.bytes(id, range.clone()), source.transport.framing(), is_broken);
@@ -403,6 +411,7 @@ impl PacketLoop {
         if self.worker == 0 {
             self.mappings.configure(&snapshot.config, now().instant);
         }
+        self.tcp.set_limits(snapshot.config.parser.clone());
         self.machine.set_snapshot(snapshot);
     }
 
@@ -495,8 +504,11 @@ impl PacketLoop {
     /// Opens what was kept and got lost (KA-4).
     fn reopen(&mut self, now: Now) {
         for hop in self.tcp.to_reopen(now.instant) {
-            if !self.is_kept(hop) || self.open(now, hop).is_none() {
+            // Without room for it now, it is named again.
+            if !self.is_kept(hop) {
                 self.tcp.forget(hop);
+            } else {
+                self.open(now, hop);
             }
         }
     }
@@ -516,7 +528,7 @@ impl PacketLoop {
         }
         let id = self.tcp.open(hop, now.instant).ok()?;
         if self.is_kept(hop) {
-            self.tcp.keep(id, now.instant);
+            self.tcp.keep(id, hop.peer, now.instant);
         }
         self.opening.push(Opening { id, local, remote: hop.remote, tls });
         Some(id)

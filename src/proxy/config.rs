@@ -305,8 +305,13 @@ impl Config {
         self.keys.flow = old.keys.flow;
         self.keys.trunks = self.keys.trunks.or(old.keys.trunks);
         if self.guard.strangers.is_some() && old.guard.strangers.is_some() {
-            self.guard.bans = Arc::clone(&old.guard.bans);
-            self.guard.vouched = Arc::clone(&old.guard.vouched);
+            // Another size is another table: without `[guard]` there is no room for bans at all.
+            if self.guard.bans.capacity() == old.guard.bans.capacity() {
+                self.guard.bans = Arc::clone(&old.guard.bans);
+            }
+            if self.guard.vouched.capacity() == old.guard.vouched.capacity() {
+                self.guard.vouched = Arc::clone(&old.guard.vouched);
+            }
         }
         if let (Some(digest), Some(old)) = (self.guard.digest.as_mut().and_then(Arc::get_mut), &old.guard.digest) {
             digest.continue_from(old);

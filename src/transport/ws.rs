@@ -20,6 +20,9 @@ use crate::transport::tcp::{CloseReason, Stream};
 const SUBPROTOCOL: &str = "sip";
 /// Octets read at once; a longer message gets room of its own.
 const READ: usize = 8 * 1024;
+/// Reads of the stream in one go, each of up to [`READ`] octets or what a message lacks: empty fragments end no message, and a peer
+/// that always has more of them does not keep the thread to itself.
+const ROUNDS: u32 = 4;
 /// What pongs may add to a full write queue.
 const PONGS: usize = 64 * 1024;
 /// Octets a control frame adds to its payload: two of header and length, four of mask (RFC 6455 5.2, 5.5).
@@ -92,10 +95,13 @@ struct Carrier {
     stream: Stream,
     /// Octets read.
     read: u64,
+    /// Reads that are left in this go.
+    left: u32,
 }
 
 impl Read for Carrier {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.left = self.left.checked_sub(1).ok_or(ErrorKind::WouldBlock)?;
         let count = self.stream.try_read(buffer)?;
         self.read += count as u64;
         Ok(count)
@@ -125,7 +131,7 @@ impl Session {
             .max_write_buffer_size(max_output.saturating_add(PONGS))
             .max_message_size(Some(max_message))
             .max_frame_size(Some(max_message));
-        let inner = WebSocket::from_raw_socket(Carrier { stream, read: 0 }, Role::Server, Some(config));
+        let inner = WebSocket::from_raw_socket(Carrier { stream, read: 0, left: 0 }, Role::Server, Some(config));
         Self { inner, partial: 0, since: None, failure: None, is_blocked: false }
     }
 
@@ -144,6 +150,7 @@ impl Session {
     /// # Errors
     /// The transport's, or `InvalidData` for frames against RFC 6455 or above the limit.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<io::Result<Received>> {
+        self.inner.get_mut().left = ROUNDS;
         loop {
             let before = self.inner.get_ref().read;
             let result = self.inner.read();
@@ -161,6 +168,10 @@ impl Session {
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => {
                     if self.partial > 0 {
                         self.since.get_or_insert(now);
+                    }
+                    if self.inner.get_ref().left == 0 {
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
                     }
                     ready!(self.carrier().poll_read_ready(cx))?;
                 }

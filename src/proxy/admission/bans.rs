@@ -84,6 +84,11 @@ impl Marks {
         Marks { slots: (0..sets * WAYS).map(|_| Slot::default()).collect(), start: OnceLock::new() }
     }
 
+    /// Marks there is room for.
+    pub fn capacity(&self) -> usize {
+        self.slots.len()
+    }
+
     /// Gives the hash its secret key and time its beginning; only the first call counts.
     pub fn start(&self, now: Instant, key: [u8; 16]) {
         let _ = self.start.set((now, key));
@@ -154,6 +159,11 @@ impl Bans {
     /// Room for about `capacity` bans.
     pub fn new(capacity: usize) -> Self {
         Bans(Marks::new(capacity))
+    }
+
+    /// Bans there is room for.
+    pub fn capacity(&self) -> usize {
+        self.0.capacity()
     }
 
     /// As [`Marks::start`].

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use super::table::Way;
+use crate::sip::hop::PeerId;
 
 /// Between two pings: so long, and up to [`SPREAD`] more.
 const INTERVAL: Duration = Duration::from_secs(95);
@@ -83,28 +84,30 @@ enum State {
 /// The ways that are to be open.
 #[derive(Debug, Default)]
 pub(super) struct Kept {
-    ways: HashMap<Way, (State, u32)>,
+    /// With failures in a row, and whose way it is: an address alone does not tell (a next hop may be a name).
+    ways: HashMap<Way, (State, u32, Option<PeerId>)>,
 }
 
 impl Kept {
     /// A connection is being opened on this way.
-    pub fn open(&mut self, way: Way) {
-        self.ways.entry(way).or_insert((State::Open, 0)).0 = State::Open;
+    pub fn open(&mut self, way: Way, peer: Option<PeerId>) {
+        let (state, _, owner) = self.ways.entry(way).or_insert((State::Open, 0, peer));
+        (*state, *owner) = (State::Open, peer);
     }
 
     /// It answered: earlier failures are forgotten.
     pub fn proven(&mut self, way: &Way) {
-        if let Some((_, failures)) = self.ways.get_mut(way) {
+        if let Some((_, failures, _)) = self.ways.get_mut(way) {
             *failures = 0;
         }
     }
 
     /// Its connection is no more.
     pub fn lost(&mut self, way: &Way) {
-        if let Some((state, failures)) = self.ways.get_mut(way) {
+        if let Some((state, failures, _)) = self.ways.get_mut(way) {
             (*state, *failures) = (State::Lost, *failures + 1);
         }
-        if self.ways.get(way).is_some_and(|(_, failures)| *failures > MOST_FAILURES) {
+        if self.ways.get(way).is_some_and(|(_, failures, _)| *failures > MOST_FAILURES) {
             self.ways.remove(way);
         }
     }
@@ -115,13 +118,13 @@ impl Kept {
     }
 
     /// Ways that are to be opened again now.
-    pub fn due(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Vec<Way> {
+    pub fn due(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Vec<(Way, Option<PeerId>)> {
         let mut due = Vec::new();
-        for (way, (state, failures)) in &mut self.ways {
+        for (way, (state, failures, peer)) in &mut self.ways {
             match state {
                 State::Open => {}
                 State::Lost => *state = State::Waiting(now + wait(*failures, random())),
-                State::Waiting(until) if now >= *until => due.push(*way),
+                State::Waiting(until) if now >= *until => due.push((*way, *peer)),
                 State::Waiting(_) => {}
             }
         }
@@ -143,6 +146,8 @@ mod tests {
         Instant::now()
     }
 
+    /// Not part of a way without TLS, and known all the same when it is to be opened again.
+    const PEER: Option<PeerId> = Some(PeerId(3));
     const WAY: fn() -> Way = || (Transport::Tcp, ListenerId(0), ([192, 0, 2, 1], 5060).into(), None);
 
     #[test]
@@ -174,22 +179,22 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         kept.lost(&WAY());
         assert!(kept.is_empty(), "it was not kept");
-        kept.open(WAY());
+        kept.open(WAY(), PEER);
         assert!(kept.due(at(9999), || 0).is_empty(), "it is open");
         kept.lost(&WAY());
         assert!(kept.due(at(100), || 0).is_empty() && kept.due(at(129), || 0).is_empty());
-        assert_eq!(kept.due(at(130), || 0), [WAY()]);
-        kept.open(WAY());
+        assert_eq!(kept.due(at(130), || 0), [(WAY(), PEER)]);
+        kept.open(WAY(), PEER);
         kept.lost(&WAY());
         assert!(kept.due(at(200), || 0).is_empty() && kept.due(at(259), || 0).is_empty(), "the second failure");
-        assert_eq!(kept.due(at(260), || 0), [WAY()]);
-        kept.open(WAY());
+        assert_eq!(kept.due(at(260), || 0), [(WAY(), PEER)]);
+        kept.open(WAY(), PEER);
         kept.proven(&WAY());
         kept.lost(&WAY());
         assert!(kept.due(at(300), || 0).is_empty());
-        assert_eq!(kept.due(at(330), || 0), [WAY()], "it had answered in between");
+        assert_eq!(kept.due(at(330), || 0), [(WAY(), PEER)], "it had answered in between");
         for _ in 0..MOST_FAILURES {
-            kept.open(WAY());
+            kept.open(WAY(), PEER);
             kept.lost(&WAY());
         }
         assert!(kept.is_empty());

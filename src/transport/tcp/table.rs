@@ -87,6 +87,11 @@ impl Table {
         &self.config
     }
 
+    /// Bounds of messages from now on.
+    pub fn set_limits(&mut self, limits: Limits) {
+        self.limits = limits;
+    }
+
     /// What the connections have seen.
     pub fn stats(&self) -> &Stats {
         &self.stats
@@ -149,13 +154,13 @@ impl Table {
         self.chance = random;
     }
 
-    /// Keeps a connection this side opened alive by pings, and its way open (RFC 5626 4.4.1): see [`Table::to_reopen`].
-    pub fn keep(&mut self, id: ConnectionId, now: Instant) {
+    /// Keeps a connection this side opened alive by pings, and its way open (RFC 5626 4.4.1) for `peer`: see [`Table::to_reopen`].
+    pub fn keep(&mut self, id: ConnectionId, peer: Option<PeerId>, now: Instant) {
         let random = self.random();
         let Some(connection) = self.get_mut(id).filter(|c| c.is_outbound && !c.transport.is_web()) else { return };
         connection.pulse = Some(Pulse::new(now, random));
         let way = connection.way();
-        self.kept.open(way);
+        self.kept.open(way, peer);
     }
 
     /// Ways of [`Table::keep`] whose connection has ended and that are to be opened now (KA-4). What is not opened and kept again, or
@@ -164,13 +169,13 @@ impl Table {
         let mut chance = self.chance;
         let due = self.kept.due(now, || step(&mut chance));
         self.chance = chance;
-        let hop = |(transport, local, remote, peer)| Hop { transport, local, remote, connection: None, peer };
+        let hop = |((transport, local, remote, _), peer)| Hop { transport, local, remote, connection: None, peer };
         due.into_iter().map(hop).collect()
     }
 
     /// A way need not be kept open any more.
     pub fn forget(&mut self, hop: Hop) {
-        self.kept.forget(&(hop.transport, hop.local, hop.remote, hop.peer));
+        self.kept.forget(&way_of(hop));
     }
 
     /// Whether [`Table::sweep`] and [`Table::to_reopen`] have anything to do.

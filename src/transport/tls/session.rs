@@ -8,6 +8,9 @@ use tokio::net::TcpStream;
 
 use super::identity::{Identities, identities_of};
 
+/// Reads of the socket in one go: a peer that always has more to say does not keep the thread to itself.
+const ROUNDS: usize = 16;
+
 /// A session after its handshake.
 pub struct Session {
     socket: TcpStream,
@@ -51,17 +54,19 @@ impl Session {
 
     /// Reads plain octets. `Ready(Ok(0))`: the peer has closed.
     pub fn poll_read(&mut self, cx: &mut Context<'_>, buffer: &mut [u8]) -> Poll<io::Result<usize>> {
-        loop {
+        for _ in 0..ROUNDS {
             match self.try_read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => ready!(self.socket.poll_read_ready(cx))?,
                 read => return Poll::Ready(read),
             }
         }
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 
-    /// The same, or `WouldBlock`.
+    /// The same, or `WouldBlock`: also after many records that held nothing.
     pub fn try_read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
+        for _ in 0..ROUNDS {
             // What came with the handshake is there before the socket has anything.
             match self.tls.reader().read(buffer) {
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
@@ -78,6 +83,7 @@ impl Session {
                 Err(error) => return Err(error),
             }
         }
+        Err(ErrorKind::WouldBlock.into())
     }
 
     /// Takes plain octets as far as there is room, and sends records as far as the kernel has.
