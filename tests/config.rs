@@ -273,6 +273,10 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             format!("{LEAST}[[trunk]]\nname = \"in\"\npeers = \"192.0.2.99\"\n[[route]]\nto = \"in\"\n"),
             "13: route.to: the trunk has no next_hop, so nothing can go to it; give it one, or name another trunk",
         ),
+        (
+            format!("{LEAST}[[route]]\nfrom = []\nto = \"carrier\"\n"),
+            "10: route.from: the list is empty; name what it is for",
+        ),
         ("[node]\nworkers = 2x\n".to_owned(), "2: "),
         (String::new(), "1: listener: missing; give at least one [[listener]]"),
         (LEAST.replace("127.0.0.1:0", "0.0.0.0:5060"), "4: listener \"udp\".bind: others need a name"),

@@ -79,6 +79,11 @@ impl<'a, 'c> Section<'a, 'c> {
         self.get(key).is_none()
     }
 
+    /// Whether a key's value is a list with nothing in it.
+    pub fn is_empty_list(&self, key: &'static str) -> bool {
+        self.get(key).and_then(|value| value.get_ref().as_array()).is_some_and(|list| list.is_empty())
+    }
+
     /// Where a key's value stands, or else the section.
     pub fn offset_of(&self, key: &'static str) -> usize {
         self.get(key).map_or(self.offset, |value| value.span().start)

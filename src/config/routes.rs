@@ -103,6 +103,13 @@ fn is_like(name: &str, pattern: &str) -> bool {
 }
 
 fn read_route(section: &Section<'_, '_>, trunks: &Trunks<'_, '_, '_>, tables: &Names) -> Option<Route> {
+    // Taken for no condition it would hold for everybody.
+    for key in ["from", "to", "method", "prefix", "caller_prefix", "attest"] {
+        if section.is_empty_list(key) {
+            let (reason, remedy) = ("the list is empty", "name what it is for, or leave the key out");
+            section.wrong(section.offset_of(key), key, Fault::Conflict { reason, remedy });
+        }
+    }
     let from = read_from(section, trunks);
     let when = read_conditions(section);
     let shape = read_shape(section);
