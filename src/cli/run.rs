@@ -60,6 +60,11 @@ impl RunCommand {
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
+        if config.proxy.keys.trunks.is_none() {
+            tracing::warn!(
+                "no node.route_key: after a restart, re-INVITEs of calls that stand are refused to untrusted trunks (481)"
+            );
+        }
         match serve(config, &self.config) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
