@@ -91,10 +91,14 @@ fn the_configurations_of_the_readme_load() {
     }
     let readme = read("README.md");
     let shown: Vec<&str> = readme.split("```toml").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    // The second one leaves out what it shares with the first.
+    // The others leave out what they share with the first.
     let listener = "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"\n";
-    let [signing, verifying] = shown[..] else { panic!("two configurations are shown, not {}", shown.len()) };
-    for text in [signing.to_owned(), format!("{listener}{verifying}")] {
+    let east = "[[trunk]]\nname = \"east\"\npeers = [\"203.0.113.5\"]\n";
+    let over_tcp = listener.replace("udp", "tcp");
+    let [signing, verifying, relaying] = shown[..] else {
+        panic!("three configurations are shown, not {}", shown.len())
+    };
+    for text in [signing.to_owned(), format!("{listener}{verifying}"), format!("{over_tcp}{east}{relaying}")] {
         if let Err(mistakes) = Config::parse(&text, &directory.path().join("edge.toml"), now) {
             panic!("{mistakes}");
         }

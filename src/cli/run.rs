@@ -62,7 +62,7 @@ impl RunCommand {
         }
         if config.proxy.keys.trunks.is_none() {
             tracing::warn!(
-                "no node.route_key: after a restart, re-INVITEs of calls that stand are refused to untrusted trunks (481)"
+                "no node.route_key: after a restart, a re-INVITE of a standing call gets 481 if its trunk is untrusted"
             );
         }
         match serve(config, &self.config) {
