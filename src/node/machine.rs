@@ -28,7 +28,7 @@ pub struct Counters {
     pub lane_waits: u64,
     /// Keepalives swallowed.
     pub keepalives: u64,
-    /// STUN messages swallowed (KA-2): a binding request by UDP is a keepalive that gets no answer here.
+    /// STUN messages (KA-2), swallowed or, where the configuration wants it, answered by the packet loop.
     pub stun: u64,
     /// Messages that nobody could answer: not SIP, or without a readable Via.
     pub unusable: u64,

@@ -112,7 +112,7 @@ stats! {
     signed,
     /// INVITEs that left unsigned although their trunk wants a signature.
     unsigned,
-    /// INVITEs that waited for a certificate.
+    /// Requests that waited for the slow side: a certificate, the addresses of a name.
     parked,
     /// INVITEs that did not wait because [`super::Config::max_parked`] calls waited already.
     parking_full,
@@ -140,7 +140,7 @@ stats! {
     pings,
     /// Pings that told that their member does not serve.
     pings_failed,
-    /// Requests not sent because their next hop is overloaded and said so (RFC 7339).
+    /// Attempts passed over because their next hop is overloaded and said so (RFC 7339); the request may have gone elsewhere.
     withheld,
     /// Calls that were not observed because the table of calls was full.
     unobserved_calls,
