@@ -102,6 +102,9 @@ cases! {
     k02_kamailio_bye_by_callee_tls: "K-02-tls",
     k03_kamailio_cancel_udp: "K-03-udp",
     k03_kamailio_cancel_tcp: "K-03-tcp",
+    k04_kamailio_verifies_what_we_sign: "K-04",
+    k04_kamailio_refuses_a_broken_signature: "K-04b",
+    k05_we_verify_what_kamailio_signs: "K-05",
     k10_baresip: "K-10",
 }
 

@@ -91,7 +91,7 @@ pub struct Sipp {
     pub arguments: Vec<String>,
 }
 
-/// A real Kamailio that relays everything to one next hop and record-routes.
+/// A real Kamailio that relays everything to one next hop and record-routes; with `stir` its secsipid module works on INVITEs.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct Kamailio {
@@ -100,6 +100,17 @@ pub struct Kamailio {
     pub listen: Vec<String>,
     /// SIP URI.
     pub next_hop: String,
+    pub stir: Option<Secsipid>,
+}
+
+/// What the secsipid module does to INVITEs that begin a call.
+#[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Secsipid {
+    /// Signs them as the lab's provider, `info` at the certificate server.
+    Sign,
+    /// Answers 438 unless the Identity verifies: signature, validity, chain to the lab's root.
+    Verify,
 }
 
 /// A real user agent. The callee answers by itself; the caller calls, waits until the call stands, and hangs up.

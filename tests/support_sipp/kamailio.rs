@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::case::{self, Transport, root};
+use super::case::{self, Secsipid, Transport, root};
 use super::place::Place;
 use super::process::{Process, poll};
 use super::sipp::is_bound;
@@ -40,6 +40,15 @@ impl Kamailio {
             for (name, word) in [("TLS_KEY", &key), ("TLS_CERT", &chain), ("TLS_CA", &"tls_ca".to_owned())] {
                 command.arg("-A").arg(format!("{name}=\"{}\"", place.get(word)));
             }
+        }
+        if let Some(duty) = spec.stir {
+            let file = |path: &str| format!("\"{}\"", directory.join(path).display());
+            let switch = if duty == Secsipid::Sign { "WITH_SIGN" } else { "WITH_VERIFY" };
+            command.args(["-A", "WITH_STIR", "-A", switch]);
+            command.arg("-A").arg(format!("SIGN_KEY={}", file("lab/provider/shaken.key")));
+            command.arg("-A").arg(format!("X5U=\"{}\"", place.get("served_x5u")));
+            command.arg("-A").arg(format!("STI_ROOT=\"CertCAFile={}\"", directory.join("lab/sti/root.pem").display()));
+            command.env("SSL_CERT_FILE", directory.join("web-ca.pem")); // whom its HTTPS client trusts
         }
         command.stdin(Stdio::null()).stdout(output.try_clone().unwrap()).stderr(output);
         let process = Process::start(&spec.name, &mut command).unwrap_or_else(|e| match e.kind() {

@@ -46,6 +46,7 @@ impl Scene {
             place.set("acme_x5u", &lab.acme.sti.x5u);
             let ca_file = directory.path().join("web-ca.pem");
             let server = certsrv::start(place.server, lab.provider.chain_pem(), &ca_file);
+            place.set("served_x5u", format!("https://{server}/good.pem"));
             let csv = passport::calls_csv(&case.calls, lab, server, place.get("number"));
             std::fs::write(directory.path().join("calls.csv"), csv).unwrap();
         }
