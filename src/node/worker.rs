@@ -27,7 +27,7 @@ use super::fetch::{Answered, Fetcher};
 use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
-use super::metrics::Published;
+use super::metrics::{Published, Report};
 use super::names::TrunkNames;
 use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
@@ -89,36 +89,34 @@ pub(super) struct Worker {
 
 /// How a life of a worker ended.
 enum End {
-    Stopped(Summary),
-    Panicked(Summary),
+    Stopped(Report),
+    Panicked(Report),
 }
 
 impl Worker {
     /// Runs until stopped. `Err` only if the worker can not begin at all.
     pub fn run(mut self) -> io::Result<Summary> {
-        let mut total = Summary::default();
+        let mut earlier = Rc::new(Report::default());
         loop {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let local = LocalSet::new();
-            match local.block_on(&runtime, self.live(total.restarts))? {
-                End::Stopped(summary) => {
-                    total.add(&summary);
-                    return Ok(total);
-                }
-                End::Panicked(summary) => {
-                    total.add(&Summary { live: 0, restarts: 1, ..summary });
-                    tracing::error!(worker = self.number, calls_lost = summary.live, "worker restarted after a panic");
+            match local.block_on(&runtime, self.live(&earlier))? {
+                End::Stopped(report) => return Ok(report.summary),
+                End::Panicked(report) => {
+                    let calls_lost = report.summary.live;
+                    tracing::error!(worker = self.number, calls_lost, "worker restarted after a panic");
+                    earlier = Rc::new(report.buried());
                 }
             }
         }
     }
 
-    /// One life.
-    async fn live(&mut self, restarts: u32) -> io::Result<End> {
+    /// One life; what was counted in earlier ones counts on.
+    async fn live(&mut self, earlier: &Rc<Report>) -> io::Result<End> {
         let sockets = self.bound.udp.iter().map(|(id, socket)| udp::Socket::new(socket.try_clone()?, *id, &self.udp));
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
         let count = sockets.len();
-        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets), self.handshaker.clone());
+        let shared = self.shared(sockets, earlier);
         for socket in 0..count {
             let shared = shared.clone();
             spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
@@ -134,6 +132,11 @@ impl Worker {
             spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id, transport));
         }
         Ok(self.serve(&shared).await)
+    }
+
+    fn shared(&self, sockets: Vec<udp::Socket>, earlier: &Rc<Report>) -> Shared {
+        let packets = PacketLoop::new(self.parts(earlier.summary.restarts), sockets);
+        Shared::new(packets, self.handshaker.clone(), Rc::clone(earlier))
     }
 
     fn parts(&self, restarts: u32) -> Parts {
@@ -172,10 +175,10 @@ impl Worker {
             }
             let (message_ins, transmit_ins) = (&mut self.message_ins, &mut self.transmit_ins);
             tokio::select! {
-                () = shared.signals.panicked.notified() => return End::Panicked(shared.summary()),
+                () = shared.signals.panicked.notified() => return End::Panicked(shared.report()),
                 () = self.stop.cancelled() => {
                     shared.enter(PacketLoop::close);
-                    return End::Stopped(shared.summary());
+                    return End::Stopped(shared.report());
                 }
                 () = shared.signals.rearm.notified() => {}
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
@@ -211,17 +214,21 @@ struct Signals {
 struct Shared {
     /// `None` after a panic.
     packets: Rc<RefCell<Option<PacketLoop>>>,
-    last: Rc<RefCell<Summary>>,
+    /// What was seen up to a panic.
+    last: Rc<RefCell<Report>>,
+    /// What was seen in earlier lives.
+    earlier: Rc<Report>,
     signals: Rc<Signals>,
     armed: Rc<std::cell::Cell<Option<Instant>>>,
     handshaker: Handshaker,
 }
 
 impl Shared {
-    fn new(packets: PacketLoop, handshaker: Handshaker) -> Self {
+    fn new(packets: PacketLoop, handshaker: Handshaker, earlier: Rc<Report>) -> Self {
         Self {
             packets: Rc::new(RefCell::new(Some(packets))),
             last: Rc::default(),
+            earlier,
             signals: Rc::new(Signals { panicked: Notify::new(), rearm: Notify::new() }),
             armed: Rc::default(),
             handshaker,
@@ -234,7 +241,7 @@ impl Shared {
         let packets = guard.as_mut()?;
         // The loop's state may be broken after a panic; it is not used again but for its counters.
         let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(packets))) else {
-            *self.last.borrow_mut() = packets.summary();
+            *self.last.borrow_mut() = packets.report();
             *guard = None;
             self.signals.panicked.notify_one();
             return None;
@@ -266,13 +273,17 @@ impl Shared {
 
     /// Writes down what was seen; after a panic what was written last stands.
     fn publish(&self, published: &Published, worker: usize) {
-        if let Some(packets) = self.packets.borrow().as_ref() {
-            published.publish(worker, packets.report());
+        if self.packets.borrow().is_some() {
+            published.publish(worker, self.report());
         }
     }
 
-    fn summary(&self) -> Summary {
-        self.packets.borrow().as_ref().map_or_else(|| *self.last.borrow(), PacketLoop::summary)
+    /// What was seen, in earlier lives too.
+    fn report(&self) -> Report {
+        let packets = self.packets.borrow();
+        let mut report = packets.as_ref().map_or_else(|| self.last.take(), PacketLoop::report);
+        report.add(&self.earlier);
+        report
     }
 }
 
@@ -402,15 +413,45 @@ mod tests {
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
-        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
+        let first = worker.shared(Vec::new(), &Rc::default());
         assert!(first.with(|_| panic!("on purpose")).is_none());
         assert!(first.with(|_| ()).is_none());
         assert!(matches!(worker.serve(&first).await, End::Panicked(_)));
 
-        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()), worker.handshaker.clone());
+        let next = worker.shared(Vec::new(), &Rc::default());
         assert!(next.with(|_| ()).is_some());
         stop.cancel();
         assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
+    }
+
+    #[tokio::test]
+    async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let stop = CancellationToken::new();
+        let mut worker = worker(&fetch, &handshakes, stop.clone());
+        worker.published = Arc::new(Published::new(1, TrunkNames::default()));
+        let mut earlier = Rc::new(Report::default());
+        for life in 1..=3 {
+            let shared = worker.shared(Vec::new(), &earlier);
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, remote) = listener.accept().await.unwrap();
+            shared.enter(|packets| {
+                packets.machine.counters.keepalives += 10;
+                packets.on_accepted(stream, remote, ListenerId(0), None).unwrap();
+            });
+            shared.publish(&worker.published, 0);
+            let seen = worker.published.summary();
+            assert_eq!((seen.worker.keepalives, seen.tcp.accepted, seen.restarts), (10 * life, life, life as u32 - 1));
+            assert_eq!(seen.tcp.closed.iter().sum::<u64>(), life - 1, "those of earlier lives are gone");
+            shared.with(|_| panic!("on purpose"));
+            let End::Panicked(report) = worker.serve(&shared).await else { panic!("it has panicked") };
+            earlier = Rc::new(report.buried());
+        }
+        stop.cancel();
+        let End::Stopped(report) = worker.serve(&worker.shared(Vec::new(), &earlier)).await else { panic!("told to") };
+        assert_eq!((report.summary.worker.keepalives, report.summary.restarts), (30, 3));
     }
 
     /// Lets other tasks run until this holds.
@@ -434,7 +475,7 @@ mod tests {
         let mut lanes = super::super::lane::between(2, 1);
         (worker.owners, worker.message_outs) = (owners, std::mem::take(&mut lanes[0].0));
         worker.tcp.write_queue_bytes = OUTPUT;
-        let shared = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
+        let shared = worker.shared(Vec::new(), &Rc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, remote) = listener.accept().await.unwrap();
