@@ -256,7 +256,7 @@ impl Edge {
             return Err(ReloadError::Workers);
         }
         let old = Arc::clone(&self.orders.borrow().snapshot);
-        let credentials = keep_numbers(&old.config.trunks, &mut config.proxy, &config.tls)?;
+        let credentials = keep_numbers(&old.config.trunks, &self.names, &mut config.proxy, &config.tls)?;
         let certificates = certificates_of(&config);
         config.proxy.listeners.clone_from(bound);
         config.proxy.locate &= self.resolve.is_some();

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::names::TrunkNames;
 use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
 use crate::sip::hop::PeerId;
@@ -44,16 +45,17 @@ pub(super) fn changed_listener(old: &[Listener], new: &[Listener]) -> Option<Str
 }
 
 /// Gives trunks the numbers they had, for these stand in route sets of calls and on connections: a trunk that is no more leaves an empty
-/// place behind, new ones come after all others.
+/// place behind, which is its own should it come back; new ones come after all others.
 pub(super) fn keep_numbers(
     old: &[Trunk],
+    names: &TrunkNames,
     new: &mut proxy::Config,
     credentials: &Credentials,
 ) -> Result<Arc<Credentials>, ReloadError> {
     let mut trunks: Vec<Trunk> = old.iter().map(|_| Trunk::default()).collect();
     let mut numbers = Vec::with_capacity(new.trunks.len());
     for trunk in std::mem::take(&mut new.trunks) {
-        let known = old.iter().position(|old| !old.name.is_empty() && old.name == trunk.name);
+        let known = names.number(&trunk.name).map(|number| usize::from(number.0)).filter(|number| *number < old.len());
         let number = known.unwrap_or(trunks.len());
         match trunks.get_mut(number) {
             Some(place) => *place = trunk,
@@ -96,18 +98,21 @@ mod tests {
             prefix_tables: vec![PrefixTable::new("t".into(), vec![said], vec![]).unwrap()],
             ..proxy::Config::default()
         };
-        keep_numbers(&old, &mut new, &Credentials::default()).unwrap();
+        let noted = TrunkNames::default();
+        noted.note(&old);
+        keep_numbers(&old, &noted, &mut new, &Credentials::default()).unwrap();
+        noted.note(&new.trunks);
         let names: Vec<_> = new.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
         assert_eq!(names, ["a", "", "c", "new"], "b is gone and its number is not given to another");
         let Action::To(to) = &new.routes[0].action else { panic!("it went to a trunk") };
         assert_eq!((&new.routes[0].from[..], &to[..]), (&[TrunkId(2)][..], &[TrunkId(3)][..]));
         assert_eq!(new.prefix_tables[0].routes[0].to, [TrunkId(2), TrunkId(0)]);
 
-        // Once more: the empty place stays empty.
+        // Once more: the empty place is that of "b", whose calls of before may still run there.
         let second = new.trunks.clone();
-        let mut third = proxy::Config { trunks: vec![trunk("b"), trunk("a")], ..proxy::Config::default() };
-        keep_numbers(&second, &mut third, &Credentials::default()).unwrap();
+        let mut third = proxy::Config { trunks: vec![trunk("d"), trunk("b"), trunk("a")], ..proxy::Config::default() };
+        keep_numbers(&second, &noted, &mut third, &Credentials::default()).unwrap();
         let names: Vec<_> = third.trunks.iter().map(|trunk| trunk.name.as_str()).collect();
-        assert_eq!(names, ["a", "", "", "", "b"]);
+        assert_eq!(names, ["a", "b", "", "", "d"]);
     }
 }
