@@ -330,10 +330,17 @@ fn text(octets: &[u8]) -> String {
     String::from_utf8_lossy(octets).into_owned()
 }
 
-/// The last four characters of a number are nobody's business.
-fn shorten(number: &str) -> String {
-    let count = number.chars().count();
-    number.chars().enumerate().map(|(i, c)| if i + 4 < count { c } else { 'x' }).collect()
+/// The last four digits of a number are nobody's business, whatever separates them (RFC 3966 5.1.1), nor the last four characters of
+/// what is none.
+pub(super) fn shorten(number: &str) -> String {
+    let is_visible = |c: char| matches!(c, '-' | '.' | '(' | ')' | ' ');
+    let count = number.chars().filter(|c| !is_visible(*c)).count();
+    let mut place = 0;
+    let mut shortened = |c: char| {
+        place += usize::from(!is_visible(c));
+        if is_visible(c) || place + 4 <= count { c } else { 'x' }
+    };
+    number.chars().map(&mut shortened).collect()
 }
 
 /// Whole milliseconds.
@@ -344,4 +351,15 @@ fn seconds(duration: Duration) -> f64 {
 /// As next hops are written in the configuration.
 pub(super) fn hop(hop: &Hop) -> String {
     format!("{}:{}", hop.transport.via_token().to_ascii_lowercase(), hop.remote)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_shortened_by_their_digits() {
+        let all = ["+12155551212", "+1-215-555-1212", "+1 (215) 555.12.12", "12-1", "alice", "", "-.-"].map(shorten);
+        assert_eq!(all, ["+1215555xxxx", "+1-215-555-xxxx", "+1 (215) 555.xx.xx", "xx-x", "axxxx", "", "-.-"]);
+    }
 }
