@@ -718,3 +718,44 @@ fn receive_pending(socket: &UdpSocket) -> Option<String> {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     received
 }
+
+#[test]
+fn kr10_a_ban_closes_connections_until_it_is_lifted() {
+    let gateway = socket();
+    let text = configuration(gateway.local_addr().unwrap(), "[guard]\n[admin]\nsocket = \"admin.sock\"\n");
+    // Whoever comes from 127.0.0.3 is nobody's, and what scanners call themselves gets it banned.
+    let listener =
+        "[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n[[trunk]]\nname = \"all\"";
+    let text = text.replace("peers = \"127.0.0.0/8\"", "peers = \"127.0.0.2\"").replacen(
+        "[[trunk]]\nname = \"all\"",
+        listener,
+        1,
+    );
+    let program = Program::start_from(&text, &[]);
+    let line = program.expect("listener=\"tcp\"");
+    let sip: SocketAddr = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
+    let scanner = UdpSocket::bind("127.0.0.3:0").unwrap();
+    let call =
+        request("OPTIONS", &scanner, "scan").replace("Max-Forwards", "User-Agent: friendly-scanner\r\nMax-Forwards");
+    scanner.send_to(call.as_bytes(), program.sip).unwrap();
+    program.expect("banned");
+    let (code, bans, _) = command(&program, &["bans", "list"]);
+    assert!(code == 0 && bans.starts_with("127.0.0.3") && bans.lines().count() == 1, "{bans}");
+    let is_served = || {
+        let from = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        from.bind(&SocketAddr::from(([127, 0, 0, 3], 0)).into()).unwrap();
+        from.connect(&sip.into()).unwrap();
+        let mut stream: TcpStream = from.into();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(b"\r\n\r\n"); // a ping
+        matches!(stream.read(&mut [0; 8]), Ok(2))
+    };
+    assert!(!is_served());
+    let (code, said, _) = command(&program, &["bans", "lift", "127.0.0.3"]);
+    assert_eq!((code, said.as_str()), (0, "lifted 127.0.0.3\n"));
+    assert_eq!(command(&program, &["bans", "list"]).1, "");
+    assert!(is_served());
+    assert_eq!(command(&program, &["bans", "lift", "127.0.0.3"]).0, 1, "there is no other");
+    let page = page_with(&program, |page| page["vesperd_connections_total"].sum(&[("opened_by", "peer")]) == 1.0);
+    assert_eq!(page["vesperd_connections_refused_total"].sum(&[("reason", "source")]), 1.0);
+}

@@ -118,6 +118,7 @@ impl Edge {
         let listeners = config.proxy.listeners.iter();
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
         let Node { udp, tcp, lane_capacity, .. } = config.node;
+        let answers_stun = udp.answers_stun;
         let fetch_queue = config.fetch.queue.max(1);
         config.fetch.clock = Some(Arc::clone(&config.proxy.clock));
         published.set_clock(&config.proxy.clock);
@@ -148,7 +149,7 @@ impl Edge {
             cdr,
             names,
             published,
-            orders: watch::Sender::new(Orders { snapshot, drain: false }),
+            orders: watch::Sender::new(Orders { snapshot, tcp, answers_stun, drain: false }),
             listeners,
             configured_workers,
         };
@@ -162,7 +163,6 @@ impl Edge {
                 orders: edge.orders.subscribe(),
                 published: Arc::clone(&edge.published),
                 udp: udp.clone(),
-                tcp: tcp.clone(),
                 bound,
                 message_outs: messages.0,
                 message_ins: messages.1,
@@ -267,7 +267,11 @@ impl Edge {
         self.names.note(&snapshot.config.trunks);
         let snapshot = Arc::new(snapshot);
         self.published.set_snapshot(&snapshot);
-        self.orders.send_modify(|orders| orders.snapshot = snapshot);
+        self.orders.send_modify(|orders| {
+            orders.snapshot = snapshot;
+            orders.tcp = config.node.tcp;
+            orders.answers_stun = config.node.udp.answers_stun;
+        });
         self.published.set_loaded(clock::unix(), certificates);
         Ok(())
     }

@@ -285,6 +285,18 @@ impl Published {
         for (reason, count) in CloseReason::ALL.iter().zip(tcp.closed) {
             page.line("vesperd_connections_closed_total", &[("reason", &format!("{reason:?}"))], count);
         }
+        page.help("vesperd_connections_refused_total", "counter", "Accepted connections closed at once, by reason.");
+        let worker = &total.worker;
+        let refused = [
+            ("full", tcp.refused_full),
+            ("prefix", tcp.refused_prefix),
+            ("source", worker.refused_sources),
+            ("handshake_rate", worker.excess_handshakes),
+            ("handshake_queue", worker.queued_out_handshakes),
+        ];
+        for (reason, count) in refused {
+            page.line("vesperd_connections_refused_total", &[("reason", reason)], count);
+        }
         page.help("vesperd_stream_messages_total", "counter", "Messages over connections by what became of them.");
         let messages =
             [("received", tcp.received), ("sent", tcp.sent), ("queue_full", tcp.queue_full), ("gone", tcp.gone)];

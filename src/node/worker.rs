@@ -29,7 +29,7 @@ use super::lane::{Ins, Outs};
 use super::machine::Owners;
 use super::metrics::{Published, Report};
 use super::names::TrunkNames;
-use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
+use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::{clock, random};
 use crate::proxy::Snapshot;
@@ -52,8 +52,20 @@ pub(super) struct Bound {
 #[derive(Clone)]
 pub(super) struct Orders {
     pub snapshot: Arc<Snapshot>,
+    /// Settings of connections.
+    pub tcp: tcp::Config,
+    /// STUN binding requests are answered.
+    pub answers_stun: bool,
     /// Take no new calls.
     pub drain: bool,
+}
+
+#[cfg(test)]
+impl Orders {
+    /// With the defaults of everything else.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, tcp: tcp::Config::default(), answers_stun: false, drain: false }
+    }
 }
 
 /// How often a worker writes its counters down.
@@ -69,7 +81,6 @@ pub(super) struct Worker {
     pub orders: watch::Receiver<Orders>,
     pub published: Arc<Published>,
     pub udp: udp::Config,
-    pub tcp: tcp::Config,
     pub bound: Bound,
     pub message_outs: Outs,
     pub message_ins: Ins,
@@ -140,14 +151,15 @@ impl Worker {
     }
 
     fn parts(&self, restarts: u32) -> Parts {
+        let orders = self.orders.borrow().clone();
         Parts {
             worker: self.number,
             restarts,
             owners: self.owners,
             seed: random::<32>(),
-            answers_stun: self.udp.answers_stun,
-            snapshot: Arc::clone(&self.orders.borrow().snapshot),
-            tcp: self.tcp.clone(),
+            answers_stun: orders.answers_stun,
+            snapshot: orders.snapshot,
+            tcp: orders.tcp,
             messages: self.message_outs.again(),
             transmits: self.transmit_outs.again(),
             fetcher: self.fetcher.clone(),
@@ -187,9 +199,10 @@ impl Worker {
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
-                    let Orders { snapshot, drain } = self.orders.borrow_and_update().clone();
+                    let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
                     shared.enter(|packets| {
                         packets.set_snapshot(snapshot);
+                        packets.set_sockets(tcp, answers_stun);
                         if drain {
                             packets.drain();
                         }
@@ -288,10 +301,10 @@ impl Shared {
 }
 
 async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
-    let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
     let (began, mut bucket) = (clock::instant(), 0);
     loop {
         // Who comes too fast waits in the kernel: handshakes and first messages of a storm do not delay the calls there are.
+        let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
         let elapsed = || u64::try_from((clock::instant() - began).as_nanos()).unwrap_or(u64::MAX);
         while !rate.take(&mut bucket, elapsed()) {
             tokio::time::sleep(rate.interval()).await;
@@ -316,15 +329,17 @@ async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerI
 
 /// TLS and WebSocket before the table: who has no session takes no place in it.
 async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: ListenerId, transport: Transport) {
-    if shared.with(|packets| packets.may_shake(remote)) != Some(true) {
-        return;
+    let may_prove = shared.handshaker.store().current().asks_clients(listener);
+    let Some(Ok(())) = shared.with(|packets| packets.on_handshake(remote, may_prove)) else { return };
+    if !shared.handshaker.may_begin(clock::instant()) {
+        return shared.enter(|packets| packets.on_handshake_failed(remote, NotShaken::TooMany));
     }
     match shared.handshaker.accept(stream, listener, transport).await {
         Ok(session) => {
             let peer = shared.handshaker.store().current().peer_of(&session.identities());
             let accepted = shared.with(|packets| {
                 let stream = if transport.is_web() { packets.web(session) } else { session };
-                packets.on_accepted(stream, remote, listener, peer)
+                packets.on_shaken(stream, remote, listener, peer)
             });
             if let Some(Ok(connection)) = accepted {
                 drive(shared, connection).await;
@@ -332,7 +347,9 @@ async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: 
         }
         Err(error) => {
             tracing::debug!(%remote, %error, "handshake refused"); // strangers decide how often
-            shared.enter(PacketLoop::on_handshake_failed);
+            let is_full = error.kind() == io::ErrorKind::ResourceBusy;
+            let why = if is_full { NotShaken::QueueFull } else { NotShaken::Failed };
+            shared.enter(|packets| packets.on_handshake_failed(remote, why));
         }
     }
 }
@@ -385,10 +402,9 @@ mod tests {
         Worker {
             number: 0,
             owners: Owners { key: [0; 16], workers: 1 },
-            orders: watch::channel(Orders { snapshot, drain: false }).1,
+            orders: watch::channel(Orders::new(snapshot)).1,
             published: Arc::default(),
             udp: udp::Config::default(),
-            tcp: tcp::Config::default(),
             bound: Bound { udp: Vec::new(), tcp: Vec::new() },
             message_outs: Outs::default(),
             message_ins: Ins::default(),
@@ -474,7 +490,9 @@ mod tests {
         // The other worker never takes anything out of its lane.
         let mut lanes = super::super::lane::between(2, 1);
         (worker.owners, worker.message_outs) = (owners, std::mem::take(&mut lanes[0].0));
-        worker.tcp.write_queue_bytes = OUTPUT;
+        let mut orders = worker.orders.borrow().clone();
+        orders.tcp.write_queue_bytes = OUTPUT;
+        worker.orders = watch::channel(orders).1;
         let shared = worker.shared(Vec::new(), &Rc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
@@ -502,5 +520,56 @@ mod tests {
             shared.with(|packets| assert_eq!(packets.machine.counters.lane_waits, 1)).unwrap();
         };
         local.run_until(run).await;
+    }
+
+    #[tokio::test]
+    async fn ka1_a_reload_gives_and_takes_the_pings_of_connections_that_stand() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let worker = worker(&fetch, &handshakes, CancellationToken::new());
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = peer.local_addr().unwrap();
+        // The next hop is a name: whose connection it is stands in no address.
+        let snapshot = |keepalive| {
+            let listener = proxy::Listener {
+                name: "tcp".into(),
+                transport: Transport::Tcp,
+                bind: "127.0.0.1:0".parse().unwrap(),
+                advertise_host: "edge.example".into(),
+                advertise_port: 5060,
+                names: Vec::new(),
+            };
+            let trunks = vec![proxy::Trunk { keepalive, ..proxy::Trunk::default() }];
+            let config = proxy::Config { listeners: vec![listener], trunks, ..proxy::Config::default() };
+            Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() })
+        };
+        let mut packets = PacketLoop::new(Parts { snapshot: snapshot(false), ..worker.parts(0) }, Vec::new());
+        let peer_id = Some(crate::sip::hop::PeerId(0));
+        let hop = crate::sip::hop::Hop {
+            transport: Transport::Tcp,
+            local: ListenerId(0),
+            remote,
+            connection: None,
+            peer: peer_id,
+        };
+        packets.machine.output.outbox.push(hop, 0, b"\r\n\r\n");
+        packets.settle(super::super::machine::now());
+        let opening = packets.take_opening();
+        let [Opening { id, .. }] = opening[..] else { panic!("one connection is opened") };
+        packets.on_connected(id, Ok(TcpStream::connect(remote).await.unwrap().into()));
+        let (start, mut failed) = (clock::instant(), Vec::new());
+        let mut pings_until = |packets: &mut PacketLoop, seconds| {
+            packets.tcp.sweep(start + Duration::from_secs(seconds), &mut failed);
+            packets.tcp.stats().pings
+        };
+        assert_eq!(pings_until(&mut packets, 200), 0);
+        packets.set_snapshot(snapshot(true));
+        assert_eq!(pings_until(&mut packets, 200), 1);
+        packets.set_snapshot(snapshot(true));
+        assert_eq!(pings_until(&mut packets, 205), 1, "it goes on in its rhythm");
+        packets.set_snapshot(snapshot(false));
+        assert_eq!(pings_until(&mut packets, 600), 1, "nor does anybody wait for the answer any more");
+        assert_eq!(packets.tcp.len(), 1);
+        assert!(packets.tcp.to_reopen(start + Duration::from_secs(9999)).is_empty());
     }
 }

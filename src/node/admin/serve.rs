@@ -314,14 +314,11 @@ mod tests {
     async fn a_client_that_does_not_read_its_answer_gives_its_place_to_others() {
         let means = Means {
             workers: Vec::new(),
-            orders: tokio::sync::watch::channel(crate::node::worker::Orders {
-                snapshot: Arc::new(crate::proxy::Snapshot {
-                    config: crate::proxy::Config::default(),
-                    trust: crate::cert::TrustStore::default(),
-                    replay: crate::stir::replay::ReplayTable::default(),
-                }),
-                drain: false,
-            })
+            orders: tokio::sync::watch::channel(crate::node::worker::Orders::new(Arc::new(crate::proxy::Snapshot {
+                config: crate::proxy::Config::default(),
+                trust: crate::cert::TrustStore::default(),
+                replay: crate::stir::replay::ReplayTable::default(),
+            })))
             .0,
             published: Arc::default(),
             names: crate::node::names::TrunkNames::default(),
