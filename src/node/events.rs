@@ -143,8 +143,7 @@ fn log(event: &Event, names: &mut KnownNames) {
     }
 }
 
-/// Also for what is heard beside the workers.
-pub(super) fn log_clock(change: &ClockChange) {
+fn log_clock(change: &ClockChange) {
     let offset = change.offset;
     if change.is_wrong {
         tracing::error!(

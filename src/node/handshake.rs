@@ -30,7 +30,7 @@ use crate::transport::ws;
 const HEAD: usize = 4096;
 
 /// Bounds on handshakes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// For one handshake; 5 s (CN-7).
     pub timeout: Duration,

@@ -144,7 +144,7 @@ pub(super) struct PacketLoop {
     answers: mpsc::Sender<Answered>,
     locator: Option<Locator>,
     located: mpsc::Sender<(u64, resolve::Located)>,
-    cdr: Option<Cdr>,
+    pub(super) cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
     /// Ways of datagrams to be kept open; all of them are the first worker's.

@@ -1,12 +1,17 @@
 //! A new configuration for a running edge: what can be taken over, and what it takes for ids to keep their meaning.
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
 
 use super::names::TrunkNames;
+use super::{admin, cdr, fetch, handshake, resolve};
+use crate::config::{Config, Node};
 use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
 use crate::sip::hop::PeerId;
+use crate::stir::replay::ReplayConfig;
+use crate::stir::verification::VerifierConfig;
 use crate::transport::tls::Credentials;
 
 /// Why a configuration that is valid was not taken over. The old one stays in force.
@@ -21,6 +26,11 @@ pub enum ReloadError {
     Workers,
     /// More trunks have come and gone than there are numbers for.
     Trunks,
+    /// The new file of call records can not be opened.
+    Cdr {
+        /// Why.
+        reason: io::ErrorKind,
+    },
 }
 
 impl fmt::Display for ReloadError {
@@ -30,12 +40,74 @@ impl fmt::Display for ReloadError {
                 write!(f, "listener \"{listener}\" was added, removed or changed; that needs a restart")
             }
             Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
+            Self::Cdr { reason } => write!(f, "cdr.file: {reason}"),
             Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
         }
     }
 }
 
 impl std::error::Error for ReloadError {}
+
+/// What is made of the configuration at the start and stays as it is.
+pub(super) struct Fixed {
+    node: Node,
+    fetch: fetch::Config,
+    handshakes: handshake::Config,
+    resolve: resolve::Config,
+    locate: bool,
+    replay: ReplayConfig,
+    verifier: VerifierConfig,
+    cdr: Option<cdr::Config>,
+    admin: Option<admin::Config>,
+}
+
+impl Fixed {
+    pub fn of(config: &Config) -> Self {
+        Self {
+            node: config.node.clone(),
+            fetch: config.fetch.clone(),
+            handshakes: config.handshakes.clone(),
+            resolve: config.resolve.clone(),
+            locate: config.proxy.locate,
+            replay: config.replay,
+            verifier: config.proxy.verifier.clone(),
+            cdr: config.cdr.clone(),
+            admin: config.admin.clone(),
+        }
+    }
+
+    /// Records are made of calls, for their file or for the page.
+    pub fn records(&self) -> bool {
+        self.cdr.is_some() || self.node.http.is_some()
+    }
+
+    /// Keys and tables that say something else now, and that only a restart puts in force.
+    pub fn changed(&self, new: &Config) -> Vec<&'static str> {
+        let (old, node) = (&self.node, &new.node);
+        let (caches, verifier) = (&self.verifier, &new.proxy.verifier);
+        let queue = |cdr: &Option<cdr::Config>| cdr.as_ref().map(|cdr| cdr.queue);
+        let is_cdr_new = self.cdr.is_some() != new.cdr.is_some();
+        let all = [
+            ("node.http", old.http != node.http),
+            ("node.lane_capacity", old.lane_capacity != node.lane_capacity),
+            ("node.log", old.log != node.log),
+            ("node.udp_backlog_bytes", old.udp.backlog != node.udp.backlog),
+            ("node.udp_buffer_bytes", old.udp.buffer != node.udp.buffer),
+            ("[admin]", self.admin != new.admin),
+            ("[cdr]", is_cdr_new),
+            ("cdr.queue", !is_cdr_new && queue(&self.cdr) != queue(&new.cdr)),
+            ("[dns]", self.resolve != new.resolve || self.locate != new.proxy.locate),
+            ("stir.cached_chains", caches.max_chains != verifier.max_chains),
+            ("stir.cached_fetches", caches.max_fetched != verifier.max_fetched),
+            ("stir.cached_headers", caches.headers.max_entries != verifier.headers.max_entries),
+            ("stir.cached_refused_chains", caches.max_refused_chains != verifier.max_refused_chains),
+            ("[stir.fetch]", self.fetch != new.fetch),
+            ("stir.replay_entries", self.replay != new.replay),
+            ("[tls]", self.handshakes != new.handshakes),
+        ];
+        all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()
+    }
+}
 
 /// The first listener that is not the same in both, by the configuration as written.
 pub(super) fn changed_listener(old: &[Listener], new: &[Listener]) -> Option<String> {

@@ -25,7 +25,7 @@ use crate::proxy::location::order::{
 use crate::proxy::{LocateFailure, NextHop, Target, TargetHost};
 
 /// Settings of name resolution.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Name servers; none: those of the system.
     pub servers: Vec<SocketAddr>,
