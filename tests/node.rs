@@ -282,39 +282,6 @@ fn t4_a_response_whose_connection_is_gone_goes_to_the_sent_by_port() {
     }
 }
 
-#[test]
-fn connections_are_accepted_at_a_rate() {
-    let text = r#"
-[node]
-workers = 1
-[limits]
-accepts_per_second = 4
-[[listener]]
-name = "tcp"
-transport = "tcp"
-bind = "127.0.0.1:0"
-[[trunk]]
-name = "caller"
-peers = "127.0.0.0/8"
-"#;
-    let config = Config::parse(text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    let edge = Edge::start(config, &Observer::default()).unwrap();
-    let (to, began) = (address(&edge, "tcp"), clock::instant());
-    // All at once; the kernel takes them all, the edge four of them, and then one each quarter of a second.
-    let waiting: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(to).unwrap()).collect();
-    for (call, mut stream) in waiting.into_iter().enumerate() {
-        stream.set_read_timeout(PATIENCE).unwrap();
-        let request = String::from_utf8(options(call, "TCP", stream.local_addr().unwrap())).unwrap();
-        let to_us = request.replace("sip:12155550113@192.0.2.9 SIP", &format!("sip:{to} SIP"));
-        stream.write_all(to_us.as_bytes()).unwrap();
-        let mut first = [0; 11];
-        stream.read_exact(&mut first).unwrap();
-        assert_eq!(&first, b"SIP/2.0 200", "{call}");
-    }
-    assert!(clock::instant() - began >= Duration::from_millis(700), "four of them had to wait");
-    edge.stop();
-}
-
 /// What the configuration says of connections and of STUN is in force after a reload, without a restart.
 #[test]
 fn limits_of_connections_and_stun_follow_a_reload() {

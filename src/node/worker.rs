@@ -33,6 +33,7 @@ use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::{clock, random};
 use crate::proxy::Snapshot;
+use crate::proxy::admission::Rate;
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 use crate::transport::tcp::Stream;
 use crate::transport::{tcp, udp};
@@ -140,7 +141,8 @@ impl Worker {
                 .config
                 .listener(*id)
                 .map_or(Transport::Tcp, |listener| listener.transport);
-            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id, transport));
+            let (listener, pace) = (tcp::listen(listener.try_clone()?)?, Pace::new(clock::instant()));
+            spawn_local(accept(shared.clone(), listener, (*id, transport), pace));
         }
         Ok(self.serve(&shared).await)
     }
@@ -300,13 +302,33 @@ impl Shared {
     }
 }
 
-async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
-    let (began, mut bucket) = (clock::instant(), 0);
+/// How fast one listener accepts.
+struct Pace {
+    began: Instant,
+    bucket: u64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { began: now, bucket: 0 }
+    }
+
+    fn may_go(&mut self, rate: Rate, now: Instant) -> bool {
+        let nanos = now.saturating_duration_since(self.began).as_nanos();
+        rate.take(&mut self.bucket, u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+async fn accept(
+    shared: Shared,
+    listener: tokio::net::TcpListener,
+    (id, transport): (ListenerId, Transport),
+    mut pace: Pace,
+) {
     loop {
         // Who comes too fast waits in the kernel: handshakes and first messages of a storm do not delay the calls there are.
         let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
-        let elapsed = || u64::try_from((clock::instant() - began).as_nanos()).unwrap_or(u64::MAX);
-        while !rate.take(&mut bucket, elapsed()) {
+        while !pace.may_go(rate, clock::instant()) {
             tokio::time::sleep(rate.interval()).await;
         }
         match listener.accept().await {
@@ -478,6 +500,30 @@ mod tests {
             }
         };
         tokio::time::timeout(Duration::from_secs(20), reached).await.expect("it comes about");
+    }
+
+    /// The rate itself is tested where it is made, in virtual time; here, that a listener asks it and waits.
+    #[tokio::test]
+    async fn a_listener_that_has_accepted_its_share_lets_others_wait() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let worker = worker(&fetch, &handshakes, CancellationToken::new());
+        let shared = worker.shared(Vec::new(), &Rc::default());
+        let local = LocalSet::new();
+        let mut peers = Vec::new();
+        let run = async {
+            // The share of the first listener is used up for an hour.
+            for bucket in [3_600_000_000_000, 0] {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let pace = Pace { began: clock::instant(), bucket };
+                spawn_local(accept(shared.clone(), listener, (ListenerId(0), Transport::Tcp), pace));
+                peers.push(TcpStream::connect(address).await.unwrap());
+            }
+            until(&shared, |packets| packets.tcp.stats().accepted > 0).await;
+            shared.enter(|packets| assert_eq!(packets.tcp.stats().accepted, 1, "of the two that came"));
+        };
+        local.run_until(run).await;
     }
 
     #[tokio::test]
