@@ -569,3 +569,15 @@ fn mistakes_in_variables_are_named_like_those_in_the_file() {
     has("VESPERD__", "unknown key");
     assert_eq!(mistakes.len(), 8, "{mistakes:#?}");
 }
+
+#[test]
+fn a_next_hop_is_named_once_in_either_form() {
+    let listener =
+        "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:5060\"\n[[trunk]]\nname = \"t\"\n";
+    let short = "next_hop = [\"udp:192.0.2.1:5060\",\n\"udp:192.0.2.2:5060\",\n\"udp:192.0.2.1\"]\n";
+    let mistakes = Config::parse(&format!("{listener}{short}"), Path::new("edge.toml"), 0).err().unwrap().to_string();
+    assert!(mistakes.starts_with("edge.toml:9: ") && mistakes.contains("udp:192.0.2.1:5060"), "{mistakes}");
+    assert!(
+        Config::parse(&format!("{listener}{}", short.replace("2.1\"", "2.3\"")), Path::new("edge.toml"), 0).is_ok()
+    );
+}

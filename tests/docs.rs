@@ -5,6 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use vesperd::config::Config;
+use vesperd::node::admin::Request;
 use vesperd::node::clock;
 use vesperd::pki::lab::{self, Options};
 
@@ -66,11 +67,61 @@ fn every_configuration_key_is_described() {
 #[test]
 fn the_readme_names_every_command_and_opens_with_the_two() {
     let readme = read("README.md");
-    for command in ["run", "check-config", "calls", "passport", "cert", "lab", "demo", "import"] {
+    let help = String::from_utf8(vesperd(&["--help"])).unwrap();
+    let listed = help.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| line.starts_with("  "));
+    let commands: Vec<&str> = listed.filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(commands.contains(&"bans") && commands.len() >= 10, "{commands:?}");
+    for command in commands.iter().filter(|command| **command != "help") {
         assert!(readme.contains(&format!("vesperd {command}")), "{command}");
     }
     let (demo, tests) = (readme.find("cargo run --release -- demo").unwrap(), readme.find("./tests/run").unwrap());
     assert!(demo < tests && tests < 1200, "the two commands come first");
+}
+
+fn vesperd(arguments: &[&str]) -> Vec<u8> {
+    std::process::Command::new(env!("CARGO_BIN_EXE_vesperd")).args(arguments).output().unwrap().stdout
+}
+
+/// What the manual says of the admin socket: each example is a request with every field there is, each action of the commands is one.
+#[test]
+fn the_manual_of_the_admin_socket_names_every_request_and_every_field() {
+    let manual = read("docs/operation.md");
+    let section = manual.split("## The admin socket").nth(1).unwrap().split("\n## ").next().unwrap();
+    let examples: Vec<&str> = section.split('`').filter(|text| text.starts_with("{\"command\"")).collect();
+    let mut shown = BTreeSet::new();
+    for example in examples {
+        let filled = example.replace("\"address\": \"...\"", "\"address\": \"192.0.2.7\"");
+        let request: Request = serde_json::from_str(&filled).unwrap_or_else(|error| panic!("{example}: {error}"));
+        let value = serde_json::to_value(&request).unwrap();
+        shown.insert(value["command"].as_str().unwrap().to_owned());
+        let given: serde_json::Value = serde_json::from_str(&filled).unwrap();
+        assert_eq!(value, given, "with all of its fields");
+    }
+    // The variants as their own source names them: a new one can not be left out.
+    let source = read("src/node/admin/request.rs");
+    let named: BTreeSet<String> =
+        source.split("rename = \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
+    assert!(named.len() >= 9, "{named:?}");
+    assert_eq!(shown, named);
+    for command in ["calls", "bans", "targets"] {
+        let help = String::from_utf8(vesperd(&[command, "--help"])).unwrap();
+        let listed = help.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| line.starts_with("  "));
+        for action in listed.filter_map(|line| line.split_whitespace().next()).filter(|action| *action != "help") {
+            assert!(named.contains(&format!("{command} {action}")), "{command} {action}");
+            assert!(section.contains(&format!("vesperd {command} {action}")), "{command} {action}");
+        }
+    }
+    // What comes back.
+    let fields = |entry: &str| -> BTreeSet<String> {
+        let body = source.split(&format!("pub struct {entry} {{")).nth(1).unwrap().split("\n}").next().unwrap();
+        let lines = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+        lines.map(|line| line.split(':').next().unwrap().to_owned()).collect()
+    };
+    for entry in ["CallEntry", "TargetEntry"] {
+        for field in fields(entry) {
+            assert!(section.contains(&format!("`{field}`")), "{entry} {field}");
+        }
+    }
 }
 
 /// What the README shows is a configuration, with files of the names it uses.

@@ -282,35 +282,48 @@ fn t4_a_response_whose_connection_is_gone_goes_to_the_sent_by_port() {
     }
 }
 
+/// What the configuration says of connections and of STUN is in force after a reload, without a restart.
 #[test]
-fn connections_are_accepted_at_a_rate() {
-    let text = r#"
-[node]
-workers = 1
-[limits]
-accepts_per_second = 4
-[[listener]]
-name = "tcp"
-transport = "tcp"
-bind = "127.0.0.1:0"
-[[trunk]]
-name = "caller"
-peers = "127.0.0.0/8"
-"#;
-    let config = Config::parse(text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    let edge = Edge::start(config, &Observer::default()).unwrap();
-    let (to, began) = (address(&edge, "tcp"), clock::instant());
-    // All at once; the kernel takes them all, the edge four of them, and then one each quarter of a second.
-    let waiting: Vec<TcpStream> = (0..8).map(|_| TcpStream::connect(to).unwrap()).collect();
-    for (call, mut stream) in waiting.into_iter().enumerate() {
+fn limits_of_connections_and_stun_follow_a_reload() {
+    let text = |node: &str, limits: &str| {
+        let text = format!(
+            "[node]\nworkers = 1\n{node}\n[limits]\n{limits}\n[[listener]]\nname = \"udp\"\ntransport = \"udp\"\n\
+             bind = \"127.0.0.1:0\"\n[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
+             [[trunk]]\nname = \"all\"\npeers = \"127.0.0.0/8\"\n"
+        );
+        Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"))
+    };
+    let edge = Edge::start(text("", ""), &Observer::default()).unwrap();
+    let asks = udp();
+    let answered = |to: SocketAddr| {
+        // Behind the binding request a request that is always answered: by whichever worker, in this order.
+        asks.send_to(b"\0\x01\0\0\x21\x12\xa4\x42aaaaaaaaaaaa", to).unwrap();
+        let request = String::from_utf8(options(1, "UDP", asks.local_addr().unwrap())).unwrap();
+        asks.send_to(request.replace("sip:12155550113@192.0.2.9 SIP", &format!("sip:{to} SIP")).as_bytes(), to)
+            .unwrap();
+        let mut buffer = [0; 4096];
+        let count = asks.recv(&mut buffer).unwrap();
+        let is_stun = buffer[..count].starts_with(b"\x01\x01");
+        if is_stun {
+            asks.recv(&mut buffer).unwrap();
+        }
+        is_stun
+    };
+    assert!(!answered(address(&edge, "udp")));
+    let is_taken = |mut stream: &TcpStream| {
         stream.set_read_timeout(PATIENCE).unwrap();
-        let request = String::from_utf8(options(call, "TCP", stream.local_addr().unwrap())).unwrap();
-        let to_us = request.replace("sip:12155550113@192.0.2.9 SIP", &format!("sip:{to} SIP"));
-        stream.write_all(to_us.as_bytes()).unwrap();
-        let mut first = [0; 11];
-        stream.read_exact(&mut first).unwrap();
-        assert_eq!(&first, b"SIP/2.0 200", "{call}");
+        let _ = stream.write_all(b"\r\n\r\n"); // a ping
+        matches!(stream.read(&mut [0; 4]), Ok(2))
+    };
+    let held: Vec<TcpStream> = (0..4).map(|_| TcpStream::connect(address(&edge, "tcp")).unwrap()).collect();
+    assert!(held.iter().all(is_taken));
+    assert_eq!(edge.reload(text("stun = \"answer\"", "max_connections_per_prefix = 1")), Ok(vec![]));
+    let deadline = clock::instant() + PATIENCE.unwrap();
+    while !answered(address(&edge, "udp")) {
+        assert!(clock::instant() < deadline);
     }
-    assert!(clock::instant() - began >= Duration::from_millis(700), "four of them had to wait");
+    assert!(!is_taken(&TcpStream::connect(address(&edge, "tcp")).unwrap()));
+    assert!(held.iter().all(is_taken), "those that stand stay");
+    assert_eq!(edge.reload(text("lane_capacity = 7", "")), Ok(vec!["node.lane_capacity"]));
     edge.stop();
 }

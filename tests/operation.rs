@@ -718,3 +718,170 @@ fn receive_pending(socket: &UdpSocket) -> Option<String> {
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
     received
 }
+
+#[test]
+fn kr10_a_ban_closes_connections_until_it_is_lifted() {
+    let gateway = socket();
+    let text = configuration(gateway.local_addr().unwrap(), "[guard]\n[admin]\nsocket = \"admin.sock\"\n");
+    // Whoever comes from 127.0.0.3 is nobody's, and what scanners call themselves gets it banned.
+    let listener =
+        "[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n[[trunk]]\nname = \"all\"";
+    let text = text.replace("peers = \"127.0.0.0/8\"", "peers = \"127.0.0.2\"").replacen(
+        "[[trunk]]\nname = \"all\"",
+        listener,
+        1,
+    );
+    let program = Program::start_from(&text, &[]);
+    let line = program.expect("listener=\"tcp\"");
+    let sip: SocketAddr = line.split("address=").nth(1).unwrap().trim().parse().unwrap();
+    let scanner = UdpSocket::bind("127.0.0.3:0").unwrap();
+    let call =
+        request("OPTIONS", &scanner, "scan").replace("Max-Forwards", "User-Agent: friendly-scanner\r\nMax-Forwards");
+    scanner.send_to(call.as_bytes(), program.sip).unwrap();
+    program.expect("banned");
+    let (code, bans, _) = command(&program, &["bans", "list"]);
+    assert!(code == 0 && bans.starts_with("127.0.0.3") && bans.lines().count() == 1, "{bans}");
+    let is_served = || {
+        let from = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        from.bind(&SocketAddr::from(([127, 0, 0, 3], 0)).into()).unwrap();
+        from.connect(&sip.into()).unwrap();
+        let mut stream: TcpStream = from.into();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let _ = stream.write_all(b"\r\n\r\n"); // a ping
+        matches!(stream.read(&mut [0; 8]), Ok(2))
+    };
+    assert!(!is_served());
+    let (code, said, _) = command(&program, &["bans", "lift", "127.0.0.3"]);
+    assert_eq!((code, said.as_str()), (0, "lifted 127.0.0.3\n"));
+    assert_eq!(command(&program, &["bans", "list"]).1, "");
+    assert!(is_served());
+    assert_eq!(command(&program, &["bans", "lift", "127.0.0.3"]).0, 1, "there is no other");
+    let page = page_with(&program, |page| page["vesperd_connections_total"].sum(&[("opened_by", "peer")]) == 1.0);
+    assert_eq!(page["vesperd_connections_refused_total"].sum(&[("reason", "source")]), 1.0);
+}
+
+/// Gives a call to the gateway, which answers it.
+fn answered_call(program: &Program, caller: &UdpSocket, gateway: &UdpSocket, name: &str) {
+    caller.send_to(request("INVITE", caller, name).as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive_of(gateway, "INVITE", name);
+    let ok = answer(&invite, "200 OK").replace("192.0.2.9>", "192.0.2.9>;tag=b");
+    gateway.send_to(ok.as_bytes(), edge).unwrap();
+    assert!(receive_final(caller).starts_with("SIP/2.0 200"));
+}
+
+/// The same, but the gateway is busy: the call is over, and its record is due.
+fn busy_call(program: &Program, caller: &UdpSocket, gateway: &UdpSocket, name: &str) {
+    caller.send_to(request("INVITE", caller, name).as_bytes(), program.sip).unwrap();
+    let (invite, edge) = receive_of(gateway, "INVITE", name);
+    gateway.send_to(answer(&invite, "486 Busy Here").as_bytes(), edge).unwrap();
+    assert!(receive_final(caller).starts_with("SIP/2.0 486"));
+}
+
+#[test]
+fn a_reload_takes_over_records_and_level_of_the_log_and_names_what_needs_a_restart() {
+    let (gateway, caller) = (socket(), socket());
+    let program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
+    let reload = |text: &str| {
+        fs::write(program.file("edge.toml"), text).unwrap();
+        let (before, said) = (program.log().len(), || program.log());
+        program.signal("HUP");
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let log = said()[before..].to_owned();
+            let ends = ["the new configuration is in force", "not taken over"];
+            if ends.iter().any(|end| log.contains(end)) {
+                return log;
+            }
+            assert!(Instant::now() < deadline, "{log}");
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+    };
+    let at = gateway.local_addr().unwrap();
+    let changed = configuration(
+        at,
+        "[cdr]\nfile = \"other.jsonl\"\nqueue = 7\n[admin]\nsocket = \"admin.sock\"\nmode = \"0660\"\n\
+         [dns]\nattempts = 3\n[tls]\nmax_handshakes = 9\n",
+    )
+    .replace("http = \"127.0.0.1:0\"", "http = \"127.0.0.1:1\"\nlog_level = \"error\"\nudp_buffer_bytes = 65536");
+    let log = reload(&changed.replace("log_level = \"error\"\n", ""));
+    for key in ["node.http", "node.udp_buffer_bytes", "[admin]", "cdr.queue", "[dns]", "[tls]"] {
+        assert!(log.contains(&format!("reload: {key} needs a restart: not in force yet")), "{key}: {log}");
+    }
+    assert!(!log.contains("[cdr] needs") && log.contains("in force, but for what needs a restart"), "{log}");
+    // The file and the form of numbers are in force.
+    busy_call(&program, &caller, &gateway, "moved");
+    let record = records(&program, "other.jsonl", 1).remove(0);
+    assert_eq!((&record["call_id"], &record["caller"]), (&"moved@test".into(), &"12155550112".into()));
+    assert_eq!(fs::read_to_string(program.file("calls.jsonl")).unwrap(), "");
+
+    // A file that can not be opened is told before anything changes.
+    let log = reload(&changed.replace("other.jsonl", "nowhere/calls"));
+    assert!(log.contains("cdr.file: entity not found") && log.contains("not taken over"), "{log}");
+    // Without the table records are written on until the restart.
+    let log = reload(&configuration(at, "").replace("http = \"127.0.0.1:0\"\n", ""));
+    assert!(log.contains("reload: [cdr] needs a restart") && log.contains("reload: node.http needs"), "{log}");
+    busy_call(&program, &caller, &gateway, "still");
+    assert_eq!(records(&program, "other.jsonl", 2)[1]["call_id"], "still@test");
+
+    // As it began, nothing is left to be done by a restart.
+    let log = reload(&configuration(at, OPERATED));
+    assert!(!log.contains("needs a restart"), "{log}");
+    let debug = configuration(at, OPERATED).replace("[node]", "[node]\nlog_level = \"warn\"");
+    fs::write(program.file("edge.toml"), &debug).unwrap();
+    let (code, said, _) = command(&program, &["calls", "end", "nobody"]);
+    assert_eq!((code, said.as_str()), (1, ""));
+    program.expect("CallsEnd");
+    let before = program.log().len();
+    program.signal("HUP");
+    page_with(&program, |page| page["vesperd_reloads_total"].sum(&[("result", "taken")]) == 4.0);
+    assert_eq!(command(&program, &["calls", "end", "nobody"]).0, 1);
+    assert!(!program.log()[before..].contains("INFO"), "only warnings from now on: {}", &program.log()[before..]);
+}
+
+#[test]
+fn no_record_of_a_call_that_stands_is_lost_at_the_end() {
+    let (gateway, caller) = (socket(), socket());
+    let mut program = Program::start_with(gateway.local_addr().unwrap(), "[cdr]\nfile = \"calls\"\nqueue = 1\n");
+    let calls: Vec<String> = (0..40).map(|n| format!("stands-{n}")).collect();
+    calls.iter().for_each(|name| answered_call(&program, &caller, &gateway, name));
+    program.signal("TERM");
+    assert!(program.end().success());
+    let mut stopped: Vec<String> = records(&program, "calls", calls.len())
+        .iter()
+        .filter(|record| record["ended_by"] == "stop")
+        .map(|record| record["call_id"].as_str().unwrap().trim_end_matches("@test").to_owned())
+        .collect();
+    let mut calls = calls;
+    (stopped.sort(), calls.sort());
+    assert_eq!(stopped, calls);
+}
+
+#[test]
+fn the_file_of_records_is_opened_anew_though_their_queue_is_full() {
+    let (gateway, caller) = (socket(), socket());
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("calls");
+    let mut pipe = full_pipe(&path);
+    let more = format!("[cdr]\nfile = \"{}\"\nqueue = 1\n", path.display());
+    let program = Program::start_with(gateway.local_addr().unwrap(), &more);
+    (0..4).for_each(|n| busy_call(&program, &caller, &gateway, &format!("waits-{n}")));
+    page_with(&program, |page| page["vesperd_queue_drops_total"].sum(&[("queue", "cdr")]) >= 2.0);
+    fs::rename(&path, directory.path().join("calls.old")).unwrap();
+    program.signal("HUP");
+    program.expect("the new configuration is in force");
+    // The disk is as fast as before.
+    let deadline = Instant::now() + PATIENCE;
+    let mut text = Vec::new();
+    while !path.exists()
+        || page_with(&program, |_| true)["vesperd_call_records_total"].sum(&[("fate", "written")]) < 1.0
+    {
+        assert!(Instant::now() < deadline);
+        let _ = pipe.read_to_end(&mut text);
+    }
+    busy_call(&program, &caller, &gateway, "after");
+    let text = || fs::read_to_string(&path).unwrap();
+    while !text().contains("after@test") {
+        assert!(Instant::now() < deadline, "{}", text());
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}

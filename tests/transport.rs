@@ -351,6 +351,26 @@ async fn connections_are_limited_in_all_and_per_source() {
 }
 
 #[tokio::test]
+async fn what_is_under_handshake_counts_for_its_prefix_once() {
+    let mut rig = Rig::new(tcp::Config { max_per_prefix: 2, ..tcp::Config::default() });
+    let at = |text: &str| -> SocketAddr { text.parse().unwrap() };
+    for remote in ["192.0.2.1:1", "192.0.2.77:2"].map(at) {
+        assert_eq!(rig.table.count(remote), Ok(()));
+    }
+    assert_eq!(rig.table.count(at("192.0.2.3:3")), Err(Refused::Prefix));
+    assert_eq!(rig.table.count(at("192.0.3.1:3")), Ok(()), "another prefix");
+    rig.table.discount(at("192.0.2.1:1"));
+    let listener = TcpListener::bind(LOOPBACK).await.unwrap();
+    let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (stream, _) = listener.accept().await.unwrap();
+    let id = rig.table.accept_counted(stream, LOCAL, at("192.0.2.77:2"), None, rig.now).unwrap();
+    assert_eq!(rig.table.count(at("192.0.2.4:4")), Ok(()), "one is taken in, one is free");
+    assert_eq!(rig.table.count(at("192.0.2.5:5")), Err(Refused::Prefix));
+    rig.table.close(id, CloseReason::Idle, &mut rig.failed);
+    assert_eq!(rig.table.count(at("192.0.2.5:5")), Ok(()));
+}
+
+#[tokio::test]
 async fn f7_slow_and_idle_connections_are_closed() {
     let mut rig = Rig::new(tcp::Config { idle_timeout: Duration::from_secs(100), ..tcp::Config::default() });
     let (mut slow, slow_id) = rig.accept().await;

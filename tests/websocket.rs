@@ -20,6 +20,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::{Frame, Utf8Bytes};
 use tokio_tungstenite::tungstenite::{Error, HandshakeError, Message, WebSocket, client};
 use vesperd::config::Config;
 use vesperd::node::{Edge, Observer, clock};
+use vesperd::proxy::digest::Algorithm;
 
 /// Far longer than anything takes; a hang ends as a failure.
 const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
@@ -476,6 +477,78 @@ to = "neighbour"
     browser.send(Message::text(options("who"))).unwrap();
     let challenge = next(&mut browser);
     assert!(challenge.starts_with("SIP/2.0 407 ") && challenge.contains("realm=\"edge.example\""), "{challenge}");
+    let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
+    let mut call = |name: &str, hash: &str| {
+        let uri = "sip:12155550113@edge.example";
+        let request = Algorithm::Md5.hash(&[b"OPTIONS", uri.as_bytes()]);
+        let count = if name == "wrong" { "00000001" } else { "00000002" };
+        let parts = [hash, nonce, count, "c", "auth", std::str::from_utf8(request.as_bytes()).unwrap()];
+        let response = Algorithm::Md5.hash(&parts.map(str::as_bytes));
+        let credentials = format!(
+            "Proxy-Authorization: Digest username=\"alice\", realm=\"edge.example\", nonce=\"{nonce}\", uri=\"{uri}\", \
+             response=\"{}\", algorithm=MD5, cnonce=\"c\", qop=auth, nc={count}\r\n",
+            std::str::from_utf8(response.as_bytes()).unwrap()
+        );
+        browser.send(Message::text(from_browser("OPTIONS", name, 1, uri, "", &credentials))).unwrap();
+    };
+    call("wrong", "ffffffffffffffffffffffffffffffff");
+    call("right", "0123456789abcdef0123456789abcdef");
+    let (relayed, from) = receive(&neighbour);
+    assert!(relayed.contains("Call-ID: right@web\r\n") && !relayed.contains("Proxy-Authorization"), "{relayed}");
+    neighbour.send_to(answer(&relayed, "200 OK", "").as_bytes(), from).unwrap();
+    assert!(next(&mut browser).starts_with("SIP/2.0 407 "), "to the wrong ones");
+    let ok = next(&mut browser);
+    assert!(ok.starts_with("SIP/2.0 200 ") && values(&ok, "Call-ID") == ["right@web"], "{ok}");
+}
+
+/// The end of a stream on which nothing comes; whether it has ended or something came instead.
+fn is_closed(mut stream: &TcpStream) -> bool {
+    matches!(stream.read(&mut [0; 1]), Ok(0)) // or an error: nobody closed it in time
+}
+
+/// N connections that say nothing hold their places of their prefix from the moment they are accepted.
+#[test]
+fn who_opens_no_websocket_counts_for_its_prefix_all_the_same() {
+    let neighbour = udp();
+    let limits = "[node]\nworkers = 1\n[limits]\nmax_connections_per_prefix = 3\n[tls]\nhandshake_timeout_ms = 60000\n";
+    let edge = edge(neighbour.local_addr().unwrap(), PLAIN, limits);
+    let silent: Vec<TcpStream> = (0..3).map(|_| tcp(address(&edge, "web"))).collect();
+    assert!(is_closed(&tcp(address(&edge, "web"))), "the fourth");
+    drop(silent);
+    // As soon as the edge has seen their end there is room.
+    let opened = std::iter::repeat_with(|| {
+        let request = "ws://edge.example/".into_client_request().unwrap();
+        let mut request = request;
+        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("sip"));
+        client(request, tcp(address(&edge, "web"))).is_ok()
+    });
+    assert!(opened.take(1000).any(|is_open| is_open));
+    assert!(edge.stop().tcp.refused_prefix > 0);
+}
+
+#[test]
+fn handshakes_above_the_rate_are_closed_and_counted() {
+    let neighbour = udp();
+    let edge = edge(neighbour.local_addr().unwrap(), PLAIN, "[tls]\nhandshakes_per_second = 1\n");
+    let many: Vec<TcpStream> = (0..30).map(|_| tcp(address(&edge, "web"))).collect();
+    let closed = many.iter().rev().any(is_closed);
+    assert!(closed, "thirty in far less than thirty seconds");
+    assert!(edge.stop().worker.excess_handshakes > 0);
+}
+
+#[test]
+fn kr10_a_denied_source_is_closed_before_its_handshake() {
+    let neighbour = udp();
+    for (deny, is_denied) in [("127.0.0.1", true), ("192.0.2.1", false)] {
+        let edge = edge(neighbour.local_addr().unwrap(), PLAIN, &format!("[guard]\ndeny = \"{deny}\"\n"));
+        if is_denied {
+            assert!(is_closed(&tcp(address(&edge, "web"))));
+            assert_eq!(edge.stop().worker.refused_sources, 1);
+        } else {
+            browser(&edge);
+            assert_eq!(edge.stop().worker.refused_sources, 0);
+        }
+    }
 }
 
 /// A certificate for edge.example that signs itself.

@@ -14,14 +14,14 @@ use crate::node::admin::{Answer, Request};
 /// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the edge is reached and the answer is shown.
+/// How the edge is reached and the answer is shown: flattened into a command, for all its actions.
 #[derive(Debug, Args)]
 pub struct Connection {
     /// The socket of the running edge: `[admin] socket`.
-    #[arg(long, value_name = "PATH", default_value = "/run/vesperd/admin.sock")]
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/vesperd/admin.sock")]
     socket: PathBuf,
     /// The answer as one JSON object.
-    #[arg(long)]
+    #[arg(long, global = true)]
     json: bool,
 }
 
@@ -56,6 +56,11 @@ impl Connection {
         BufReader::new(stream).read_until(b'\n', &mut answer)?;
         Ok(serde_json::from_slice(&answer)?)
     }
+}
+
+/// The objects of a list in an answer.
+pub fn list<'a>(result: &'a Value, key: &str) -> &'a [Value] {
+    result.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
 }
 
 /// A member of an object as text for people: `-` for nothing.

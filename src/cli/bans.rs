@@ -4,9 +4,8 @@ use std::net::IpAddr;
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde_json::Value;
 
-use super::admin::{Connection, text};
+use super::admin::{Connection, list, text};
 use crate::node::admin::Request;
 
 const EXAMPLES: &str = "\
@@ -25,36 +24,34 @@ Exit codes:
 pub struct BansCommand {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Subcommand)]
 enum Action {
     /// List the sources that are banned.
     #[command(after_help = EXAMPLES)]
-    List {
-        #[command(flatten)]
-        connection: Connection,
-    },
+    List,
     /// Lift the ban of an address.
     #[command(after_help = EXAMPLES)]
     Lift {
         /// The address.
         address: IpAddr,
-        #[command(flatten)]
-        connection: Connection,
     },
 }
 
 impl BansCommand {
     /// Asks and prints.
     pub fn run(self) -> ExitCode {
+        let connection = self.connection;
         match self.action {
-            Action::List { connection } => connection.ask(&Request::BansList {}, |result| {
-                for ban in result.get("bans").and_then(Value::as_array).into_iter().flatten() {
+            Action::List => connection.ask(&Request::BansList {}, |result| {
+                for ban in list(result, "bans") {
                     println!("{} {} {} s", text(ban, "network"), text(ban, "cause"), text(ban, "seconds_left"));
                 }
             }),
-            Action::Lift { address, connection } => {
+            Action::Lift { address } => {
                 connection.ask(&Request::BansLift { address }, |result| println!("lifted {}", text(result, "lifted")))
             }
         }

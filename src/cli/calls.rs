@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::admin::{Connection, text};
+use super::admin::{Connection, list, text};
 use crate::node::admin::Request;
 
 const EXAMPLES: &str = "\
@@ -29,6 +29,8 @@ Exit codes:
 pub struct CallsCommand {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Subcommand)]
@@ -48,27 +50,24 @@ enum Action {
         /// At most so many.
         #[arg(long, default_value_t = 1000)]
         limit: usize,
-        #[command(flatten)]
-        connection: Connection,
     },
     /// End the call with this Call-ID.
     #[command(after_help = EXAMPLES)]
     End {
         /// The Call-ID, as `calls list` shows it.
         call_id: String,
-        #[command(flatten)]
-        connection: Connection,
     },
 }
 
 impl CallsCommand {
     /// Asks and prints.
     pub fn run(self) -> ExitCode {
+        let connection = self.connection;
         match self.action {
-            Action::List { trunk, number, state, limit, connection } => {
+            Action::List { trunk, number, state, limit } => {
                 connection.ask(&Request::CallsList { trunk, number, state, limit }, show_list)
             }
-            Action::End { call_id, connection } => connection.ask(&Request::CallsEnd { call_id }, |result| {
+            Action::End { call_id } => connection.ask(&Request::CallsEnd { call_id }, |result| {
                 println!("cancelled {}, hung up {}", text(result, "cancelled"), text(result, "hung_up"));
             }),
         }
@@ -76,7 +75,7 @@ impl CallsCommand {
 }
 
 fn show_list(result: &Value) {
-    let calls = result.get("calls").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
+    let calls = list(result, "calls");
     for call in calls {
         println!(
             "{} {} {} -> {} {} -> {} {} s {}",
@@ -87,7 +86,7 @@ fn show_list(result: &Value) {
             text(call, "ingress"),
             text(call, "egress"),
             text(call, "duration_seconds"),
-            text(call, "call_id"),
+            call.get("call_id").and_then(Value::as_str).unwrap_or("-"), // as it can be given back to `calls end`
         );
     }
     let more = if result.get("cut").and_then(Value::as_bool) == Some(true) { ", and more" } else { "" };

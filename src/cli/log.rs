@@ -20,7 +20,10 @@ enum Entry {
 }
 
 /// Dropped at the end of the program, it waits for the last lines.
-pub struct Log(SyncSender<Entry>);
+pub struct Log {
+    queue: SyncSender<Entry>,
+    set_level: Box<dyn Fn(EnvFilter)>,
+}
 
 impl Log {
     /// Starts logging; once per process.
@@ -30,18 +33,34 @@ impl Log {
         let lines = queue.clone();
         let builder =
             tracing_subscriber::fmt().with_env_filter(EnvFilter::new(level)).with_writer(move || Line(lines.clone()));
-        match format {
-            LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).init(),
-            LogFormat::Json => builder.json().init(),
-        }
-        Ok(Self(queue))
+        // A level fails to be set only when nobody logs any more.
+        let set_level: Box<dyn Fn(EnvFilter)> = match format {
+            LogFormat::Text => {
+                let builder = builder.with_ansi(io::stderr().is_terminal()).with_filter_reloading();
+                let handle = builder.reload_handle();
+                builder.init();
+                Box::new(move |filter| drop(handle.reload(filter)))
+            }
+            LogFormat::Json => {
+                let builder = builder.json().with_filter_reloading();
+                let handle = builder.reload_handle();
+                builder.init();
+                Box::new(move |filter| drop(handle.reload(filter)))
+            }
+        };
+        Ok(Self { queue, set_level })
+    }
+
+    /// What is logged from now on, as [`Log::start`] takes it.
+    pub fn set_level(&self, level: &str) {
+        (self.set_level)(EnvFilter::new(level));
     }
 }
 
 impl Drop for Log {
     fn drop(&mut self) {
         let (written, wait) = sync_channel(1);
-        if self.0.try_send(Entry::Mark(written)).is_ok() {
+        if self.queue.try_send(Entry::Mark(written)).is_ok() {
             let _ = wait.recv_timeout(LAST_LINES);
         }
     }

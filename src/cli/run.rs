@@ -50,7 +50,7 @@ impl RunCommand {
                 return exit_code(&error);
             }
         };
-        let _log = match Log::start(config.node.log, &config.node.log_level) {
+        let log = match Log::start(config.node.log, &config.node.log_level) {
             Ok(log) => log,
             Err(error) => {
                 eprintln!("log thread: {error}");
@@ -65,7 +65,7 @@ impl RunCommand {
                 "no node.route_key: after a restart, a re-INVITE of a standing call gets 481 if its trunk is untrusted"
             );
         }
-        match serve(config, &self.config) {
+        match serve(config, &self.config, &log) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");
@@ -75,13 +75,13 @@ impl RunCommand {
     }
 }
 
-fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(config: Config, path: &Path, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is bound: a signal that comes early is not lost.
     let (mut stops, mut hang_up) =
         runtime.block_on(async { io::Result::Ok((Stops::new()?, signal(SignalKind::hangup())?)) })?;
-    let mut text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut drain_timeout = config.node.drain_timeout;
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let mut running = Running { path, log, text, drain_timeout: config.node.drain_timeout };
     let mut edge = Edge::start(config, &Observer::default())?;
     for (name, transport, address) in edge.addresses() {
         tracing::info!(listener = name, transport = transport.via_token(), %address, "listening");
@@ -95,52 +95,65 @@ fn serve(config: Config, path: &Path) -> Result<(), Box<dyn std::error::Error>> 
             tokio::select! {
                 () = stops.next() => break,
                 _ = hang_up.recv() => {
-                    let _ = reload_by(&edge, path, &mut text, &mut drain_timeout);
+                    let _ = running.reload(&edge);
                 }
                 order = edge.order() => match order {
-                    Order::Reload(answer) => drop(answer.send(reload_by(&edge, path, &mut text, &mut drain_timeout))),
+                    Order::Reload(answer) => drop(answer.send(running.reload(&edge))),
                 },
             }
         }
         supervisor::notify("STOPPING=1");
-        drain(&edge, drain_timeout, &mut stops).await;
+        drain(&edge, running.drain_timeout, &mut stops).await;
     });
     log_summary(&edge.stop());
     Ok(())
 }
 
-/// What SIGHUP and the admin socket ask for: opens the file of call records anew, reloads, and tells the supervisor. What has changed, or why nothing has.
-fn reload_by(edge: &Edge, path: &Path, text: &mut String, drain_timeout: &mut Duration) -> Result<Vec<String>, String> {
-    supervisor::notify("RELOADING=1");
-    edge.reopen_records();
-    let taken = reload(edge, path, clock::unix());
-    edge.published().count_reload(taken.is_ok());
-    supervisor::notify("READY=1");
-    match taken {
-        Ok((new, timeout)) => {
-            let changes = difference(text, &new);
-            changes.iter().for_each(|change| tracing::info!("reload: {change}"));
-            tracing::info!(changes = changes.len(), "reload: the new configuration is in force");
-            (*text, *drain_timeout) = (new, timeout);
-            Ok(changes)
-        }
-        Err(why) => {
-            why.lines().for_each(|line| tracing::error!("{line}"));
-            tracing::error!("reload: not taken over; the old one stays");
-            Err(why)
-        }
-    }
+/// What of the configuration in force the program itself holds.
+struct Running<'a> {
+    path: &'a Path,
+    log: &'a Log,
+    /// The file as it was taken over last.
+    text: String,
+    drain_timeout: Duration,
 }
 
-/// Reads the file anew and goes on with it. Its text and drain timeout, or why the old one stays in force.
-fn reload(edge: &Edge, path: &Path, unix: i64) -> Result<(String, Duration), String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
-    let config = Config::parse_with(&text, path, &Environment::of_process(), unix)
-        .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
-    let (timeout, warnings) = (config.node.drain_timeout, config.warnings.clone());
-    edge.reload(config).map_err(|error| format!("reload: {error}"))?;
-    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    Ok((text, timeout))
+impl Running<'_> {
+    /// What SIGHUP and the admin socket ask for: opens the file of call records anew, reloads, and tells the supervisor. What has
+    /// changed, or why nothing has.
+    fn reload(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
+        supervisor::notify("RELOADING=1");
+        edge.reopen_records();
+        let taken = self.take(edge);
+        edge.published().count_reload(taken.is_ok());
+        supervisor::notify("READY=1");
+        if let Err(why) = &taken {
+            why.lines().for_each(|line| tracing::error!("{line}"));
+            tracing::error!("reload: not taken over; the old one stays");
+        }
+        taken
+    }
+
+    /// Reads the file anew and goes on with it.
+    fn take(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
+        let path = self.path;
+        let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
+        let config = Config::parse_with(&text, path, &Environment::of_process(), clock::unix())
+            .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
+        let (node, warnings) = (config.node.clone(), config.warnings.clone());
+        let later = edge.reload(config).map_err(|error| format!("reload: {error}"))?;
+        self.log.set_level(&node.log_level);
+        let mut changes = difference(&self.text, &text);
+        changes.iter().for_each(|change| tracing::info!("reload: {change}"));
+        warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+        let later: Vec<_> = later.iter().map(|key| format!("{key} needs a restart: not in force yet")).collect();
+        later.iter().for_each(|what| tracing::warn!("reload: {what}"));
+        let but = if later.is_empty() { "" } else { ", but for what needs a restart" };
+        tracing::info!(changes = changes.len(), "reload: the new configuration is in force{but}");
+        changes.extend(later);
+        (self.text, self.drain_timeout) = (text, node.drain_timeout);
+        Ok(changes)
+    }
 }
 
 /// Waits until all requests have their answers, the time is over, or a second signal comes.

@@ -6,7 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
 use serde_json::Value;
 
-use super::admin::{Connection, text};
+use super::admin::{Connection, list, text};
 use crate::node::admin::Request;
 use crate::proxy::dispatcher::MemberState;
 
@@ -39,6 +39,8 @@ Exit codes:
 pub struct TargetsCommand {
     #[command(subcommand)]
     action: Action,
+    #[command(flatten)]
+    connection: Connection,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,8 +51,6 @@ enum Action {
         /// Only those of this trunk.
         #[arg(long, value_name = "NAME")]
         trunk: Option<String>,
-        #[command(flatten)]
-        connection: Connection,
     },
     /// Put a member into a state.
     #[command(after_help = EXAMPLES)]
@@ -62,17 +62,16 @@ enum Action {
         /// The state.
         #[arg(value_parser = PossibleValuesParser::new(MemberState::ALL.map(MemberState::as_str)))]
         state: String,
-        #[command(flatten)]
-        connection: Connection,
     },
 }
 
 impl TargetsCommand {
     /// Asks and prints.
     pub fn run(self) -> ExitCode {
+        let connection = self.connection;
         match self.action {
-            Action::List { trunk, connection } => connection.ask(&Request::TargetsList { trunk }, show_list),
-            Action::Set { trunk, member, state, connection } => {
+            Action::List { trunk } => connection.ask(&Request::TargetsList { trunk }, show_list),
+            Action::Set { trunk, member, state } => {
                 connection.ask(&Request::TargetsSet { trunk, member, state }, |result| {
                     println!("{} {} {}", text(result, "trunk"), text(result, "member"), text(result, "state"));
                 })
@@ -82,7 +81,7 @@ impl TargetsCommand {
 }
 
 fn show_list(result: &Value) {
-    for target in result.get("targets").and_then(Value::as_array).into_iter().flatten() {
+    for target in list(result, "targets") {
         let pinged = if target.get("pinged").and_then(Value::as_bool) == Some(true) { ", pinged" } else { "" };
         println!(
             "{} {} {} {} calls {} of {}, failures {}, latency {} ms{pinged}",

@@ -60,7 +60,14 @@ pub(super) fn read(section: &Section<'_, '_>, listeners: Option<&[Listener]>) ->
 /// `next_hop` as a word or a list.
 fn read_short(section: &Section<'_, '_>, listeners: Option<&[Listener]>) -> (Vec<Place>, Vec<Member>) {
     let mut hops = Vec::new();
+    let mut lines: HashMap<Place, usize> = HashMap::new();
     for At { value, offset } in section.read_list("next_hop", HOP, next_hop) {
+        // Two with one id could not be told apart by hashes, commands and metrics.
+        if let Some(first_line) = lines.get(&value).copied() {
+            section.wrong(offset, "next_hop", Fault::Duplicate { what: value.to_string(), first_line });
+            continue;
+        }
+        lines.insert(value.clone(), section.line(offset));
         hops.extend(reachable(section, value, offset, listeners));
     }
     let members = hops.iter().map(|hop: &Place| Member::new(hop.to_string())).collect();

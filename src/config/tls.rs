@@ -32,6 +32,9 @@ pub(super) fn read_bounds(root: &Section<'_, '_>, bounds: &mut handshake::Config
     }
     section.size("max_handshakes", (1, 100_000), &mut bounds.max_in_flight);
     section.size("handshake_queue", (1, 1_000_000), &mut bounds.queue);
+    if let Some(number) = section.number("handshakes_per_second", (1, 1_000_000)) {
+        bounds.per_second = number as u32;
+    }
     section.finish();
 }
 

@@ -23,7 +23,7 @@ use super::metrics::Published;
 use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::random;
-use super::reload::{ReloadError, changed_listener, keep_numbers};
+use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
 use super::worker::{Bound, Orders, Worker};
 use crate::config::{Config, Node};
@@ -99,6 +99,7 @@ pub struct Edge {
     /// Listeners as configured, and as bound.
     listeners: [Vec<Listener>; 2],
     configured_workers: usize,
+    fixed: Fixed,
 }
 
 impl Edge {
@@ -109,6 +110,7 @@ impl Edge {
         let workers = if config.node.workers == 0 { cores() } else { config.node.workers };
         let configured = config.proxy.listeners.clone();
         let configured_workers = config.node.workers;
+        let fixed = Fixed::of(&config);
         let bound = bind_all(&mut config, workers)?;
         let names = TrunkNames::default();
         names.note(&config.proxy.trunks);
@@ -118,8 +120,8 @@ impl Edge {
         let listeners = config.proxy.listeners.iter();
         let addresses = listeners.map(|listener| (listener.name.clone(), listener.transport, listener.bind)).collect();
         let Node { udp, tcp, lane_capacity, .. } = config.node;
+        let answers_stun = udp.answers_stun;
         let fetch_queue = config.fetch.queue.max(1);
-        config.fetch.clock = Some(Arc::clone(&config.proxy.clock));
         published.set_clock(&config.proxy.clock);
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
@@ -131,7 +133,8 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone())).transpose().map_err(StartError::Cdr)?;
+        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone(), config.node.drain_timeout));
+        let cdr = cdr.transpose().map_err(StartError::Cdr)?;
         cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         published.set_snapshot(&snapshot);
@@ -148,9 +151,10 @@ impl Edge {
             cdr,
             names,
             published,
-            orders: watch::Sender::new(Orders { snapshot, drain: false }),
+            orders: watch::Sender::new(Orders { snapshot, tcp, answers_stun, drain: false }),
             listeners,
             configured_workers,
+            fixed,
         };
         let mut questions = Vec::with_capacity(workers);
         let queues = || lane::between(workers, lane_capacity).into_iter();
@@ -162,7 +166,6 @@ impl Edge {
                 orders: edge.orders.subscribe(),
                 published: Arc::clone(&edge.published),
                 udp: udp.clone(),
-                tcp: tcp.clone(),
                 bound,
                 message_outs: messages.0,
                 message_ins: messages.1,
@@ -243,11 +246,11 @@ impl Edge {
     }
 
     /// Goes on with another configuration: requests that come from now on are treated by it, what is under way is finished by the old one.
-    /// Connections, tokens seen and counters stay.
+    /// Connections, tokens seen and counters stay. Keys and tables that have changed, but in force with a restart only.
     ///
     /// # Errors
     /// What can not change while it runs. Nothing has changed then.
-    pub fn reload(&self, mut config: Config) -> Result<(), ReloadError> {
+    pub fn reload(&self, mut config: Config) -> Result<Vec<&'static str>, ReloadError> {
         let [configured, bound] = &self.listeners;
         if let Some(listener) = changed_listener(configured, &config.proxy.listeners) {
             return Err(ReloadError::Listeners { listener });
@@ -255,11 +258,16 @@ impl Edge {
         if config.node.workers != self.configured_workers {
             return Err(ReloadError::Workers);
         }
+        if let Some(cdr) = &config.cdr {
+            super::cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { reason: error.kind() })?;
+        }
+        let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);
-        let credentials = keep_numbers(&old.config.trunks, &mut config.proxy, &config.tls)?;
+        let credentials = keep_numbers(&old.config.trunks, &self.names, &mut config.proxy, &config.tls)?;
         let certificates = certificates_of(&config);
         config.proxy.listeners.clone_from(bound);
         config.proxy.locate &= self.resolve.is_some();
+        config.proxy.records = self.fixed.records();
         config.proxy.continue_from(&old.config);
         config.trust.epoch = old.trust.epoch + 1;
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
@@ -267,9 +275,16 @@ impl Edge {
         self.names.note(&snapshot.config.trunks);
         let snapshot = Arc::new(snapshot);
         self.published.set_snapshot(&snapshot);
-        self.orders.send_modify(|orders| orders.snapshot = snapshot);
+        self.orders.send_modify(|orders| {
+            orders.snapshot = snapshot;
+            orders.tcp = config.node.tcp;
+            orders.answers_stun = config.node.udp.answers_stun;
+        });
         self.published.set_loaded(clock::unix(), certificates);
-        Ok(())
+        if let (Some(thread), Some(cdr)) = (&self.cdr, config.cdr) {
+            thread.configure(cdr);
+        }
+        Ok(later)
     }
 
     /// Takes no new calls from now on. [`Published::summary`] tells how many requests are still unanswered.

@@ -78,21 +78,28 @@ pub(super) fn call_id_in(message: &[u8]) -> String {
 }
 
 /// A message for the log: escaped, every line cut, so that no token gets there whole, and the digits of numbers behind their first
-/// four replaced.
+/// four replaced, whatever separates them (RFC 3966 5.1.1). IPv4 addresses stay where addresses stand.
 pub(super) fn redacted(message: &[u8]) -> String {
     let mut out = String::new();
     for line in message.split_inclusive(|octet| *octet == b'\n') {
-        let mut digits = 0;
-        let masked: Vec<u8> = line
-            .iter()
-            .map(|octet| {
-                digits = if octet.is_ascii_digit() { digits + 1 } else { 0 };
-                if digits > 4 { b'x' } else { *octet }
-            })
-            .collect();
+        let mut masked = Vec::with_capacity(line.len());
+        let belongs = |octet: &u8| octet.is_ascii_digit() || matches!(octet, b'-' | b'.' | b'(' | b')');
+        for run in line.chunk_by(|one, next| belongs(one) == belongs(next)) {
+            let may_be_address = matches!(masked.last(), Some(b'@' | b' ' | b'='));
+            let is_address = may_be_address && is_ipv4(run);
+            let mut digits = 0;
+            masked.extend(run.iter().map(|octet| {
+                digits += usize::from(octet.is_ascii_digit());
+                if octet.is_ascii_digit() && digits > 4 && !is_address { b'x' } else { *octet }
+            }));
+        }
         out.push_str(&shown(&masked));
     }
     out
+}
+
+fn is_ipv4(octets: &[u8]) -> bool {
+    std::str::from_utf8(octets).is_ok_and(|text| text.parse::<std::net::Ipv4Addr>().is_ok())
 }
 
 /// The failed checks of a verdict, token by token.
@@ -136,8 +143,7 @@ fn log(event: &Event, names: &mut KnownNames) {
     }
 }
 
-/// Also for what is heard beside the workers.
-pub(super) fn log_clock(change: &ClockChange) {
+fn log_clock(change: &ClockChange) {
     let offset = change.offset;
     if change.is_wrong {
         tracing::error!(
@@ -176,9 +182,16 @@ mod tests {
     #[test]
     fn no_token_and_no_number_of_a_message_reaches_the_log_whole() {
         let token = "eyJhbGciOiJFUzI1NiJ9.".repeat(20);
-        let message =
-            format!("INVITE sip:+12155551213@192.0.2.1 SIP/2.0\r\nIdentity: {token}\r\nCSeq: 1 INVITE\r\n\r\n");
+        let message = format!(
+            "INVITE sip:+12155551213@192.0.2.1 SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.10:5060;received=198.51.100.7\r\n\
+             From: <tel:+1-215-555-1212>;tag=x\r\nTo: <tel:+1(215)555.1212>\r\nContact: <sip:12.34.56.78@a>\r\n\
+             Identity: {token}\r\nCSeq: 1 INVITE\r\n\r\n"
+        );
         let logged = redacted(message.as_bytes());
+        for shown in ["<tel:+1-215-xxx-xxxx>", "<tel:+1(215)xxx.xxxx>", "<sip:12.34.xx.xx@a>"] {
+            assert!(logged.contains(shown), "{logged}");
+        }
+        assert!(logged.contains("UDP 192.0.2.10:5060;received=198.51.100.7"), "{logged}");
         assert!(logged.contains("INVITE sip:+1215xxxxxxx@192.0.2.1 SIP/2.0\\r\\n"), "{logged}");
         assert!(logged.contains("CSeq: 1 INVITE") && !logged.contains(&token[..100]), "{logged}");
     }

@@ -17,6 +17,8 @@ const SPREAD: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Mappings {
     due: Vec<(Hop, Instant)>,
+    /// The first of them: this is asked after every batch.
+    first: Option<Instant>,
 }
 
 impl Mappings {
@@ -38,20 +40,25 @@ impl Mappings {
         let known = std::mem::take(&mut self.due);
         let since = |hop: &Hop| known.iter().find(|(known, _)| known == hop).map_or(now, |(_, at)| *at);
         self.due = hops.map(|hop| (hop, since(&hop))).collect();
+        self.first = self.due.iter().map(|(_, at)| *at).min();
     }
 
     /// When [`Mappings::take_due`] is to be called.
     pub fn deadline(&self) -> Option<Instant> {
-        self.due.iter().map(|(_, at)| *at).min()
+        self.first
     }
 
     /// Where to send [`PING`] now; their next ones come 24 to 29 s later.
     pub fn take_due(&mut self, now: Instant, mut random: impl FnMut() -> u64) -> Vec<Hop> {
         let mut hops = Vec::new();
+        if self.first.is_none_or(|first| first > now) {
+            return hops;
+        }
         for (hop, at) in self.due.iter_mut().filter(|(_, at)| *at <= now) {
             hops.push(*hop);
             *at = now + INTERVAL + SPREAD.mul_f64((random() >> 32) as f64 / f64::from(u32::MAX));
         }
+        self.first = self.due.iter().map(|(_, at)| *at).min();
         hops
     }
 }

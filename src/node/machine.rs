@@ -44,6 +44,12 @@ pub struct Counters {
     pub no_way: u64,
     /// Accepted connections that brought no TLS session about.
     pub failed_handshakes: u64,
+    /// Those whose handshake did not begin because too many began in the same second.
+    pub excess_handshakes: u64,
+    /// Those whose handshake did not begin because too many waited for theirs.
+    pub queued_out_handshakes: u64,
+    /// Connections closed at once because their source is denied or banned.
+    pub refused_sources: u64,
 }
 
 impl Counters {
@@ -61,6 +67,9 @@ impl Counters {
         self.located.iter_mut().zip(other.located).for_each(|(count, more)| *count += more);
         self.no_way += other.no_way;
         self.failed_handshakes += other.failed_handshakes;
+        self.excess_handshakes += other.excess_handshakes;
+        self.queued_out_handshakes += other.queued_out_handshakes;
+        self.refused_sources += other.refused_sources;
     }
 }
 

@@ -25,6 +25,27 @@ pub(super) struct Report {
     pub trunks: Vec<[u32; 2]>,
 }
 
+impl Report {
+    /// Adds what was counted in an earlier life of the same worker.
+    pub fn add(&mut self, earlier: &Self) {
+        self.summary.add(&earlier.summary);
+        self.meters.add(&earlier.meters);
+    }
+
+    /// What counts on after this life was ended by a panic: calls and connections are gone.
+    pub fn buried(mut self) -> Self {
+        let summary = &mut self.summary;
+        (summary.live, summary.calls, summary.unanswered) = (0, 0, 0);
+        summary.restarts += 1;
+        let open = (summary.tcp.accepted + summary.tcp.opened).saturating_sub(summary.tcp.closed.iter().sum());
+        if let Some(lost) = summary.tcp.closed.get_mut(CloseReason::Error as usize) {
+            *lost += open;
+        }
+        self.trunks.clear();
+        self
+    }
+}
+
 /// The state of the edge that others may read.
 #[derive(Default)]
 pub struct Published {
@@ -263,6 +284,18 @@ impl Published {
         page.help("vesperd_connections_closed_total", "counter", "Connections closed, by reason.");
         for (reason, count) in CloseReason::ALL.iter().zip(tcp.closed) {
             page.line("vesperd_connections_closed_total", &[("reason", &format!("{reason:?}"))], count);
+        }
+        page.help("vesperd_connections_refused_total", "counter", "Accepted connections closed at once, by reason.");
+        let worker = &total.worker;
+        let refused = [
+            ("full", tcp.refused_full),
+            ("prefix", tcp.refused_prefix),
+            ("source", worker.refused_sources),
+            ("handshake_rate", worker.excess_handshakes),
+            ("handshake_queue", worker.queued_out_handshakes),
+        ];
+        for (reason, count) in refused {
+            page.line("vesperd_connections_refused_total", &[("reason", reason)], count);
         }
         page.help("vesperd_stream_messages_total", "counter", "Messages over connections by what became of them.");
         let messages =

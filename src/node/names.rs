@@ -25,10 +25,10 @@ impl TrunkNames {
         names.get(usize::from(trunk.0)).cloned().unwrap_or_default()
     }
 
-    /// The number of a trunk.
+    /// The number of a trunk; it has only one, ever.
     pub fn number(&self, name: &str) -> Option<TrunkId> {
         let names = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = names.iter().position(|other| **other == *name)?;
+        let number = names.iter().position(|other| !other.is_empty() && **other == *name)?;
         u16::try_from(number).ok().map(TrunkId)
     }
 }

@@ -41,6 +41,17 @@ pub(super) enum Halt {
     LaneFull(mpsc::Sender<Parcel>),
 }
 
+/// Why an accepted connection has no session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NotShaken {
+    /// The handshake failed.
+    Failed,
+    /// More handshakes than may begin in a second.
+    TooMany,
+    /// Too many wait for theirs.
+    QueueFull,
+}
+
 /// A connection to be opened.
 pub(super) struct Opening {
     pub id: ConnectionId,
@@ -133,7 +144,7 @@ pub(super) struct PacketLoop {
     answers: mpsc::Sender<Answered>,
     locator: Option<Locator>,
     located: mpsc::Sender<(u64, resolve::Located)>,
-    cdr: Option<Cdr>,
+    pub(super) cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
     /// Ways of datagrams to be kept open; all of them are the first worker's.
@@ -247,7 +258,36 @@ impl PacketLoop {
         local: ListenerId,
         peer: Option<PeerId>,
     ) -> Result<ConnectionId, Refused> {
+        self.check_source(remote, false)?;
         self.tcp.accept(stream, local, remote, peer, now().instant)
+    }
+
+    /// Lets a connection begin its handshake, or not. It counts for where it comes from until [`PacketLoop::on_handshake_failed`] or for as
+    /// long as it stands. `may_prove`: its certificate may say whose it is, whatever its address.
+    pub fn on_handshake(&mut self, remote: SocketAddr, may_prove: bool) -> Result<(), Refused> {
+        self.check_source(remote, may_prove)?;
+        self.tcp.count(remote)
+    }
+
+    /// Takes in an accepted connection after its handshake, as [`PacketLoop::on_accepted`] does others.
+    pub fn on_shaken(
+        &mut self,
+        stream: Stream,
+        remote: SocketAddr,
+        local: ListenerId,
+        peer: Option<PeerId>,
+    ) -> Result<ConnectionId, Refused> {
+        self.check_source(remote, peer.is_some()).inspect_err(|_| self.tcp.discount(remote))?;
+        self.tcp.accept_counted(stream, local, remote, peer, now().instant)
+    }
+
+    /// Nothing that came from a denied or banned source would be read (KR-10).
+    fn check_source(&mut self, remote: SocketAddr, may_prove: bool) -> Result<(), Refused> {
+        if self.machine.proxy.refuses(now(), remote.ip(), may_prove) {
+            self.machine.counters.refused_sources += 1;
+            return Err(Refused::Source);
+        }
+        Ok(())
     }
 
     /// A WebSocket over a stream on which one was opened.
@@ -257,14 +297,15 @@ impl PacketLoop {
         Stream::Ws(Box::new(ws::Session::new(stream, longest, config.write_queue_bytes)))
     }
 
-    /// Whether a connection from here may begin its handshake.
-    pub fn may_shake(&mut self, remote: SocketAddr) -> bool {
-        self.tcp.check_source(remote).is_ok()
-    }
-
-    /// Counts a connection whose handshake failed before it was taken in.
-    pub fn on_handshake_failed(&mut self) {
-        self.machine.counters.failed_handshakes += 1;
+    /// A connection is not taken in: its handshake failed, or did not begin.
+    pub fn on_handshake_failed(&mut self, remote: SocketAddr, why: NotShaken) {
+        self.tcp.discount(remote);
+        let Counters { failed_handshakes, excess_handshakes, queued_out_handshakes, .. } = &mut self.machine.counters;
+        *match why {
+            NotShaken::Failed => failed_handshakes,
+            NotShaken::TooMany => excess_handshakes,
+            NotShaken::QueueFull => queued_out_handshakes,
+        } += 1;
     }
 
     /// The end of an [`Opening`].
@@ -413,6 +454,24 @@ impl PacketLoop {
         }
         self.tcp.set_limits(snapshot.config.parser.clone());
         self.machine.set_snapshot(snapshot);
+        self.keep_or_let_go(now().instant);
+    }
+
+    /// Connections that stand follow the `keepalive` of their trunks.
+    fn keep_or_let_go(&mut self, now: Instant) {
+        for (id, hop) in self.tcp.opened() {
+            if self.is_kept(hop) {
+                self.tcp.keep(id, hop.peer, now);
+            } else {
+                self.tcp.let_go(id);
+            }
+        }
+    }
+
+    /// Other settings of connections and of STUN.
+    pub fn set_sockets(&mut self, tcp: tcp::Config, answers_stun: bool) {
+        self.tcp.set_config(tcp);
+        self.machine.answers_stun = answers_stun;
     }
 
     /// Takes no new calls from now on.

@@ -29,10 +29,14 @@ impl PacketLoop {
         Page { calls: calls.filter(|call| filter.takes(call)).map(SeenCall::of).collect(), next }
     }
 
-    /// The program stops: the records of calls that still stand are written.
+    /// The program stops: the records of calls that still stand are written, and for these the worker waits.
     pub fn close(&mut self) {
         let now = now();
         self.machine.proxy.close_calls(now, &mut self.machine.output);
+        let records = std::mem::take(&mut self.machine.output.records);
+        if let Some(cdr) = &self.cdr {
+            records.into_iter().for_each(|record| cdr.tell_last(record));
+        }
         self.settle(now);
     }
 

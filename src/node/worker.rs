@@ -27,12 +27,13 @@ use super::fetch::{Answered, Fetcher};
 use super::handshake::Handshaker;
 use super::lane::{Ins, Outs};
 use super::machine::Owners;
-use super::metrics::Published;
+use super::metrics::{Published, Report};
 use super::names::TrunkNames;
-use super::packet_loop::{Halt, Opening, PacketLoop, Parts, Summary};
+use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::{clock, random};
 use crate::proxy::Snapshot;
+use crate::proxy::admission::Rate;
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
 use crate::transport::tcp::Stream;
 use crate::transport::{tcp, udp};
@@ -52,8 +53,20 @@ pub(super) struct Bound {
 #[derive(Clone)]
 pub(super) struct Orders {
     pub snapshot: Arc<Snapshot>,
+    /// Settings of connections.
+    pub tcp: tcp::Config,
+    /// STUN binding requests are answered.
+    pub answers_stun: bool,
     /// Take no new calls.
     pub drain: bool,
+}
+
+#[cfg(test)]
+impl Orders {
+    /// With the defaults of everything else.
+    pub fn new(snapshot: Arc<Snapshot>) -> Self {
+        Self { snapshot, tcp: tcp::Config::default(), answers_stun: false, drain: false }
+    }
 }
 
 /// How often a worker writes its counters down.
@@ -69,7 +82,6 @@ pub(super) struct Worker {
     pub orders: watch::Receiver<Orders>,
     pub published: Arc<Published>,
     pub udp: udp::Config,
-    pub tcp: tcp::Config,
     pub bound: Bound,
     pub message_outs: Outs,
     pub message_ins: Ins,
@@ -89,36 +101,34 @@ pub(super) struct Worker {
 
 /// How a life of a worker ended.
 enum End {
-    Stopped(Summary),
-    Panicked(Summary),
+    Stopped(Report),
+    Panicked(Report),
 }
 
 impl Worker {
     /// Runs until stopped. `Err` only if the worker can not begin at all.
     pub fn run(mut self) -> io::Result<Summary> {
-        let mut total = Summary::default();
+        let mut earlier = Rc::new(Report::default());
         loop {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
             let local = LocalSet::new();
-            match local.block_on(&runtime, self.live(total.restarts))? {
-                End::Stopped(summary) => {
-                    total.add(&summary);
-                    return Ok(total);
-                }
-                End::Panicked(summary) => {
-                    total.add(&Summary { live: 0, restarts: 1, ..summary });
-                    tracing::error!(worker = self.number, calls_lost = summary.live, "worker restarted after a panic");
+            match local.block_on(&runtime, self.live(&earlier))? {
+                End::Stopped(report) => return Ok(report.summary),
+                End::Panicked(report) => {
+                    let calls_lost = report.summary.live;
+                    tracing::error!(worker = self.number, calls_lost, "worker restarted after a panic");
+                    earlier = Rc::new(report.buried());
                 }
             }
         }
     }
 
-    /// One life.
-    async fn live(&mut self, restarts: u32) -> io::Result<End> {
+    /// One life; what was counted in earlier ones counts on.
+    async fn live(&mut self, earlier: &Rc<Report>) -> io::Result<End> {
         let sockets = self.bound.udp.iter().map(|(id, socket)| udp::Socket::new(socket.try_clone()?, *id, &self.udp));
         let sockets = sockets.collect::<io::Result<Vec<_>>>()?;
         let count = sockets.len();
-        let shared = Shared::new(PacketLoop::new(self.parts(restarts), sockets), self.handshaker.clone());
+        let shared = self.shared(sockets, earlier);
         for socket in 0..count {
             let shared = shared.clone();
             spawn_local(async move { poll_fn(|cx| shared.poll(|packets| packets.poll_socket(cx, socket))).await });
@@ -131,20 +141,27 @@ impl Worker {
                 .config
                 .listener(*id)
                 .map_or(Transport::Tcp, |listener| listener.transport);
-            spawn_local(accept(shared.clone(), tcp::listen(listener.try_clone()?)?, *id, transport));
+            let (listener, pace) = (tcp::listen(listener.try_clone()?)?, Pace::new(clock::instant()));
+            spawn_local(accept(shared.clone(), listener, (*id, transport), pace));
         }
         Ok(self.serve(&shared).await)
     }
 
+    fn shared(&self, sockets: Vec<udp::Socket>, earlier: &Rc<Report>) -> Shared {
+        let packets = PacketLoop::new(self.parts(earlier.summary.restarts), sockets);
+        Shared::new(packets, self.handshaker.clone(), Rc::clone(earlier))
+    }
+
     fn parts(&self, restarts: u32) -> Parts {
+        let orders = self.orders.borrow().clone();
         Parts {
             worker: self.number,
             restarts,
             owners: self.owners,
             seed: random::<32>(),
-            answers_stun: self.udp.answers_stun,
-            snapshot: Arc::clone(&self.orders.borrow().snapshot),
-            tcp: self.tcp.clone(),
+            answers_stun: orders.answers_stun,
+            snapshot: orders.snapshot,
+            tcp: orders.tcp,
             messages: self.message_outs.again(),
             transmits: self.transmit_outs.again(),
             fetcher: self.fetcher.clone(),
@@ -172,10 +189,10 @@ impl Worker {
             }
             let (message_ins, transmit_ins) = (&mut self.message_ins, &mut self.transmit_ins);
             tokio::select! {
-                () = shared.signals.panicked.notified() => return End::Panicked(shared.summary()),
+                () = shared.signals.panicked.notified() => return End::Panicked(shared.report()),
                 () = self.stop.cancelled() => {
                     shared.enter(PacketLoop::close);
-                    return End::Stopped(shared.summary());
+                    return End::Stopped(shared.report());
                 }
                 () = shared.signals.rearm.notified() => {}
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
@@ -184,9 +201,10 @@ impl Worker {
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
-                    let Orders { snapshot, drain } = self.orders.borrow_and_update().clone();
+                    let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
                     shared.enter(|packets| {
                         packets.set_snapshot(snapshot);
+                        packets.set_sockets(tcp, answers_stun);
                         if drain {
                             packets.drain();
                         }
@@ -211,17 +229,21 @@ struct Signals {
 struct Shared {
     /// `None` after a panic.
     packets: Rc<RefCell<Option<PacketLoop>>>,
-    last: Rc<RefCell<Summary>>,
+    /// What was seen up to a panic.
+    last: Rc<RefCell<Report>>,
+    /// What was seen in earlier lives.
+    earlier: Rc<Report>,
     signals: Rc<Signals>,
     armed: Rc<std::cell::Cell<Option<Instant>>>,
     handshaker: Handshaker,
 }
 
 impl Shared {
-    fn new(packets: PacketLoop, handshaker: Handshaker) -> Self {
+    fn new(packets: PacketLoop, handshaker: Handshaker, earlier: Rc<Report>) -> Self {
         Self {
             packets: Rc::new(RefCell::new(Some(packets))),
             last: Rc::default(),
+            earlier,
             signals: Rc::new(Signals { panicked: Notify::new(), rearm: Notify::new() }),
             armed: Rc::default(),
             handshaker,
@@ -234,7 +256,7 @@ impl Shared {
         let packets = guard.as_mut()?;
         // The loop's state may be broken after a panic; it is not used again but for its counters.
         let Ok(result) = catch_unwind(AssertUnwindSafe(|| work(packets))) else {
-            *self.last.borrow_mut() = packets.summary();
+            *self.last.borrow_mut() = packets.report();
             *guard = None;
             self.signals.panicked.notify_one();
             return None;
@@ -266,23 +288,47 @@ impl Shared {
 
     /// Writes down what was seen; after a panic what was written last stands.
     fn publish(&self, published: &Published, worker: usize) {
-        if let Some(packets) = self.packets.borrow().as_ref() {
-            published.publish(worker, packets.report());
+        if self.packets.borrow().is_some() {
+            published.publish(worker, self.report());
         }
     }
 
-    fn summary(&self) -> Summary {
-        self.packets.borrow().as_ref().map_or_else(|| *self.last.borrow(), PacketLoop::summary)
+    /// What was seen, in earlier lives too.
+    fn report(&self) -> Report {
+        let packets = self.packets.borrow();
+        let mut report = packets.as_ref().map_or_else(|| self.last.take(), PacketLoop::report);
+        report.add(&self.earlier);
+        report
     }
 }
 
-async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerId, transport: Transport) {
-    let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
-    let (began, mut bucket) = (clock::instant(), 0);
+/// How fast one listener accepts.
+struct Pace {
+    began: Instant,
+    bucket: u64,
+}
+
+impl Pace {
+    fn new(now: Instant) -> Self {
+        Self { began: now, bucket: 0 }
+    }
+
+    fn may_go(&mut self, rate: Rate, now: Instant) -> bool {
+        let nanos = now.saturating_duration_since(self.began).as_nanos();
+        rate.take(&mut self.bucket, u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+async fn accept(
+    shared: Shared,
+    listener: tokio::net::TcpListener,
+    (id, transport): (ListenerId, Transport),
+    mut pace: Pace,
+) {
     loop {
         // Who comes too fast waits in the kernel: handshakes and first messages of a storm do not delay the calls there are.
-        let elapsed = || u64::try_from((clock::instant() - began).as_nanos()).unwrap_or(u64::MAX);
-        while !rate.take(&mut bucket, elapsed()) {
+        let Some(rate) = shared.with(|packets| packets.accept_rate()) else { return };
+        while !pace.may_go(rate, clock::instant()) {
             tokio::time::sleep(rate.interval()).await;
         }
         match listener.accept().await {
@@ -305,15 +351,17 @@ async fn accept(shared: Shared, listener: tokio::net::TcpListener, id: ListenerI
 
 /// TLS and WebSocket before the table: who has no session takes no place in it.
 async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: ListenerId, transport: Transport) {
-    if shared.with(|packets| packets.may_shake(remote)) != Some(true) {
-        return;
+    let may_prove = shared.handshaker.store().current().asks_clients(listener);
+    let Some(Ok(())) = shared.with(|packets| packets.on_handshake(remote, may_prove)) else { return };
+    if !shared.handshaker.may_begin(clock::instant()) {
+        return shared.enter(|packets| packets.on_handshake_failed(remote, NotShaken::TooMany));
     }
     match shared.handshaker.accept(stream, listener, transport).await {
         Ok(session) => {
             let peer = shared.handshaker.store().current().peer_of(&session.identities());
             let accepted = shared.with(|packets| {
                 let stream = if transport.is_web() { packets.web(session) } else { session };
-                packets.on_accepted(stream, remote, listener, peer)
+                packets.on_shaken(stream, remote, listener, peer)
             });
             if let Some(Ok(connection)) = accepted {
                 drive(shared, connection).await;
@@ -321,7 +369,9 @@ async fn admit(shared: Shared, stream: TcpStream, remote: SocketAddr, listener: 
         }
         Err(error) => {
             tracing::debug!(%remote, %error, "handshake refused"); // strangers decide how often
-            shared.enter(PacketLoop::on_handshake_failed);
+            let is_full = error.kind() == io::ErrorKind::ResourceBusy;
+            let why = if is_full { NotShaken::QueueFull } else { NotShaken::Failed };
+            shared.enter(|packets| packets.on_handshake_failed(remote, why));
         }
     }
 }
@@ -374,10 +424,9 @@ mod tests {
         Worker {
             number: 0,
             owners: Owners { key: [0; 16], workers: 1 },
-            orders: watch::channel(Orders { snapshot, drain: false }).1,
+            orders: watch::channel(Orders::new(snapshot)).1,
             published: Arc::default(),
             udp: udp::Config::default(),
-            tcp: tcp::Config::default(),
             bound: Bound { udp: Vec::new(), tcp: Vec::new() },
             message_outs: Outs::default(),
             message_ins: Ins::default(),
@@ -402,15 +451,45 @@ mod tests {
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
-        let first = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
+        let first = worker.shared(Vec::new(), &Rc::default());
         assert!(first.with(|_| panic!("on purpose")).is_none());
         assert!(first.with(|_| ()).is_none());
         assert!(matches!(worker.serve(&first).await, End::Panicked(_)));
 
-        let next = Shared::new(PacketLoop::new(worker.parts(1), Vec::new()), worker.handshaker.clone());
+        let next = worker.shared(Vec::new(), &Rc::default());
         assert!(next.with(|_| ()).is_some());
         stop.cancel();
         assert!(matches!(worker.serve(&next).await, End::Stopped(_)));
+    }
+
+    #[tokio::test]
+    async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let stop = CancellationToken::new();
+        let mut worker = worker(&fetch, &handshakes, stop.clone());
+        worker.published = Arc::new(Published::new(1, TrunkNames::default()));
+        let mut earlier = Rc::new(Report::default());
+        for life in 1..=3 {
+            let shared = worker.shared(Vec::new(), &earlier);
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let _peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+            let (stream, remote) = listener.accept().await.unwrap();
+            shared.enter(|packets| {
+                packets.machine.counters.keepalives += 10;
+                packets.on_accepted(stream, remote, ListenerId(0), None).unwrap();
+            });
+            shared.publish(&worker.published, 0);
+            let seen = worker.published.summary();
+            assert_eq!((seen.worker.keepalives, seen.tcp.accepted, seen.restarts), (10 * life, life, life as u32 - 1));
+            assert_eq!(seen.tcp.closed.iter().sum::<u64>(), life - 1, "those of earlier lives are gone");
+            shared.with(|_| panic!("on purpose"));
+            let End::Panicked(report) = worker.serve(&shared).await else { panic!("it has panicked") };
+            earlier = Rc::new(report.buried());
+        }
+        stop.cancel();
+        let End::Stopped(report) = worker.serve(&worker.shared(Vec::new(), &earlier)).await else { panic!("told to") };
+        assert_eq!((report.summary.worker.keepalives, report.summary.restarts), (30, 3));
     }
 
     /// Lets other tasks run until this holds.
@@ -423,6 +502,30 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(20), reached).await.expect("it comes about");
     }
 
+    /// The rate itself is tested where it is made, in virtual time; here, that a listener asks it and waits.
+    #[tokio::test]
+    async fn a_listener_that_has_accepted_its_share_lets_others_wait() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let worker = worker(&fetch, &handshakes, CancellationToken::new());
+        let shared = worker.shared(Vec::new(), &Rc::default());
+        let local = LocalSet::new();
+        let mut peers = Vec::new();
+        let run = async {
+            // The share of the first listener is used up for an hour.
+            for bucket in [3_600_000_000_000, 0] {
+                let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let address = listener.local_addr().unwrap();
+                let pace = Pace { began: clock::instant(), bucket };
+                spawn_local(accept(shared.clone(), listener, (ListenerId(0), Transport::Tcp), pace));
+                peers.push(TcpStream::connect(address).await.unwrap());
+            }
+            until(&shared, |packets| packets.tcp.stats().accepted > 0).await;
+            shared.enter(|packets| assert_eq!(packets.tcp.stats().accepted, 1, "of the two that came"));
+        };
+        local.run_until(run).await;
+    }
+
     #[tokio::test]
     async fn a_connection_that_waits_for_a_lane_goes_on_writing() {
         const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
@@ -433,8 +536,10 @@ mod tests {
         // The other worker never takes anything out of its lane.
         let mut lanes = super::super::lane::between(2, 1);
         (worker.owners, worker.message_outs) = (owners, std::mem::take(&mut lanes[0].0));
-        worker.tcp.write_queue_bytes = OUTPUT;
-        let shared = Shared::new(PacketLoop::new(worker.parts(0), Vec::new()), worker.handshaker.clone());
+        let mut orders = worker.orders.borrow().clone();
+        orders.tcp.write_queue_bytes = OUTPUT;
+        worker.orders = watch::channel(orders).1;
+        let shared = worker.shared(Vec::new(), &Rc::default());
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut peer = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (stream, remote) = listener.accept().await.unwrap();
@@ -461,5 +566,56 @@ mod tests {
             shared.with(|packets| assert_eq!(packets.machine.counters.lane_waits, 1)).unwrap();
         };
         local.run_until(run).await;
+    }
+
+    #[tokio::test]
+    async fn ka1_a_reload_gives_and_takes_the_pings_of_connections_that_stand() {
+        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+        let worker = worker(&fetch, &handshakes, CancellationToken::new());
+        let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let remote = peer.local_addr().unwrap();
+        // The next hop is a name: whose connection it is stands in no address.
+        let snapshot = |keepalive| {
+            let listener = proxy::Listener {
+                name: "tcp".into(),
+                transport: Transport::Tcp,
+                bind: "127.0.0.1:0".parse().unwrap(),
+                advertise_host: "edge.example".into(),
+                advertise_port: 5060,
+                names: Vec::new(),
+            };
+            let trunks = vec![proxy::Trunk { keepalive, ..proxy::Trunk::default() }];
+            let config = proxy::Config { listeners: vec![listener], trunks, ..proxy::Config::default() };
+            Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() })
+        };
+        let mut packets = PacketLoop::new(Parts { snapshot: snapshot(false), ..worker.parts(0) }, Vec::new());
+        let peer_id = Some(crate::sip::hop::PeerId(0));
+        let hop = crate::sip::hop::Hop {
+            transport: Transport::Tcp,
+            local: ListenerId(0),
+            remote,
+            connection: None,
+            peer: peer_id,
+        };
+        packets.machine.output.outbox.push(hop, 0, b"\r\n\r\n");
+        packets.settle(super::super::machine::now());
+        let opening = packets.take_opening();
+        let [Opening { id, .. }] = opening[..] else { panic!("one connection is opened") };
+        packets.on_connected(id, Ok(TcpStream::connect(remote).await.unwrap().into()));
+        let (start, mut failed) = (clock::instant(), Vec::new());
+        let mut pings_until = |packets: &mut PacketLoop, seconds| {
+            packets.tcp.sweep(start + Duration::from_secs(seconds), &mut failed);
+            packets.tcp.stats().pings
+        };
+        assert_eq!(pings_until(&mut packets, 200), 0);
+        packets.set_snapshot(snapshot(true));
+        assert_eq!(pings_until(&mut packets, 200), 1);
+        packets.set_snapshot(snapshot(true));
+        assert_eq!(pings_until(&mut packets, 205), 1, "it goes on in its rhythm");
+        packets.set_snapshot(snapshot(false));
+        assert_eq!(pings_until(&mut packets, 600), 1, "nor does anybody wait for the answer any more");
+        assert_eq!(packets.tcp.len(), 1);
+        assert!(packets.tcp.to_reopen(start + Duration::from_secs(9999)).is_empty());
     }
 }

@@ -1,5 +1,6 @@
 //! Is this machine's clock right? Everybody else's word on the time is compared with it: Date of neighbours' messages, `iat` of tokens with a
-//! good signature, Date of certificate servers. Each witness by itself may be wrong; the median of several is not likely to be.
+//! good signature. Each witness by itself may be wrong; the median of several is not likely to be. Servers of certificates are not asked:
+//! any caller chooses them by its `x5u`, as many as it likes.
 //!
 //! One for the whole node. A worker looks at no more than one witness a second, so its lock is hardly ever wanted twice.
 

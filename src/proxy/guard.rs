@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
-use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Source, TrunkLimits};
+use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Source, Standing, TrunkLimits};
 use super::calls::{Role, call_hash};
 use super::digest::Proof;
 use super::overload;
@@ -118,6 +118,19 @@ impl Proxy {
             Admission::Known | Admission::Stranger => {}
         }
         admission
+    }
+
+    /// Whether a connection from here is closed at once, for nothing that comes over it would be heard (KR-10). `may_prove`: TLS proves
+    /// who it is, or may do so yet; that counts for more than a ban of its address.
+    pub fn refuses(&self, now: Now, address: IpAddr, may_prove: bool) -> bool {
+        let guard = &self.snapshot.config.guard;
+        match guard.networks.standing(address) {
+            Some(standing) => standing == Standing::Denied,
+            None => {
+                let may_be_banned = !may_prove && guard.strangers.is_some();
+                may_be_banned && guard.bans.is_banned(Source::of(address), now.instant)
+            }
+        }
     }
 
     /// Looks at what a stranger sent; true if it is to be dropped without answer.

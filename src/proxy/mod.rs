@@ -243,6 +243,7 @@ impl Proxy {
     pub fn set_snapshot(&mut self, snapshot: Arc<Snapshot>) {
         self.layer.set_config(snapshot.config.transaction.clone());
         self.watch.configure(&snapshot.config.guard, self.key);
+        self.verifier.set_config(snapshot.config.verifier.clone());
         self.snapshot = Rc::new(Held(snapshot));
         self.sync_probing(self.watch.now);
     }

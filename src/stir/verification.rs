@@ -119,6 +119,11 @@ impl Verifier {
         Self { config, credentials, payload: Vec::new(), rebuilt: Vec::new() }
     }
 
+    /// Other bounds and habits from now on; the caches keep their sizes.
+    pub fn set_config(&mut self, config: VerifierConfig) {
+        self.config = config;
+    }
+
     /// How often the header of a token was known, with the verdict on its certificate, and how often not.
     pub fn cache_counts(&self) -> [u64; 2] {
         self.credentials.counts

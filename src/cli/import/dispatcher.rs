@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::ops::RangeInclusive;
 
 use super::algorithm::Wanted;
 use super::{Imported, lines, print};
@@ -33,8 +34,15 @@ impl Entry {
         self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    fn number(&self, name: &str) -> Option<u32> {
-        self.attribute(name).and_then(|value| value.parse().ok())
+    /// The number of an attribute, if it is one and within what the configuration takes; else it is told that it is lost.
+    fn number(&self, name: &str, range: RangeInclusive<u32>, imported: &mut Imported) -> Option<u32> {
+        let value = self.attribute(name)?;
+        let number = value.parse().ok().filter(|number| range.contains(number));
+        if number.is_none() {
+            imported
+                .loss(self.line, format!("{name} \"{value}\": no number from {} to {}", range.start(), range.end()));
+        }
+        number
     }
 }
 
@@ -78,7 +86,8 @@ fn read(line: usize, fields: &[&str], imported: &mut Imported) -> Result<(i64, E
     let flags =
         rest.first().map_or(Ok(0), |flags| number(flags)).map_err(|()| format!("flags \"{}\"", rest.join(" ")))?;
     let priority = match rest.get(1) {
-        Some(priority) => priority.parse().map_err(|_| format!("priority \"{priority}\""))?,
+        // As Kamailio's own number is an int.
+        Some(text) => text.parse::<i32>().map(i64::from).map_err(|_| format!("priority \"{text}\""))?,
         None => 0,
     };
     if parsed.user.is_some() {
@@ -194,11 +203,12 @@ impl Set {
     /// Weights as Kamailio fills its table of 100 places.
     fn weigh(&mut self, imported: &mut Imported) {
         let name = if self.algorithm == "relative-weight" { "rweight" } else { "weight" };
-        let mut weights: Vec<Option<u32>> = self.entries.iter().map(|entry| entry.number(name)).collect();
+        let read = |entry: &Entry| entry.number(name, 0..=u32::MAX, imported);
+        let mut weights: Vec<Option<u32>> = self.entries.iter().map(read).collect();
         let line = self.first_line();
         if matches!(self.algorithm, "weighted" | "relative-weight" | "srv") {
             weights.iter_mut().for_each(|weight| *weight = Some(weight.unwrap_or(0)));
-            let sum: u32 = weights.iter().flatten().sum();
+            let sum: u64 = weights.iter().flatten().map(|weight| u64::from(*weight)).sum();
             if sum == 0 && self.algorithm != "srv" {
                 imported.remark(line, format!("set {}: no weights; all are 1 now", self.number));
                 weights.iter_mut().for_each(|weight| *weight = Some(1));
@@ -212,7 +222,13 @@ impl Set {
                 imported.remark(line, text);
             }
         }
+        scale(&mut weights, &self.entries, imported);
         self.weights = weights;
+        let other = if name == "weight" { "rweight" } else { "weight" };
+        for entry in self.entries.iter().filter(|entry| entry.attribute(other).is_some()) {
+            imported
+                .remark(entry.line, format!("{other}: left out, algorithm = \"{}\" does not go by it", self.algorithm));
+        }
     }
 
     fn print(&self, imported: &mut Imported) {
@@ -290,6 +306,24 @@ fn fill(weights: &mut [Option<u32>]) -> bool {
     left > 0
 }
 
+/// The largest weight of a configuration.
+const MAX_WEIGHT: u32 = 1000;
+
+/// Weights that are too large for the configuration keep their proportions, as far as 1000 steps can tell them.
+fn scale(weights: &mut [Option<u32>], entries: &[Entry], imported: &mut Imported) {
+    let largest = weights.iter().flatten().copied().max().unwrap_or(0);
+    if largest <= MAX_WEIGHT {
+        return;
+    }
+    for (weight, entry) in weights.iter_mut().zip(entries) {
+        let Some(weight) = weight.as_mut().filter(|weight| **weight > 0) else { continue };
+        let scaled = u64::from(*weight) * u64::from(MAX_WEIGHT) / u64::from(largest);
+        let scaled = u32::try_from(scaled).unwrap_or(MAX_WEIGHT).max(1);
+        imported.remark(entry.line, format!("weight {weight} is {scaled} here: the largest of a set is 1000 at most"));
+        *weight = scaled;
+    }
+}
+
 /// Attributes that have a key of their own.
 const TRANSLATED: [&str; 6] = ["duid", "maxload", "weight", "rweight", "latency", "ping_from"];
 
@@ -314,12 +348,12 @@ fn print_member(
         let _ = writeln!(out, "priority = {priority}");
     }
     if let Some(weight) = weight {
-        let _ = writeln!(out, "weight = {}", weight.min(1000));
+        let _ = writeln!(out, "weight = {weight}");
     }
-    if let Some(max) = entry.number("maxload").filter(|max| (1..=10_000_000).contains(max)) {
+    if let Some(max) = entry.number("maxload", 0..=10_000_000, imported).filter(|max| *max > 0) {
         let _ = writeln!(out, "max_calls = {max}");
     }
-    if let Some(latency) = entry.number("latency").filter(|latency| (1..=60_000).contains(latency)) {
+    if let Some(latency) = entry.number("latency", 0..=60_000, imported).filter(|latency| *latency > 0) {
         let _ = writeln!(out, "latency_ms = {latency}");
     }
     let state = match entry.flags {

@@ -160,3 +160,30 @@ fn what_a_set_can_not_have_twice_is_told() {
     assert!(remarks.contains(&(4, false)), "longer than Kamailio's line buffer");
     assert_eq!(config.trunks[0].dispatcher.members()[1].tags.get("od\"d").map(String::as_str), Some("\"q\\"));
 }
+
+#[test]
+fn what_is_dropped_or_changed_is_told() {
+    let list = "1 sip:192.0.2.1 0 9 duid=a;rweight=5000;maxload=-3\n1 sip:192.0.2.2 0 8 duid=b;rweight=1000;latency=90000\n\
+                1 sip:192.0.2.3 0 7 duid=c;rweight=much;weight=7\n1 sip:192.0.2.4 0 6 duid=d;rweight=1;maxload=0\n";
+    let (config, remarks) = imported(list, &["11"]);
+    let weights: Vec<u16> = members(&config).iter().map(|member| member.2).collect();
+    assert_eq!(weights, [1000, 200, 0, 1], "5 to 1 stays 5 to 1, and nobody who had a share loses it");
+    let of = |loss| remarks.iter().filter(|(_, is_loss)| *is_loss == loss).map(|(line, _)| *line).collect::<Vec<_>>();
+    assert_eq!(of(true), [3, 1, 2], "rweight, maxload, latency");
+    for line in 1..=4 {
+        assert!(of(false).contains(&line), "{line}: {remarks:?}");
+    }
+}
+
+#[test]
+fn weights_and_priorities_of_any_size_do_not_overflow() {
+    let half = u32::MAX / 2 + 1;
+    let list =
+        format!("1 sip:192.0.2.1 0 0 weight={half};rweight={half}\n1 sip:192.0.2.2 0 0 weight={half};rweight={half}\n");
+    let weights = |algorithm| members(&imported(&list, &[algorithm]).0).iter().map(|m| m.2).collect::<Vec<_>>();
+    assert_eq!((weights("9"), weights("11")), (vec![100, 0], vec![1000, 1000]));
+    let list = format!("1 sip:192.0.2.1 0 {}\n1 sip:192.0.2.2 0 {}\n1 sip:192.0.2.3\n", i64::MIN, i32::MIN);
+    let (config, remarks) = imported(&list, &["8"]);
+    assert_eq!(config.trunks[0].next_hops.len(), 2);
+    assert_eq!(remarks.iter().filter(|(_, is_loss)| *is_loss).collect::<Vec<_>>(), [&(1, true)]);
+}

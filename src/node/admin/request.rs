@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::node::cdr::shorten;
+
 /// One request. `docs/operation.md` describes them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", deny_unknown_fields)]
@@ -67,6 +69,17 @@ pub enum Request {
     /// Counters.
     #[serde(rename = "stats")]
     Stats {},
+}
+
+impl Request {
+    /// For a line of the log: the number that was asked for is shortened.
+    pub(super) fn for_log(&self) -> Self {
+        let mut request = self.clone();
+        if let Self::CallsList { number: Some(number), .. } = &mut request {
+            *number = shorten(number);
+        }
+        request
+    }
 }
 
 fn some_calls() -> usize {

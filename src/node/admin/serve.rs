@@ -23,7 +23,7 @@ const MAX_REQUEST: u64 = 64 * 1024;
 const MAX_CALLS: usize = 100_000;
 /// A connection that asks nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
-/// The longest wait for a worker, and for the program to reload.
+/// The longest wait for a worker, for the program to reload, and for a client to take its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(super) async fn accept(listener: &UnixListener, permits: &Arc<Semaphore>, means: &Arc<Means>) {
@@ -35,7 +35,7 @@ pub(super) async fn accept(listener: &UnixListener, permits: &Arc<Semaphore>, me
                 let means = Arc::clone(means);
                 connections.spawn(async move {
                     // A peer that goes away in the middle has what it wanted.
-                    let _ = converse(stream, &means).await;
+                    let _ = converse(stream, &means, PATIENCE).await;
                     drop(permit);
                 });
             }
@@ -48,7 +48,7 @@ pub(super) async fn accept(listener: &UnixListener, permits: &Arc<Semaphore>, me
     }
 }
 
-async fn converse(stream: UnixStream, means: &Means) -> std::io::Result<()> {
+async fn converse(stream: UnixStream, means: &Means, patience: Duration) -> std::io::Result<()> {
     let mut stream = BufReader::new(stream);
     loop {
         let mut line = Vec::new();
@@ -61,14 +61,16 @@ async fn converse(stream: UnixStream, means: &Means) -> std::io::Result<()> {
         let answer = match serde_json::from_slice::<Request>(&line) {
             _ if !is_whole => Answer::refused("the request is too long"),
             Ok(request) => {
-                tracing::info!(?request, "admin");
+                tracing::info!(request = ?request.for_log(), "admin");
                 answer(request, means).await.unwrap_or_else(Answer::refused)
             }
             Err(error) => Answer::refused(format!("not a request: {error}")),
         };
         let mut text = serde_json::to_vec(&answer).unwrap_or_default();
         text.push(b'\n');
-        stream.write_all(&text).await?;
+        // Who does not read gives its place to others.
+        let written = tokio::time::timeout(patience, stream.write_all(&text)).await;
+        written.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))?;
         if !is_whole {
             return Ok(());
         }
@@ -151,7 +153,7 @@ fn entry_of(means: &Means, clock: Clock, call: SeenCall) -> CallEntry {
     let name = |trunk| means.names.of(trunk).to_string();
     let since = call.answered.map_or(Duration::ZERO, |at| clock.instant.saturating_duration_since(at));
     CallEntry {
-        call_id: text(&call.call_id),
+        call_id: shown_call_id(&call.call_id),
         caller: text(&call.caller),
         called: text(&call.called),
         state: call.state.name().to_owned(),
@@ -166,18 +168,55 @@ fn entry_of(means: &Means, clock: Clock, call: SeenCall) -> CallEntry {
     }
 }
 
+/// The Call-ID is taken as it stands, as in call records, or as `calls list` shows it.
 async fn end_calls(means: &Means, call_id: &str) -> Result<Value, String> {
-    let mut total = EndedCalls::default();
-    for worker in &means.workers {
-        let (answer, ended) = oneshot::channel();
-        let ended = ask(worker, Question::End { call_id: call_id.as_bytes().to_vec(), answer }, ended).await?;
-        total.cancelled += ended.cancelled;
-        total.hung_up += ended.hung_up;
+    let (mut total, meant) = (EndedCalls::default(), meant_call_id(call_id));
+    let forms = [call_id.as_bytes(), &meant].into_iter().take(if meant == call_id.as_bytes() { 1 } else { 2 });
+    for form in forms {
+        for worker in &means.workers {
+            let (answer, ended) = oneshot::channel();
+            let ended = ask(worker, Question::End { call_id: form.to_vec(), answer }, ended).await?;
+            total.cancelled += ended.cancelled;
+            total.hung_up += ended.hung_up;
+        }
     }
     if total == EndedCalls::default() {
         return Err(format!("no call \"{call_id}\""));
     }
     Ok(json!({ "cancelled": total.cancelled, "hung_up": total.hung_up }))
+}
+
+/// A Call-ID for people and shells: what is not visible ASCII, and the backslash, as `\xHH`.
+fn shown_call_id(call_id: &[u8]) -> String {
+    let mut text = String::with_capacity(call_id.len());
+    for octet in call_id {
+        match octet {
+            b'!'..=b'~' if *octet != b'\\' => text.push(char::from(*octet)),
+            _ => text.push_str(&format!("\\x{octet:02x}")),
+        }
+    }
+    text
+}
+
+/// What [`shown_call_id`] has shown; a backslash that begins nothing stands for itself.
+fn meant_call_id(text: &str) -> Vec<u8> {
+    let (mut octets, mut rest) = (Vec::with_capacity(text.len()), text.as_bytes());
+    while let [first, behind @ ..] = rest {
+        let code =
+            rest.strip_prefix(b"\\x").and_then(|rest| rest.get(..2)).and_then(|hex| std::str::from_utf8(hex).ok());
+        let code = code.filter(|hex| hex.bytes().all(|digit| digit.is_ascii_hexdigit()));
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(octet) => {
+                octets.push(octet);
+                rest = rest.get(4..).unwrap_or_default();
+            }
+            None => {
+                octets.push(*first);
+                rest = behind;
+            }
+        }
+    }
+    octets
 }
 
 /// Asks a worker; it may be busy, but not for long.
@@ -244,4 +283,52 @@ fn stats(means: &Means) -> Value {
         "worker_restarts": total.restarts,
         "counters": counters,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_call_id_that_is_shown_can_be_given_back() {
+        let all: Vec<u8> = (0..=255).collect();
+        for call_id in
+            [&all[..], b"a'b\"c\\d`$e@host", b"\\x41", b"\\", b"\\x4", b"\xff\x00 \r\n", "\u{202e}".as_bytes()]
+        {
+            let shown = shown_call_id(call_id);
+            assert!(shown.bytes().all(|octet| octet.is_ascii_graphic()), "{shown}");
+            assert_eq!(meant_call_id(&shown), call_id, "{shown}");
+        }
+        assert_eq!(shown_call_id(b"a'b\"c%d@host"), "a'b\"c%d@host", "nothing that is legal but for the backslash");
+        assert_eq!(meant_call_id("a\\b\\xg1"), b"a\\b\\xg1", "as it stands");
+    }
+
+    #[test]
+    fn the_log_does_not_get_the_number_that_was_asked_for() {
+        let request = Request::CallsList { trunk: None, number: Some("+1-215-555-1212".into()), state: None, limit: 1 };
+        let logged = format!("{:?}", request.for_log());
+        assert!(logged.contains("+1-215-555-xxxx") && !logged.contains("1212"), "{logged}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_its_answer_gives_its_place_to_others() {
+        let means = Means {
+            workers: Vec::new(),
+            orders: tokio::sync::watch::channel(crate::node::worker::Orders::new(Arc::new(crate::proxy::Snapshot {
+                config: crate::proxy::Config::default(),
+                trust: crate::cert::TrustStore::default(),
+                replay: crate::stir::replay::ReplayTable::default(),
+            })))
+            .0,
+            published: Arc::default(),
+            names: crate::node::names::TrunkNames::default(),
+            program: tokio::sync::mpsc::channel(1).0,
+        };
+        let (mut client, served) = UnixStream::pair().unwrap();
+        // Without patience: what can not be written at once is not waited for.
+        let talk = tokio::spawn(async move { converse(served, &means, Duration::ZERO).await });
+        // It asks for as long as anybody listens, and never reads.
+        while client.write_all(b"{\"command\":\"stats\"}\n").await.is_ok() {}
+        assert_eq!(talk.await.unwrap().unwrap_err().kind(), std::io::ErrorKind::TimedOut);
+    }
 }

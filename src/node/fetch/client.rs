@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, DATE, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
@@ -17,9 +17,6 @@ use tokio_rustls::TlsConnector;
 
 use super::guard::{self, Target};
 use super::{Config, FetchError};
-use crate::node::clock;
-use crate::node::events::log_clock;
-use crate::sip::date;
 
 /// Addresses of one host that are tried before the fetch fails.
 const MAX_ADDRESSES: usize = 2;
@@ -50,23 +47,12 @@ impl Client {
         let stream = self.connect(&target).await?;
         let tls = self.tls.connect(target.server_name.clone(), stream).await.map_err(|error| tls_error(&error))?;
         let response = self.get(&target, TokioIo::new(tls)).await?;
-        self.hear_time(&target, response.headers());
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16())); // redirects too: they are not followed
         }
         let max_age = max_age(response.headers());
         let body = self.read(response.into_body()).await?;
         Ok(Fetched { certificates: certificates(&body, self.config.max_certificates)?, max_age })
-    }
-
-    /// What the server says of the time.
-    fn hear_time(&self, target: &Target, headers: &HeaderMap) {
-        let Some(watch) = &self.config.clock else { return };
-        let date = headers.get(DATE).and_then(|date| date::parse(date.as_bytes()));
-        if let Some(theirs) = date.and_then(|date| i64::try_from(date).ok()) {
-            let change = watch.hear(clock::instant(), clock::unix(), target.host.as_bytes(), theirs);
-            change.iter().for_each(log_clock);
-        }
     }
 
     /// The address is checked after resolution and used for the connection: a second lookup could answer otherwise.

@@ -21,7 +21,6 @@ use tokio::sync::{Semaphore, mpsc};
 use self::client::{Client, Fetched};
 use super::clock;
 use super::side_thread::SideThread;
-use crate::proxy::clock_watch::ClockWatch;
 use crate::stir::FetchFailure;
 use crate::stir::verification::FetchedChain;
 
@@ -41,7 +40,7 @@ impl From<Chain> for FetchedChain {
 }
 
 /// Settings of the side door.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// For one TCP connection; 500 ms.
     pub connect_timeout: Duration,
@@ -67,8 +66,6 @@ pub struct Config {
     pub allow_private_addresses: bool,
     /// Lets `x5u` name ports other than 443 and 8443.
     pub allow_any_port: bool,
-    /// Hears the Date of the servers.
-    pub clock: Option<Arc<ClockWatch>>,
     /// PEM file with roots trusted for the HTTPS servers on top of the system's.
     pub ca_file: Option<PathBuf>,
 }
@@ -88,7 +85,6 @@ impl Default for Config {
             negative_ttl: Duration::from_secs(30),
             allow_private_addresses: false,
             allow_any_port: false,
-            clock: None,
             ca_file: None,
         }
     }

@@ -25,7 +25,7 @@ use crate::proxy::location::order::{
 use crate::proxy::{LocateFailure, NextHop, Target, TargetHost};
 
 /// Settings of name resolution.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Name servers; none: those of the system.
     pub servers: Vec<SocketAddr>,
@@ -47,6 +47,10 @@ pub struct Config {
     pub max_in_flight: usize,
     /// Requests that wait; 4096. What comes on top fails at once.
     pub queue: usize,
+    /// The floor under any TTL: within it nothing is asked twice; 1 s. Not a matter of the file.
+    pub floor: Duration,
+    /// After a question that was not answered in time, old answers serve at once for this long; 5 s. Not a matter of the file.
+    pub retry_after: Duration,
     /// IPv6 addresses of a name are tried before its IPv4 addresses.
     pub prefer_ipv6: bool,
 }
@@ -64,6 +68,8 @@ impl Default for Config {
             cache_entries: 10_000,
             max_in_flight: 256,
             queue: 4096,
+            floor: Duration::from_secs(1),
+            retry_after: Duration::from_secs(5),
             prefer_ipv6: true,
         }
     }
@@ -248,14 +254,12 @@ type Key = (Arc<str>, RecordType);
 
 /// The longest wait for a name server where an old answer is at hand. The question goes on beside, for the next call.
 const STALE_WAIT: Duration = Duration::from_millis(250);
-/// After a question that was not answered in time, old answers serve at once for this long.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
 
 /// Where records come from.
 #[derive(Clone)]
 struct Records {
     resolver: TokioResolver,
-    /// Answers of the last second: makes one question of many, and is the floor under any TTL.
+    /// Answers of the last moment: makes one question of many, and is the floor under any TTL.
     recent: Cache<Key, Answer>,
     /// The last answers of name servers, "there is none" among them, for when no name server answers.
     old: Cache<Key, Answer>,
@@ -281,8 +285,8 @@ impl Records {
         options.negative_max_ttl = Some(config.negative_ttl);
         let resolver = builder.build()?;
         let life = |time| Cache::builder().max_capacity(config.cache_entries).time_to_live(time);
-        let (recent, old) = (life(Duration::from_secs(1)).build(), life(config.stale).build());
-        let failing = Cache::builder().max_capacity(config.cache_entries).time_to_live(RETRY_AFTER).build();
+        let (recent, old) = (life(config.floor).build(), life(config.stale).build());
+        let failing = Cache::builder().max_capacity(config.cache_entries).time_to_live(config.retry_after).build();
         Ok(Self { resolver, recent, old, failing })
     }
 

@@ -26,6 +26,8 @@ pub(super) struct Connection {
     pub transport: Transport,
     /// The neighbour at the other end, as TLS has proven it or as it was asked for.
     pub peer: Option<PeerId>,
+    /// The neighbour it was opened for, whether or not that is part of its way.
+    pub opened_for: Option<PeerId>,
     /// Names that the peer has proven.
     pub identities: Identities,
     /// The entry of the table of ways that leads here although the peer opened the connection (RFC 5923).
@@ -74,6 +76,7 @@ impl Connection {
             remote,
             transport,
             peer,
+            opened_for: None,
             identities: stream.as_ref().map(Stream::identities).unwrap_or_default(),
             alias: None,
             is_outbound: stream.is_none(),

@@ -104,6 +104,8 @@ pub enum Refused {
     Full,
     /// The source prefix holds [`Config::max_per_prefix`].
     Prefix,
+    /// The source is not heard; whose table this is says so.
+    Source,
 }
 
 /// What the connections of a worker have seen.

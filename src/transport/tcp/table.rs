@@ -62,8 +62,8 @@ const SLOT_BITS: u32 = 20;
 impl Table {
     /// An empty table. `serial` is where numbering starts: a worker that is started again must not repeat ids.
     pub fn new(config: Config, limits: Limits, worker: u16, serial: u32) -> Self {
-        Self {
-            config: Config { max_connections: config.max_connections.min(1 << SLOT_BITS), ..config },
+        let mut table = Self {
+            config: Config::default(),
             limits,
             prefix: u64::from(worker) << (SLOT_BITS + 32),
             serial,
@@ -74,7 +74,9 @@ impl Table {
             chance: 0,
             dirty: Vec::new(),
             stats: Stats::default(),
-        }
+        };
+        table.set_config(config);
+        table
     }
 
     /// The worker that a connection belongs to.
@@ -85,6 +87,11 @@ impl Table {
     /// Settings.
     pub fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// Settings from now on. Connections that are there stay, even if they are more than they may be now.
+    pub fn set_config(&mut self, config: Config) {
+        self.config = Config { max_connections: config.max_connections.min(1 << SLOT_BITS), ..config };
     }
 
     /// Bounds of messages from now on.
@@ -107,7 +114,7 @@ impl Table {
         self.slots.is_empty()
     }
 
-    /// Takes in an accepted connection; `peer` is who it is if TLS has proven that.
+    /// Takes in an accepted connection that needs no handshake.
     pub fn accept(
         &mut self,
         stream: impl Into<Stream>,
@@ -116,26 +123,55 @@ impl Table {
         peer: Option<PeerId>,
         now: Instant,
     ) -> Result<ConnectionId, Refused> {
+        self.count(remote)?;
+        self.accept_counted(stream, listener, remote, peer, now)
+    }
+
+    /// Counts an accepted connection for where it comes from, before the work of its handshake. [`Table::accept_counted`] follows, or
+    /// [`Table::discount`].
+    pub fn count(&mut self, remote: SocketAddr) -> Result<(), Refused> {
+        self.check_room()?;
+        let count = self.accepted_from.entry(source_prefix(remote.ip())).or_default();
+        if *count >= self.config.max_per_prefix {
+            self.stats.refused_prefix += 1;
+            return Err(Refused::Prefix);
+        }
+        *count += 1;
+        Ok(())
+    }
+
+    /// A connection that was counted comes to nothing.
+    pub fn discount(&mut self, remote: SocketAddr) {
         let prefix = source_prefix(remote.ip());
-        self.check_prefix(prefix)?;
+        if let Some(count) = self.accepted_from.get_mut(&prefix) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                self.accepted_from.remove(&prefix);
+            }
+        }
+    }
+
+    /// Takes in a connection that [`Table::count`] has counted; `peer` is who it is if TLS has proven that.
+    pub fn accept_counted(
+        &mut self,
+        stream: impl Into<Stream>,
+        listener: ListenerId,
+        remote: SocketAddr,
+        peer: Option<PeerId>,
+        now: Instant,
+    ) -> Result<ConnectionId, Refused> {
         let stream = stream.into();
         stream.set_nodelay();
         let way = (stream.transport(), listener, remote, peer);
-        let id = self.insert(way, Some(stream), now)?;
-        *self.accepted_from.entry(prefix).or_default() += 1;
+        let id = self.insert(way, Some(stream), now).inspect_err(|_| self.discount(remote))?;
         self.stats.accepted += 1;
         Ok(id)
     }
 
-    /// Whether a connection from this address would be one too many from there; to be asked before the work of a handshake, too.
-    pub fn check_source(&mut self, remote: SocketAddr) -> Result<(), Refused> {
-        self.check_prefix(source_prefix(remote.ip()))
-    }
-
-    fn check_prefix(&mut self, prefix: IpAddr) -> Result<(), Refused> {
-        if self.accepted_from.get(&prefix).is_some_and(|&count| count >= self.config.max_per_prefix) {
-            self.stats.refused_prefix += 1;
-            return Err(Refused::Prefix);
+    fn check_room(&mut self) -> Result<(), Refused> {
+        if self.slots.len() >= self.config.max_connections {
+            self.stats.refused_full += 1;
+            return Err(Refused::Full);
         }
         Ok(())
     }
@@ -144,9 +180,22 @@ impl Table {
     pub fn open(&mut self, hop: Hop, now: Instant) -> Result<ConnectionId, Refused> {
         let way = way_of(hop);
         let id = self.insert(way, None, now)?;
+        if let Some(connection) = self.get_mut(id) {
+            connection.opened_for = hop.peer;
+        }
         self.opened.insert(way, id);
         self.stats.opened += 1;
         Ok(id)
+    }
+
+    /// Connections that this side opened and that can be kept by pings: where they lead, and for whom they were opened.
+    pub fn opened(&self) -> Vec<(ConnectionId, Hop)> {
+        let opened = self.slots.iter().filter(|(_, c)| c.is_outbound && !c.transport.is_web() && c.closing.is_none());
+        let hop = |c: &Connection| {
+            let Connection { transport, listener, remote, opened_for, .. } = *c;
+            (c.id, Hop { transport, local: listener, remote, connection: None, peer: opened_for })
+        };
+        opened.map(|(_, connection)| hop(connection)).collect()
     }
 
     /// Random numbers to come follow from this one; where nothing is random, pings come as early as they may.
@@ -158,9 +207,17 @@ impl Table {
     pub fn keep(&mut self, id: ConnectionId, peer: Option<PeerId>, now: Instant) {
         let random = self.random();
         let Some(connection) = self.get_mut(id).filter(|c| c.is_outbound && !c.transport.is_web()) else { return };
-        connection.pulse = Some(Pulse::new(now, random));
+        connection.pulse.get_or_insert_with(|| Pulse::new(now, random));
         let way = connection.way();
         self.kept.open(way, peer);
+    }
+
+    /// Takes [`Table::keep`] back: no pings any more, and the way need not be open.
+    pub fn let_go(&mut self, id: ConnectionId) {
+        let Some(connection) = self.get_mut(id) else { return };
+        connection.pulse = None;
+        let way = connection.way();
+        self.kept.forget(&way);
     }
 
     /// Ways of [`Table::keep`] whose connection has ended and that are to be opened now (KA-4). What is not opened and kept again, or
@@ -406,13 +463,7 @@ impl Table {
             if let Some(way) = connection.alias {
                 self.opened.remove(&way);
             }
-            let prefix = source_prefix(connection.remote.ip());
-            if let Some(count) = self.accepted_from.get_mut(&prefix) {
-                *count -= 1;
-                if *count == 0 {
-                    self.accepted_from.remove(&prefix);
-                }
-            }
+            self.discount(connection.remote);
         }
         if let Some(waker) = connection.waker {
             waker.wake(); // its task finds it gone and ends
@@ -458,10 +509,7 @@ impl Table {
     }
 
     fn insert(&mut self, way: Way, stream: Option<Stream>, now: Instant) -> Result<ConnectionId, Refused> {
-        if self.slots.len() >= self.config.max_connections {
-            self.stats.refused_full += 1;
-            return Err(Refused::Full);
-        }
+        self.check_room()?;
         let entry = self.slots.vacant_entry();
         let id = ConnectionId(self.prefix | u64::from(self.serial) << SLOT_BITS | entry.key() as u64);
         self.serial = self.serial.wrapping_add(1);

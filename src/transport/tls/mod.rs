@@ -6,7 +6,7 @@ mod identity;
 mod session;
 mod verifier;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, RwLock};
 
@@ -110,6 +110,8 @@ pub struct Credentials {
     clients: HashMap<PeerId, (Arc<ClientConfig>, ServerName<'static>)>,
     /// Pages that may open a WebSocket.
     origins: HashMap<ListenerId, Arc<Origins>>,
+    /// Listeners that ask clients for a certificate.
+    asking: HashSet<ListenerId>,
     /// Who proves which name.
     names: Vec<(PeerId, Vec<String>, bool)>,
 }
@@ -132,6 +134,9 @@ impl Credentials {
                 provider(),
             ))),
         };
+        if server.client_auth != ClientAuth::None {
+            self.asking.insert(listener);
+        }
         let keys = server.credentials.into_iter().map(ByName::certified).collect::<Result<_, _>>()?;
         self.servers.insert(listener, Arc::new(builder.with_cert_resolver(Arc::new(ByName { keys }))));
         Ok(())
@@ -169,7 +174,13 @@ impl Credentials {
         let clients = self.clients.iter().map(|(peer, client)| (number(*peer), client.clone())).collect();
         let names =
             self.names.iter().map(|(peer, names, wildcard)| (number(*peer), names.clone(), *wildcard)).collect();
-        Self { servers: self.servers.clone(), origins: self.origins.clone(), clients, names }
+        let Self { servers, origins, asking, .. } = self.clone();
+        Self { servers, origins, asking, clients, names }
+    }
+
+    /// Whether clients of a listener may prove by a certificate who they are.
+    pub fn asks_clients(&self, listener: ListenerId) -> bool {
+        self.asking.contains(&listener)
     }
 
     /// For a handshake on a listener.
