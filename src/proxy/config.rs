@@ -10,8 +10,11 @@ use ipnet::IpNet;
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
 use super::clock_watch::ClockWatch;
+use super::derived::Derived;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
+use super::loop_check::RoutingInput;
+use super::neighbours::Neighbours;
 use super::plan::Place;
 use super::redirect::On3xx;
 use super::route::marks::Keys;
@@ -51,6 +54,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The neighbours; [`TrunkId`] is the index.
     pub trunks: Vec<Trunk>,
+    /// Whose an address is, from `trunks`.
+    pub neighbours: Derived<Neighbours>,
+    /// What routing looks at, from `routes` and `trunks`.
+    pub routing_input: Derived<RoutingInput>,
     /// First match wins.
     pub routes: Vec<Route>,
     /// Some trunk is told the history of requests (RFC 7044), so it is kept.
@@ -111,6 +118,8 @@ impl Default for Config {
         Config {
             listeners: Vec::new(),
             trunks: Vec::new(),
+            neighbours: Derived::default(),
+            routing_input: Derived::default(),
             routes: Vec::new(),
             keeps_history: false,
             domains: Vec::new(),
@@ -280,22 +289,7 @@ impl Config {
     /// The trunk that `source` belongs to: whose next hop it is to the port, else whose peers it is among (the narrowest network
     /// wins), else whose next hop has its address.
     pub fn trunk_of(&self, source: SocketAddr) -> Option<TrunkId> {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.address() == Some(source)));
-        let peer = || {
-            let widths = self.trunks.iter().enumerate().filter_map(|(i, t)| {
-                let width =
-                    t.peers.iter().filter(|net| net.contains(&source.ip())).map(|net| net.prefix_len()).max()?;
-                Some((width, std::cmp::Reverse(i)))
-            });
-            widths.max().map(|(_, std::cmp::Reverse(i))| i)
-        };
-        let address = || {
-            self.trunks
-                .iter()
-                .position(|t| t.next_hops.iter().filter_map(Place::address).any(|hop| hop.ip() == source.ip()))
-        };
-        exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
+        self.neighbours.get(|| Neighbours::of(&self.trunks)).trunk_of(source)
     }
 
     /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
@@ -378,9 +372,13 @@ impl Config {
         self.default_trunks.get(usize::from(listener.0)).copied().flatten()
     }
 
-    /// Bounds of messages, and what is tolerated of a trunk.
-    pub fn parser_for(&self, trunk: Option<TrunkId>) -> sip::Limits {
-        let is_lenient = trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient);
+    /// Whether small faults of syntax are tolerated of a trunk.
+    pub fn is_lenient_with(&self, trunk: Option<TrunkId>) -> bool {
+        trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient)
+    }
+
+    /// Bounds of messages, and what is tolerated in them.
+    pub fn parser_for(&self, is_lenient: bool) -> sip::Limits {
         let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.parser.leniency };
         sip::Limits { leniency, ..self.parser.clone() }
     }

@@ -32,6 +32,8 @@ pub struct RequestContext {
     pub source: Hop,
     /// The trunk it came from.
     pub ingress: TrunkId,
+    /// Small faults of its syntax were tolerated when it was first read, and are when it is read again.
+    pub is_lenient: bool,
     /// INVITE, or another method.
     pub is_invite: bool,
     /// Outside a dialog: it has no To tag.

@@ -10,6 +10,7 @@ use super::dialog::{contact_of, record_routes};
 use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side, Signed, Verification};
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
+use crate::proxy::neighbours::Source;
 use crate::proxy::request_context::{BranchState, RequestContext};
 use crate::proxy::{ContextKey, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::hop::Hop;
@@ -194,7 +195,7 @@ impl Proxy {
     /// An INVITE was refused without state: a call too, if a short one. Copies of it get the same answer, and no second record.
     pub(in crate::proxy) fn record_refusal(
         &mut self,
-        source: Hop,
+        source: Source,
         request: Message<'_>,
         status: u16,
         out: &mut Output,
@@ -205,7 +206,7 @@ impl Proxy {
             return;
         }
         let now = self.watch.now;
-        let mut call = self.new_call(now, NO_CONTEXT, source, config.ingress_of(source), request);
+        let mut call = self.new_call(now, NO_CONTEXT, source.hop, source.trunk, request);
         (call.status, call.is_own_answer) = (status, true);
         let record = CallRecord { call, ended: now, ended_by: EndedBy::Refusal };
         self.meters.call(&record);
