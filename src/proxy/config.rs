@@ -13,6 +13,7 @@ use super::clock_watch::ClockWatch;
 use super::derived::Derived;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
+use super::forward::LISTENER_PARAMETER;
 use super::loop_check::RoutingInput;
 use super::neighbours::Neighbours;
 use super::plan::Place;
@@ -26,6 +27,7 @@ use super::session_timer::{self, SessionTimer};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
 use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::text::decimal;
 use crate::sip::{Host, Scheme, Uri};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
@@ -180,6 +182,8 @@ pub struct Trunk {
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
     pub trusted: bool,
+    /// Who calls from it, as values of P-Asserted-Identity: what a trunk asserts that is not trusted is replaced by this.
+    pub asserted: Option<Arc<str>>,
     /// Its small faults of syntax are repaired instead of refused ([`sip::Leniency`]).
     pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
@@ -223,6 +227,7 @@ impl Default for Trunk {
             next_hops: Vec::new(),
             listener: ListenerId(0),
             trusted: false,
+            asserted: None,
             lenient: false,
             sign: None,
             verify: None,
@@ -400,6 +405,20 @@ impl Config {
             from_trusted: trunk(from).is_some_and(|t| t.trusted),
             to_trusted: trunk(to).is_some_and(|t| t.trusted),
             rules: trunk(to).map(|t| t.headers).unwrap_or_default(),
+        }
+    }
+
+    /// The identity that requests of a trunk get in place of what they assert themselves (RFC 3325 5).
+    pub fn asserted_by(&self, trunk: TrunkId) -> Option<&str> {
+        self.trunk(trunk).filter(|trunk| !trunk.trusted)?.asserted.as_deref()
+    }
+
+    /// The listener that a URI of a Record-Route or Path of ours names: by host and port, or by the port of a TLS listener in a parameter
+    /// where its name stands alone.
+    pub fn listener_of_route(&self, uri: &Uri<'_>) -> Option<ListenerId> {
+        match uri.param(LISTENER_PARAMETER).flatten().and_then(decimal).filter(|_| uri.port.is_none()) {
+            Some(port) => self.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls),
+            None => self.own_listener_of(uri),
         }
     }
 

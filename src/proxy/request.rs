@@ -7,7 +7,7 @@ use siphasher::sip::SipHasher13;
 
 use super::calls::call_hash;
 use super::guard::UNCOUNTED;
-use super::history::History;
+use super::history::{self, History};
 use super::neighbours::Source;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
@@ -146,6 +146,7 @@ impl Proxy {
                 is_lenient: self.snapshot.config.is_lenient_with(source.trunk),
                 is_invite: request.method() == Some(Method::Invite),
                 is_initial: request.to_tag().is_none(),
+                asks_history: history::is_asked_for(request),
                 loop_hash,
                 parked: Vec::new(),
                 plan: Plan::default(),
@@ -176,7 +177,7 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
-        let known = Known { verified, in_call: self.is_in_call(request) };
+        let known = Known { verified, in_call: self.is_in_call(request, ingress) };
         let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
             target::decide(&snapshot.config, request, ingress, &pre, chance, known).map(|plan| (pre, plan))
@@ -192,9 +193,9 @@ impl Proxy {
     }
 
     /// The request belongs to a dialog of a call in the table.
-    fn is_in_call(&self, request: Message<'_>) -> bool {
-        let tags = request.from_tag().zip(request.to_tag()).filter(|_| !self.calls.is_empty());
-        tags.is_some_and(|(from, to)| self.calls.dialog_of(call_hash(&self.key, request), from, to).is_some())
+    fn is_in_call(&self, request: Message<'_>, ingress: TrunkId) -> bool {
+        let may_be = request.to_tag().is_some() && !self.calls.is_empty();
+        may_be && self.calls.dialog_of(call_hash(&self.key, request), request, ingress).is_some()
     }
 
     /// Answers a request that goes nowhere.
@@ -281,23 +282,23 @@ impl Proxy {
             let pre = preprocess::preprocess(config, request, source.hop.local).ok();
             let pre = pre.filter(|pre| !is_ack || may_pass(config, request, ingress, pre))?;
             let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
-            let named = target::direct(config, request.request_uri(), None, None);
-            let named = named.filter(|_| is_bare && !is_addressed_here(config, request.request_uri()));
+            let is_named = is_bare && !is_addressed_here(config, request.request_uri());
+            let named = is_named.then(|| target::direct(config, request.request_uri(), None, None)).flatten();
             let by_rules = || target::decide(config, request, ingress, &pre, chance, Known::default()).ok();
-            let plan = named.or_else(by_rules)?;
-            Some(plan.first()?.clone())
+            let candidate = named.or_else(by_rules)?.pop()?;
+            Some((candidate, pre))
         });
-        let Some(candidate) = planned else {
+        let Some((candidate, pre)) = planned else {
             self.stats.dropped_requests += 1;
             return;
         };
-        if is_ack && !self.calls.is_empty() {
-            self.note_ack(request); // one that goes on, from a neighbour
+        if let Some(ingress) = ingress.filter(|_| is_ack && !self.calls.is_empty()) {
+            self.note_ack(request, ingress); // one that goes on, from a neighbour
         }
         match &candidate.place {
-            Place::At(_) => self.send_stateless(config, source, request, &candidate, out),
+            Place::At(_) => self.send_stateless(config, source, request, &pre, &candidate, out),
             Place::Locate(target) => match target.direct() {
-                Some(hop) => self.send_stateless(config, source, request, &candidate.at(config, hop), out),
+                Some(hop) => self.send_stateless(config, source, request, &pre, &candidate.at(config, hop), out),
                 None => self.park_ack(now, source, request, candidate, out),
             },
         }
@@ -309,14 +310,12 @@ impl Proxy {
         config: &Config,
         source: Source,
         request: Message<'_>,
+        pre: &Preprocessed,
         candidate: &Candidate,
         out: &mut Output,
     ) {
-        let pre = preprocess::preprocess(config, request, source.hop.local);
         let listeners = config.listener(source.hop.local).zip(config.listener(candidate.listener));
-        let (Ok(pre), Some((entry, exit)), &Place::At(NextHop { transport, remote })) =
-            (pre, listeners, &candidate.place)
-        else {
+        let (Some((entry, exit)), &Place::At(NextHop { transport, remote })) = (listeners, &candidate.place) else {
             self.stats.dropped_requests += 1;
             return;
         };
@@ -331,11 +330,12 @@ impl Proxy {
             record_route: None,
             flows: [None; 2],
             path: None,
-            route: &pre,
+            route: pre,
             uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
             border: Some(forward::Border {
                 config,
                 crossing: config.crossing(source.trunk, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
+                asserted: None,
                 retarget: None,
                 history: &history,
             }),

@@ -38,6 +38,8 @@ pub struct RequestContext {
     pub is_invite: bool,
     /// Outside a dialog: it has no To tag.
     pub is_initial: bool,
+    /// Its sender wants History-Info in responses (RFC 7044).
+    pub asks_history: bool,
     /// Loop hash of the request as received (RFC 5393 4.2).
     pub loop_hash: u64,
     /// What it waits for.

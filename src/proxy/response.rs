@@ -374,6 +374,9 @@ impl Proxy {
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
             crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
         }
+        if !self.context(key).is_some_and(|context| context.asks_history) {
+            response.fields_of(Name::HistoryInfo).for_each(|field| self.patch.remove(field.line));
+        }
         if let Kept::Contacts(contacts) = kept {
             response.fields_of(Name::Contact).for_each(|field| self.patch.remove(field.line));
             self.patch.insert_with(response.headers_end(), |buf| {

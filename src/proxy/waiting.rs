@@ -8,6 +8,7 @@ use super::location::{LocateFailure, Target};
 use super::neighbours::Source;
 use super::plan::{Candidate, MAX_ATTEMPTS, Place};
 use super::response_context::Local;
+use super::route::preprocess::preprocess;
 use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, Timer, probe};
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
@@ -216,9 +217,10 @@ impl Proxy {
         let mut index = std::mem::take(&mut self.spare_index);
         let limits = config.parser_for(config.is_lenient_with(parked.source.trunk));
         let message = crate::sip::parse(&parked.bytes, &mut index, Framing::Datagram, &limits).ok();
-        match (first, message) {
-            (Some(first), Some(ack)) => self.send_stateless(config, parked.source, ack, &first, out),
-            _ => self.stats.dropped_requests += 1,
+        let read = message.and_then(|ack| Some((ack, preprocess(config, ack, parked.source.hop.local).ok()?)));
+        match first.zip(read) {
+            Some((first, (ack, pre))) => self.send_stateless(config, parked.source, ack, &pre, &first, out),
+            None => self.stats.dropped_requests += 1,
         }
         self.spare_index = index;
     }

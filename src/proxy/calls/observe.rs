@@ -88,7 +88,9 @@ impl Proxy {
     /// A request has a context: it begins a call, or is part of one.
     pub(in crate::proxy) fn begin_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, must: bool) {
         let method = request.method();
-        let is_initial = self.context(key).is_some_and(|context| context.is_initial);
+        let Some((is_initial, ingress)) = self.context(key).map(|context| (context.is_initial, context.ingress)) else {
+            return;
+        };
         if method == Some(Method::Invite) && is_initial {
             if must || self.calls.len() < self.snapshot.config.max_calls {
                 self.open_call(now, key, request);
@@ -97,12 +99,11 @@ impl Proxy {
             self.stats.unobserved_calls += u64::from(!must && !is_observed); // one that must be is refused
             return;
         }
-        let (Some(from_tag), Some(to_tag)) = (request.from_tag(), request.to_tag()) else { return };
         if self.calls.is_empty() {
             return;
         }
         let hash = call_hash(&self.key, request);
-        let Some((call, place, side)) = self.calls.dialog_of(hash, from_tag, to_tag) else { return };
+        let Some((call, place, side)) = self.calls.dialog_of(hash, request, ingress) else { return };
         let longest = self.snapshot.config.guard.longest_call;
         let role = match method {
             Some(Method::Bye) => Some(Role::Ends(place, side)),
@@ -279,10 +280,9 @@ impl Proxy {
     }
 
     /// An ACK to a 2xx came by.
-    pub(in crate::proxy) fn note_ack(&mut self, ack: Message<'_>) {
-        let (Some(from_tag), Some(to_tag)) = (ack.from_tag(), ack.to_tag()) else { return };
+    pub(in crate::proxy) fn note_ack(&mut self, ack: Message<'_>, ingress: TrunkId) {
         let hash = call_hash(&self.key, ack);
-        if let Some((call, ..)) = self.calls.dialog_of(hash, from_tag, to_tag)
+        if let Some((call, ..)) = self.calls.dialog_of(hash, ack, ingress)
             && let Some(call) = self.calls.get_mut(call)
         {
             call.unacknowledged = None;
