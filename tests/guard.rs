@@ -69,7 +69,10 @@ impl Rig {
         let mut out = Output::default();
         let admission = self.proxy.admit(self.now, &source, &mut out);
         if admission.is_heard() {
-            let message = sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &Limits::default()).unwrap();
+            let is_lenient = self.proxy.is_lenient_with(source);
+            let leniency = if is_lenient { sip::Leniency::TRUSTED } else { sip::Leniency::default() };
+            let limits = Limits { leniency, ..Limits::default() };
+            let message = sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &limits).unwrap();
             if admission == Admission::Known || !self.proxy.screen(self.now, &source, message, &mut out) {
                 self.proxy.handle_message(self.now, source, message, &mut out);
             }
@@ -573,6 +576,21 @@ mod digest {
         let ack = request("ACK", "sip:198.51.100.20", 2, ";tag=b1", "Route: <sip:192.0.2.1:5060;lr;vt=1.0>\n");
         assert!(passes(&rig.receive(MOBILE, &ack)));
         assert!(rig.receive(STRANGER, &ack.replace("z9hG4bKACK2", "z9hG4bKother")).is_empty());
+    }
+
+    #[test]
+    fn s6_what_was_tolerated_at_first_is_when_the_request_is_read_again() {
+        let pbx = format!("[[trunk]]\nname = \"pbx\"\nnext_hop = \"udp:{MOBILE}\"\nlenient = true\n");
+        let mut rig = Desk::new().rig("", &pbx);
+        let wrong = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"old\", uri=\"u\", response=\"r\"\n";
+        let refusal = rig.receive(MOBILE, &invite(1, &format!("X-Long: {}\n{wrong}", "x".repeat(400))));
+        let own = credentials(refusal[0].lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+        // The address is a lenient trunk's, the credentials are those of another trunk, which is not.
+        let bracketed =
+            invite(2, &own).replacen("INVITE sip:+12155551213@192.0.2.1 ", "INVITE <sip:+12155551213@192.0.2.1> ", 1);
+        assert!(passes(&rig.receive(MOBILE, &bracketed)));
+        let answers = rig.pass(Duration::from_secs(40));
+        assert!(answers.iter().any(|sent| sent.to == addr(MOBILE) && sent.status() == 408), "{answers:?}");
     }
 
     #[test]

@@ -473,7 +473,12 @@ fn rt4_a_flow_token_is_for_listeners_of_browsers_only() {
     let mut config = config();
     config.keys.flow = Some([8; 16]);
     let mut token = Vec::new();
-    vesperd::proxy::route::marks::write_flow(&config.keys, vesperd::sip::ConnectionId(5), &mut token);
+    vesperd::proxy::route::marks::write_flow(
+        &config.keys,
+        &config.listeners[0],
+        vesperd::sip::ConnectionId(5),
+        &mut token,
+    );
     let route = format!("Route: <sip:192.0.2.1:5060;lr{}>\n", String::from_utf8(token).unwrap());
     for to_tag in ["", ";tag=b"] {
         let text = request("INVITE", "sip:+882@203.0.113.9", "1", to_tag, &route);

@@ -425,3 +425,18 @@ fn rsip_is_no_parser_for_a_proxy() {
     assert!(rsip::Request::try_from(short.as_bytes()).is_ok());
     assert!(!ours(short.as_bytes()));
 }
+
+#[test]
+fn f2_a_datagram_without_content_length_is_held_to_the_size_of_a_message_too() {
+    let base = "MESSAGE sip:a@b SIP/2.0\r\nVia: SIP/2.0/UDP h;branch=z9hG4bKx\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\n\
+                Call-ID: c\r\nCSeq: 1 MESSAGE\r\n";
+    let limits = Limits { message: 1000, ..Limits::default() };
+    for line in ["", "Content-Length: 900\r\n"] {
+        let text = format!("{base}{line}\r\n{}", "x".repeat(900));
+        let mut index = Index::new();
+        let message = parse(text.as_bytes(), &mut index, Framing::Datagram, &limits).unwrap();
+        assert_eq!(message.check_request().map_err(|refusal| refusal.status), Err(413), "{line}");
+        let parsed = parse(text.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
+        assert!(parsed.check_request().is_ok());
+    }
+}

@@ -1,12 +1,14 @@
-//! What crosses the border to a trunk and back: `asserted_identity`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
+//! What crosses the border to a trunk and back: `asserted_identity`, `asserted`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use super::mistake::{Fault, Warning};
 use super::network::host_and_port;
 use super::reader::Section;
 use crate::proxy::trust::{HeaderRules, Passing};
 use crate::proxy::{self, On3xx, Place, RrStyle, Trunk};
+use crate::sip::{Scheme, Uri};
 
 const PASSING: [(&str, Passing); 3] = [("pass", Passing::Pass), ("add", Passing::Add), ("remove", Passing::Remove)];
 const STYLES: [(&str, RrStyle); 3] =
@@ -15,6 +17,7 @@ const STYLES: [(&str, RrStyle); 3] =
 /// The keys of one trunk.
 pub(super) struct Border {
     pub headers: HeaderRules,
+    pub asserted: Option<Arc<str>>,
     pub on_3xx: On3xx,
     pub rr_style: RrStyle,
 }
@@ -37,9 +40,38 @@ pub(super) fn read(trunk: &Section<'_, '_>, next_hops: &[Place], name: &str, war
             history_info: trunk.choice("history_info", &PASSING).unwrap_or_default(),
             diversion: trunk.choice("diversion", &PASSING).unwrap_or_default(),
         },
+        asserted: read_asserted(trunk),
         on_3xx: on_3xx.map(|at| at.value).unwrap_or_default(),
         rr_style: trunk.choice("rr_style", &STYLES).unwrap_or_default(),
     }
+}
+
+/// `asserted`: who a trunk is that has to prove it; at most one SIP or SIPS URI and one tel URI (RFC 3325 9.1).
+fn read_asserted(trunk: &Section<'_, '_>) -> Option<Arc<str>> {
+    let expected = "a sip, sips or tel URI, such as \"sip:+4930123456@example.com\"";
+    let uris = trunk.read_list("asserted", expected, |text| {
+        let uri = Uri::parse(text.as_bytes()).ok().filter(|uri| uri.headers.is_none())?;
+        let is_plain = text.bytes().all(|octet| octet.is_ascii_graphic() && !matches!(octet, b'<' | b'>'));
+        let is_tel = uri.scheme == Scheme::Tel;
+        (is_plain && (is_tel || matches!(uri.scheme, Scheme::Sip | Scheme::Sips))).then(|| (is_tel, text.to_owned()))
+    });
+    if trunk.is_absent("asserted") {
+        return None;
+    }
+    let wrong = |reason, remedy| {
+        trunk.wrong(trunk.offset_of("asserted"), "asserted", Fault::Conflict { reason, remedy });
+    };
+    if uris.iter().filter(|uri| uri.value.0).count() > 1 || uris.iter().filter(|uri| !uri.value.0).count() > 1 {
+        wrong("more than one URI of a kind is asserted", "give one sip or sips URI, one tel URI, or one of each");
+    }
+    if trunk.bool("trusted", false) {
+        wrong("a trusted trunk asserts identities itself", "remove asserted, or trusted");
+    }
+    if trunk.is_absent("digest") {
+        wrong("nothing proves that it is who it is said to be", "add [trunk.digest], or remove asserted");
+    }
+    let values: Vec<String> = uris.iter().map(|uri| format!("<{}>", uri.value.1)).collect();
+    (!values.is_empty()).then(|| values.join(", ").into())
 }
 
 /// Reads `[routing]`, and what the trunks together ask for.

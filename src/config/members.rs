@@ -188,7 +188,7 @@ fn read_choice(section: &Section<'_, '_>, dispatcher: &mut Dispatcher, ids: &[St
         let (reason, remedy) = ("algorithm = \"key-hash\" and hash_header go together", "give both or neither");
         section.wrong(section.offset_of("hash_header"), "hash_header", Fault::Conflict { reason, remedy });
     }
-    dispatcher.hash_header = header.map(|at| at.value).unwrap_or_default();
+    dispatcher.hash_header = header.map(|at| at.value).unwrap_or_default().into();
     if section.string("algorithm").is_some_and(|at| at.value == "round-robin-overload")
         && !section.string("oc").is_some_and(|at| matches!(at.value, "client" | "both"))
     {

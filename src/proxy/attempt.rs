@@ -252,6 +252,7 @@ impl Proxy {
             border: Some(Border {
                 config,
                 crossing: config.crossing(Some(ingress), candidate.egress),
+                asserted: config.asserted_by(ingress),
                 retarget: candidate.retarget.as_deref(),
                 history: &history,
             }),

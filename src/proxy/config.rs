@@ -10,8 +10,12 @@ use ipnet::IpNet;
 use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
 use super::clock_watch::ClockWatch;
+use super::derived::Derived;
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
+use super::forward::LISTENER_PARAMETER;
+use super::loop_check::RoutingInput;
+use super::neighbours::Neighbours;
 use super::plan::Place;
 use super::redirect::On3xx;
 use super::route::marks::Keys;
@@ -23,6 +27,7 @@ use super::session_timer::{self, SessionTimer};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
 use crate::sip::hop::{Hop, ListenerId, Transport};
+use crate::sip::text::decimal;
 use crate::sip::{Host, Scheme, Uri};
 use crate::stir::TrustStore;
 use crate::stir::authentication::Signer;
@@ -51,6 +56,10 @@ pub struct Config {
     pub listeners: Vec<Listener>,
     /// The neighbours; [`TrunkId`] is the index.
     pub trunks: Vec<Trunk>,
+    /// Whose an address is, from `trunks`.
+    pub neighbours: Derived<Neighbours>,
+    /// What routing looks at, from `routes` and `trunks`.
+    pub routing_input: Derived<RoutingInput>,
     /// First match wins.
     pub routes: Vec<Route>,
     /// Some trunk is told the history of requests (RFC 7044), so it is kept.
@@ -111,6 +120,8 @@ impl Default for Config {
         Config {
             listeners: Vec::new(),
             trunks: Vec::new(),
+            neighbours: Derived::default(),
+            routing_input: Derived::default(),
             routes: Vec::new(),
             keeps_history: false,
             domains: Vec::new(),
@@ -171,6 +182,8 @@ pub struct Trunk {
     pub listener: ListenerId,
     /// Its P-Asserted-Identity and pre-loaded Route are believed.
     pub trusted: bool,
+    /// Who calls from it, as values of P-Asserted-Identity: what a trunk asserts that is not trusted is replaced by this.
+    pub asserted: Option<Arc<str>>,
     /// Its small faults of syntax are repaired instead of refused ([`sip::Leniency`]).
     pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
@@ -214,6 +227,7 @@ impl Default for Trunk {
             next_hops: Vec::new(),
             listener: ListenerId(0),
             trusted: false,
+            asserted: None,
             lenient: false,
             sign: None,
             verify: None,
@@ -280,22 +294,7 @@ impl Config {
     /// The trunk that `source` belongs to: whose next hop it is to the port, else whose peers it is among (the narrowest network
     /// wins), else whose next hop has its address.
     pub fn trunk_of(&self, source: SocketAddr) -> Option<TrunkId> {
-        let source = SocketAddr::new(source.ip().to_canonical(), source.port());
-        let exact = || self.trunks.iter().position(|t| t.next_hops.iter().any(|hop| hop.address() == Some(source)));
-        let peer = || {
-            let widths = self.trunks.iter().enumerate().filter_map(|(i, t)| {
-                let width =
-                    t.peers.iter().filter(|net| net.contains(&source.ip())).map(|net| net.prefix_len()).max()?;
-                Some((width, std::cmp::Reverse(i)))
-            });
-            widths.max().map(|(_, std::cmp::Reverse(i))| i)
-        };
-        let address = || {
-            self.trunks
-                .iter()
-                .position(|t| t.next_hops.iter().filter_map(Place::address).any(|hop| hop.ip() == source.ip()))
-        };
-        exact().or_else(peer).or_else(address).map(|i| TrunkId(i as u16))
+        self.neighbours.get(|| Neighbours::of(&self.trunks)).trunk_of(source)
     }
 
     /// Keeps what was counted under an older configuration: bans, calls of trunks of the same name. For a reload.
@@ -378,9 +377,13 @@ impl Config {
         self.default_trunks.get(usize::from(listener.0)).copied().flatten()
     }
 
-    /// Bounds of messages, and what is tolerated of a trunk.
-    pub fn parser_for(&self, trunk: Option<TrunkId>) -> sip::Limits {
-        let is_lenient = trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient);
+    /// Whether small faults of syntax are tolerated of a trunk.
+    pub fn is_lenient_with(&self, trunk: Option<TrunkId>) -> bool {
+        trunk.and_then(|id| self.trunk(id)).is_some_and(|trunk| trunk.lenient)
+    }
+
+    /// Bounds of messages, and what is tolerated in them.
+    pub fn parser_for(&self, is_lenient: bool) -> sip::Limits {
         let leniency = if is_lenient { sip::Leniency::TRUSTED } else { self.parser.leniency };
         sip::Limits { leniency, ..self.parser.clone() }
     }
@@ -402,6 +405,20 @@ impl Config {
             from_trusted: trunk(from).is_some_and(|t| t.trusted),
             to_trusted: trunk(to).is_some_and(|t| t.trusted),
             rules: trunk(to).map(|t| t.headers).unwrap_or_default(),
+        }
+    }
+
+    /// The identity that requests of a trunk get in place of what they assert themselves (RFC 3325 5).
+    pub fn asserted_by(&self, trunk: TrunkId) -> Option<&str> {
+        self.trunk(trunk).filter(|trunk| !trunk.trusted)?.asserted.as_deref()
+    }
+
+    /// The listener that a URI of a Record-Route or Path of ours names: by host and port, or by the port of a TLS listener in a parameter
+    /// where its name stands alone.
+    pub fn listener_of_route(&self, uri: &Uri<'_>) -> Option<ListenerId> {
+        match uri.param(LISTENER_PARAMETER).flatten().and_then(decimal).filter(|_| uri.port.is_none()) {
+            Some(port) => self.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls),
+            None => self.own_listener_of(uri),
         }
     }
 

@@ -65,6 +65,8 @@ pub struct Border<'a> {
     pub config: &'a Config,
     /// The trust of both sides.
     pub crossing: Crossing,
+    /// The identity that the trunk it comes from has proven, as a value of P-Asserted-Identity.
+    pub asserted: Option<&'a str>,
     /// The other Request-URI of the copy.
     pub retarget: Option<&'a Retarget>,
     /// Copies sent before.
@@ -82,6 +84,13 @@ impl Border<'_> {
     fn write(&self, request: Message<'_>, received: &[u8], patch: &mut Patch) {
         let own = |host: &[u8]| self.config.is_own_host(host);
         self.crossing.write(request, own, patch);
+        if let Some(identity) = self.asserted.filter(|_| self.crossing.tells_identity(request)) {
+            patch.insert_with(request.headers_end(), |buf| {
+                [&b"P-Asserted-Identity: "[..], identity.as_bytes(), b"\r\n"]
+                    .iter()
+                    .for_each(|part| buf.extend_from_slice(part));
+            });
+        }
         let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_none();
         let rules = self.crossing.rules;
         if is_call && rules.history_info == Passing::Add {
@@ -211,7 +220,7 @@ fn write_record_route(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
         push_uri(listener, double, copy.style(style), buf);
         marks.write(buf);
         if let Some(flow) = flow {
-            marks::write_flow(marks.keys, flow, buf);
+            marks::write_flow(marks.keys, listener, flow, buf);
         }
         buf.extend_from_slice(b">\r\n");
     }
@@ -221,7 +230,7 @@ fn write_record_route(copy: &Copy<'_>, marks: &Marks<'_>, buf: &mut Vec<u8>) {
 fn write_path(entry: &Listener, keys: &Keys, connection: ConnectionId, buf: &mut Vec<u8>) {
     buf.extend_from_slice(b"Path: <");
     push_uri(entry, true, RrStyle::TransportTls, buf);
-    marks::write_flow(keys, connection, buf);
+    marks::write_flow(keys, entry, connection, buf);
     buf.extend_from_slice(b";ob>\r\n");
 }
 

@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 use siphasher::sip::SipHasher13;
 
 use super::admission::priority::Priority;
-use super::admission::{Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Source, Standing, TrunkLimits};
+use super::admission::{self, Admission, Ban, Banned, CallGuard, Cause, Gate, Guard, Shedder, Standing, TrunkLimits};
 use super::calls::{Role, call_hash};
 use super::digest::Proof;
+use super::neighbours::Source;
 use super::overload;
 use super::plan::Candidate;
 use super::response_context::Local;
 use super::validate::Invalid;
-use super::{Config, ContextKey, Event, Now, Output, Proxy, TrunkId};
+use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Method, Name, Refusal, date};
 use crate::stir::{Check, CheckResult, TokenVerdict, Verdict};
@@ -128,7 +129,7 @@ impl Proxy {
             Some(standing) => standing == Standing::Denied,
             None => {
                 let may_be_banned = !may_prove && guard.strangers.is_some();
-                may_be_banned && guard.bans.is_banned(Source::of(address), now.instant)
+                may_be_banned && guard.bans.is_banned(admission::Source::of(address), now.instant)
             }
         }
     }
@@ -156,7 +157,7 @@ impl Proxy {
 
     /// Lifts a ban. Whether there was one.
     pub fn lift_ban(&self, now: Now, address: IpAddr) -> bool {
-        self.snapshot.config.guard.bans.lift(Source::of(address), now.instant)
+        self.snapshot.config.guard.bans.lift(admission::Source::of(address), now.instant)
     }
 
     /// We send requests there: what comes back is no stranger's.
@@ -173,17 +174,17 @@ impl Proxy {
     }
 
     /// Whether an error may be answered (E-1).
-    pub(super) fn may_answer(&mut self, source: Hop, out: &mut Output) -> bool {
+    pub(super) fn may_answer(&mut self, source: Source, out: &mut Output) -> bool {
         let snapshot = self.snapshot.clone();
         let now = self.watch.now;
-        let (may, banned) = self.watch.gate.may_answer(&snapshot.config.guard, now, &source);
+        let (may, banned) = self.watch.gate.may_answer(&snapshot.config.guard, now, &source.hop);
         self.note_ban(banned, out);
         self.stats.withheld_answers += u64::from(!may);
         may
     }
 
     /// Whether a new dialog is refused because this worker has too much to do (O-8). The same for all copies of a request.
-    pub(super) fn sheds(&mut self, now: Now, source: Hop, request: Message<'_>) -> bool {
+    pub(super) fn sheds(&mut self, now: Now, source: Source, request: Message<'_>) -> bool {
         let Some(shedder) = &mut self.watch.shedder else { return false };
         let (servers, clients) = self.layer.live();
         let bounds = &self.snapshot.config.transaction;
@@ -193,7 +194,7 @@ impl Proxy {
             return false;
         }
         let config = &self.snapshot.config;
-        let ingress = config.ingress_of(source);
+        let ingress = source.trunk;
         // Whoever throttles itself as it is told is not refused besides (O-5), until it is clear that this does not help.
         let obeys = config.guard.role_with(ingress).server && overload::params::offer(request.reply_via()).is_some();
         if obeys && shedder.level(now.instant) < 100 {
@@ -212,12 +213,11 @@ impl Proxy {
     pub(super) fn recognise(
         &mut self,
         now: Now,
-        source: Hop,
+        Source { hop: source, trunk: known }: Source,
         request: Message<'_>,
         out: &mut Output,
     ) -> Result<TrunkId, Invalid> {
         let snapshot = self.snapshot.clone();
-        let known = snapshot.config.ingress_of(source);
         let is_proven = source.peer.is_some() && source.transport.is_secure();
         let forbidden = Refusal::new(403, "Forbidden");
         let Some(digest) = snapshot.config.guard.digest.as_deref().filter(|_| !(is_proven && known.is_some())) else {
@@ -258,9 +258,9 @@ impl Proxy {
     }
 
     /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed.
-    pub(super) fn ingress_of_ack(&self, now: Now, config: &Config, source: Hop) -> Option<TrunkId> {
-        let lately = || self.watch.authenticated.get(&source.remote).filter(|(_, until)| *until > now.instant);
-        config.ingress_of(source).or_else(|| lately().map(|(trunk, _)| *trunk))
+    pub(super) fn ingress_of_ack(&self, now: Now, source: Source) -> Option<TrunkId> {
+        let lately = || self.watch.authenticated.get(&source.hop.remote).filter(|(_, until)| *until > now.instant);
+        source.trunk.or_else(|| lately().map(|(trunk, _)| *trunk))
     }
 
     /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).

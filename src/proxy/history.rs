@@ -108,6 +108,12 @@ impl History {
     }
 }
 
+/// Whether whoever sent a request is to find History-Info in the responses to it (RFC 7044 5): it says so, or has written some itself.
+pub fn is_asked_for(request: Message<'_>) -> bool {
+    let is_tag = |value: &[u8]| value.eq_ignore_ascii_case(b"histinfo");
+    request.field(Name::HistoryInfo).is_some() || request.values(Name::Supported).any(|tag| is_tag(tag.value))
+}
+
 /// The index of the entry for the received Request-URI, and whether it is there already (RFC 7044 9.1, 10.3). `None`: there is no more
 /// room, or the last entry can not be read.
 fn parent_index(request: Message<'_>, received: &[u8]) -> Option<(Vec<u8>, bool)> {

@@ -67,10 +67,10 @@ impl Proxy {
         }
     }
 
-    /// What a client is told in a response to a request that came from it with this Via; `None` if it does not ask.
-    pub(super) fn load_for(&mut self, source: Hop, via: Via<'_>) -> Option<Feedback> {
+    /// What a client, this trunk, is told in a response to a request that came from it with this Via; `None` if it does not ask.
+    pub(super) fn load_for(&mut self, source: Hop, ingress: Option<TrunkId>, via: Via<'_>) -> Option<Feedback> {
         let config = &self.snapshot.config;
-        if config.guard.overload.is_empty() || !config.guard.role_with(config.ingress_of(source)).server {
+        if config.guard.overload.is_empty() || !config.guard.role_with(ingress).server {
             return None;
         }
         params::offer(via)?;
@@ -81,11 +81,11 @@ impl Proxy {
 
     /// The same for a response that is forwarded: the offer stands in the Via below ours.
     pub(super) fn load_told(&mut self, key: ContextKey, response: Message<'_>) -> Option<Feedback> {
-        let source = self.context(key)?.source;
+        let (source, ingress) = self.context(key).map(|context| (context.source, context.ingress))?;
         if !self.snapshot.config.guard.overload.iter().any(|role| role.server) {
             return None;
         }
         let via = Via::parse(response.values(Name::Via).nth(1)?.value).ok()?;
-        self.load_for(source, via)
+        self.load_for(source, Some(ingress), via)
     }
 }

@@ -6,6 +6,7 @@ mod attempt;
 pub mod calls;
 pub mod clock_watch;
 mod config;
+mod derived;
 pub mod digest;
 pub mod dispatcher;
 mod event;
@@ -19,6 +20,7 @@ mod load;
 pub mod location;
 mod loop_check;
 pub mod meters;
+mod neighbours;
 pub mod overload;
 mod patience;
 mod plan;
@@ -43,9 +45,12 @@ use slab::Slab;
 
 pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
 pub use config::{Config, Listener, NextHop, Numbers, RrStyle, Snapshot, Trunk, TrunkId, UdpOversize};
+pub use derived::Derived;
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
+pub use loop_check::RoutingInput;
+pub use neighbours::Neighbours;
 pub use plan::Place;
 pub use redirect::On3xx;
 pub use route::marks::Keys;
@@ -60,6 +65,7 @@ use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
 use meters::Meters;
+use neighbours::Source;
 use request_context::RequestContext;
 use response_context::Local;
 use waiting::ParkedAcks;
@@ -267,7 +273,7 @@ impl Proxy {
     /// Whether small faults of syntax are tolerated of this source.
     pub fn is_lenient_with(&self, source: Hop) -> bool {
         let config = &self.snapshot.config;
-        config.ingress_of(source).and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.lenient)
+        config.is_lenient_with(config.ingress_of(source))
     }
 
     /// Takes a message that arrived from `source`: its listener, the packet's address, its connection.
@@ -275,6 +281,7 @@ impl Proxy {
         self.watch.at(now, source.remote);
         if message.is_request() {
             self.meters.request(source.transport, message);
+            let source = Source { hop: source, trunk: self.snapshot.config.ingress_of(source) };
             self.handle_request(now, source, message, out);
         } else {
             self.meters.received(message.status().unwrap_or_default());
@@ -444,9 +451,9 @@ impl Proxy {
     /// Runs `f` with the stored request of a context, indexed anew; `None` if there is none.
     fn with_request<R>(&mut self, key: ContextKey, f: impl FnOnce(&mut Self, Message<'_>) -> R) -> Option<R> {
         let context = self.context(key)?;
-        let (bytes, ingress) = (std::mem::take(&mut context.request), context.ingress);
+        let (bytes, is_lenient) = (std::mem::take(&mut context.request), context.is_lenient);
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = self.snapshot_of(key).config.parser_for(Some(ingress));
+        let limits = self.snapshot_of(key).config.parser_for(is_lenient);
         let result = crate::sip::parse(&bytes, &mut index, crate::sip::Framing::Datagram, &limits)
             .ok()
             .map(|message| f(self, message));

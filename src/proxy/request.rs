@@ -7,7 +7,8 @@ use siphasher::sip::SipHasher13;
 
 use super::calls::call_hash;
 use super::guard::UNCOUNTED;
-use super::history::History;
+use super::history::{self, History};
+use super::neighbours::Source;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
 use super::response::Answered;
@@ -27,7 +28,7 @@ use crate::transaction::RequestMatch;
 const OPTIONS_LINES: &[u8] = b"Allow: INVITE, ACK, CANCEL, BYE, OPTIONS, REGISTER, PRACK, UPDATE, INFO, MESSAGE, REFER, NOTIFY, SUBSCRIBE, PUBLISH\r\nAccept: application/sdp\r\nSupported: \r\n";
 
 impl Proxy {
-    pub(super) fn handle_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
+    pub(super) fn handle_request(&mut self, now: Now, source: Source, request: Message<'_>, out: &mut Output) {
         if let Err(refusal) = request.check_request() {
             return self.refuse(source, request, refusal, &[], out);
         }
@@ -48,13 +49,12 @@ impl Proxy {
         }
     }
 
-    fn new_request(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
+    fn new_request(&mut self, now: Now, source: Source, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         if self.sheds(now, source, request) {
             return self.shed(source, request, out);
         }
-        let origin = loop_check::Origin { trunk: snapshot.config.ingress_of(source), listener: source.local };
-        let hash = loop_check::loop_hash(&self.key, request, origin, &snapshot.config.routes);
+        let hash = loop_check::loop_hash(&self.key, request, source, &snapshot.config);
         let valid = match validate::validate(&snapshot.config, request, hash) {
             Ok(valid) => valid,
             Err(invalid) => return self.refuse(source, request, invalid.refusal, &invalid.line, out),
@@ -98,10 +98,10 @@ impl Proxy {
         if !self.hold_call(now, key, request, admitted) {
             return self.respond_local(now, key, request, UNCOUNTED.status, UNCOUNTED.reason, &[], out);
         }
-        self.count_load(now, ingress, source, request);
+        self.count_load(now, ingress, source.hop, request);
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
-            self.respond_trying_to(now, key, source, request, out);
+            self.respond_trying_to(now, key, request, out);
             if !self.verify(now, key, request, out) {
                 return; // parked or rejected
             }
@@ -121,7 +121,7 @@ impl Proxy {
     fn open_context(
         &mut self,
         now: Now,
-        source: Hop,
+        source: Source,
         ingress: TrunkId,
         loop_hash: u64,
         breadth: u16,
@@ -130,7 +130,7 @@ impl Proxy {
         if request.to_tag().is_none() && self.has_room_for_dialogs_only() {
             return None;
         }
-        let upstream = upstream_of(source, request.reply_via());
+        let upstream = upstream_of(source.hop, request.reply_via());
         let slot = self.contexts.vacant_key() as u64;
         let key = ContextKey(self.next_serial() << 32 | slot);
         let server = self.layer.open_server(now.instant, request, upstream, key.0).ok()?;
@@ -141,10 +141,12 @@ impl Proxy {
                 snapshot: self.snapshot.clone(),
                 request: request.bytes().to_vec(),
                 arrived: now.instant,
-                source,
+                source: source.hop,
                 ingress,
+                is_lenient: self.snapshot.config.is_lenient_with(source.trunk),
                 is_invite: request.method() == Some(Method::Invite),
                 is_initial: request.to_tag().is_none(),
+                asks_history: history::is_asked_for(request),
                 loop_hash,
                 parked: Vec::new(),
                 plan: Plan::default(),
@@ -175,7 +177,7 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
-        let known = Known { verified, in_call: self.is_in_call(request) };
+        let known = Known { verified, in_call: self.is_in_call(request, ingress) };
         let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
             target::decide(&snapshot.config, request, ingress, &pre, chance, known).map(|plan| (pre, plan))
@@ -191,9 +193,9 @@ impl Proxy {
     }
 
     /// The request belongs to a dialog of a call in the table.
-    fn is_in_call(&self, request: Message<'_>) -> bool {
-        let tags = request.from_tag().zip(request.to_tag()).filter(|_| !self.calls.is_empty());
-        tags.is_some_and(|(from, to)| self.calls.dialog_of(call_hash(&self.key, request), from, to).is_some())
+    fn is_in_call(&self, request: Message<'_>, ingress: TrunkId) -> bool {
+        let may_be = request.to_tag().is_some() && !self.calls.is_empty();
+        may_be && self.calls.dialog_of(call_hash(&self.key, request), request, ingress).is_some()
     }
 
     /// Answers a request that goes nowhere.
@@ -214,15 +216,15 @@ impl Proxy {
     }
 
     /// CANCEL for a transaction of ours: answered at once, then every pending branch is cancelled (K-1).
-    fn cancel(&mut self, now: Now, source: Hop, key: ContextKey, cancel: Message<'_>, out: &mut Output) {
+    fn cancel(&mut self, now: Now, source: Source, key: ContextKey, cancel: Message<'_>, out: &mut Output) {
         // The CANCEL has a server transaction of its own, without a context: its user is nobody.
-        let upstream = upstream_of(source, cancel.reply_via());
+        let upstream = upstream_of(source.hop, cancel.reply_via());
         match self.layer.open_server(now.instant, cancel, upstream, u64::MAX) {
             Ok(server) => {
                 let tag = self.tag_of(cancel);
                 let mut buffer = std::mem::take(&mut self.buffer);
                 buffer.clear();
-                respond::write(cancel, source.remote, 200, "OK", Some(&tag), &[], &mut buffer);
+                respond::write(cancel, source.hop.remote, 200, "OK", Some(&tag), &[], &mut buffer);
                 self.meters.sent(200);
                 self.layer.respond(now.instant, server, 200, &buffer, &mut out.outbox);
                 self.buffer = buffer;
@@ -269,34 +271,34 @@ impl Proxy {
     /// ACK for a 2xx: end to end, so forwarded without a transaction (F-12); where it is wanted, a CANCEL that belongs to nothing here
     /// (K-4). What can not be forwarded is dropped (P-2). An ACK must run along our route set, but for one of a trusted trunk, which goes
     /// where its Request-URI says; a CANCEL, like the INVITE it follows, may be routed by the table.
-    fn forward_stateless(&mut self, now: Now, source: Hop, request: Message<'_>, out: &mut Output) {
+    fn forward_stateless(&mut self, now: Now, source: Source, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot.clone();
         let config = &snapshot.config;
         let is_ack = request.method() == Some(Method::Ack);
-        let ingress = self.ingress_of_ack(now, config, source);
+        let ingress = self.ingress_of_ack(now, source);
         let chance = self.chance(now, ingress);
         let may_go = request.max_forwards().ok() != Some(Some(0));
         let planned = ingress.filter(|_| may_go).and_then(|ingress| {
-            let pre = preprocess::preprocess(config, request, source.local).ok();
+            let pre = preprocess::preprocess(config, request, source.hop.local).ok();
             let pre = pre.filter(|pre| !is_ack || may_pass(config, request, ingress, pre))?;
             let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
-            let named = target::direct(config, request.request_uri(), None, None);
-            let named = named.filter(|_| is_bare && !is_addressed_here(config, request.request_uri()));
+            let is_named = is_bare && !is_addressed_here(config, request.request_uri());
+            let named = is_named.then(|| target::direct(config, request.request_uri(), None, None)).flatten();
             let by_rules = || target::decide(config, request, ingress, &pre, chance, Known::default()).ok();
-            let plan = named.or_else(by_rules)?;
-            Some(plan.first()?.clone())
+            let candidate = named.or_else(by_rules)?.pop()?;
+            Some((candidate, pre))
         });
-        let Some(candidate) = planned else {
+        let Some((candidate, pre)) = planned else {
             self.stats.dropped_requests += 1;
             return;
         };
-        if is_ack && !self.calls.is_empty() {
-            self.note_ack(request); // one that goes on, from a neighbour
+        if let Some(ingress) = ingress.filter(|_| is_ack && !self.calls.is_empty()) {
+            self.note_ack(request, ingress); // one that goes on, from a neighbour
         }
         match &candidate.place {
-            Place::At(_) => self.send_stateless(config, source, request, &candidate, out),
+            Place::At(_) => self.send_stateless(config, source, request, &pre, &candidate, out),
             Place::Locate(target) => match target.direct() {
-                Some(hop) => self.send_stateless(config, source, request, &candidate.at(config, hop), out),
+                Some(hop) => self.send_stateless(config, source, request, &pre, &candidate.at(config, hop), out),
                 None => self.park_ack(now, source, request, candidate, out),
             },
         }
@@ -306,24 +308,21 @@ impl Proxy {
     pub(super) fn send_stateless(
         &mut self,
         config: &Config,
-        source: Hop,
+        source: Source,
         request: Message<'_>,
+        pre: &Preprocessed,
         candidate: &Candidate,
         out: &mut Output,
     ) {
-        let pre = preprocess::preprocess(config, request, source.local);
-        let listeners = config.listener(source.local).zip(config.listener(candidate.listener));
-        let (Ok(pre), Some((entry, exit)), &Place::At(NextHop { transport, remote })) =
-            (pre, listeners, &candidate.place)
-        else {
+        let listeners = config.listener(source.hop.local).zip(config.listener(candidate.listener));
+        let (Some((entry, exit)), &Place::At(NextHop { transport, remote })) = (listeners, &candidate.place) else {
             self.stats.dropped_requests += 1;
             return;
         };
         let branch = self.stateless_branch(request);
-        let ingress = config.ingress_of(source);
         let history = History::default();
         let copy = forward::Copy {
-            source: source.remote,
+            source: source.hop.remote,
             entry,
             exit,
             transport,
@@ -331,11 +330,12 @@ impl Proxy {
             record_route: None,
             flows: [None; 2],
             path: None,
-            route: &pre,
+            route: pre,
             uri: candidate.retarget.as_ref().map(|retarget| &*retarget.uri),
             border: Some(forward::Border {
                 config,
-                crossing: config.crossing(ingress, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
+                crossing: config.crossing(source.trunk, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
+                asserted: None,
                 retarget: None,
                 history: &history,
             }),
@@ -360,11 +360,11 @@ impl Proxy {
     }
 
     /// Answers a request that has no transaction. ACK is never answered (P-2).
-    fn refuse(&mut self, source: Hop, request: Message<'_>, refusal: Refusal, lines: &[u8], out: &mut Output) {
+    fn refuse(&mut self, source: Source, request: Message<'_>, refusal: Refusal, lines: &[u8], out: &mut Output) {
         let is_ack = request.method() == Some(Method::Ack);
         out.events.push(Event::Refused {
             call_id: request.call_id().unwrap_or_default().into(),
-            source: source.remote,
+            source: source.hop.remote,
             status: (!is_ack).then_some(refusal.status),
             reason: refusal.reason,
         });
@@ -382,7 +382,7 @@ impl Proxy {
 
     /// Refuses a request for overload: by its answer and a counter alone (O-8). A line in the log and a record of each would make dear,
     /// just when there is no time, what is to be cheap.
-    fn shed(&mut self, source: Hop, request: Message<'_>, out: &mut Output) {
+    fn shed(&mut self, source: Source, request: Message<'_>, out: &mut Output) {
         if self.may_answer(source, out) {
             self.stats.refused += 1;
             self.respond_stateless(source, request, 503, "Service Unavailable", &[], out);
@@ -391,7 +391,7 @@ impl Proxy {
 
     fn respond_stateless(
         &mut self,
-        source: Hop,
+        source: Source,
         request: Message<'_>,
         status: u16,
         reason: &str,
@@ -399,12 +399,12 @@ impl Proxy {
         out: &mut Output,
     ) {
         self.meters.sent(status);
-        let (tag, told) = (self.tag_of(request), self.load_for(source, request.reply_via()));
-        let is_bounded = source.transport == Transport::Udp && self.snapshot.config.ingress_of(source).is_none();
-        out.outbox.push_with(upstream_of(source, request.reply_via()), 0, |buffer| {
+        let (tag, told) = (self.tag_of(request), self.load_for(source.hop, source.trunk, request.reply_via()));
+        let is_bounded = source.hop.transport == Transport::Udp && source.trunk.is_none();
+        out.outbox.push_with(upstream_of(source.hop, request.reply_via()), 0, |buffer| {
             let start = buffer.len();
             let write = |lines: &[u8], buffer: &mut Vec<u8>| {
-                respond::write(request, source.remote, status, reason, Some(&tag), lines, buffer);
+                respond::write(request, source.hop.remote, status, reason, Some(&tag), lines, buffer);
             };
             write(lines, buffer);
             let over = (buffer.len() - start).saturating_sub(answer_bound(request.bytes().len()));

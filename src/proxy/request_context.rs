@@ -32,10 +32,14 @@ pub struct RequestContext {
     pub source: Hop,
     /// The trunk it came from.
     pub ingress: TrunkId,
+    /// Small faults of its syntax were tolerated when it was first read, and are when it is read again.
+    pub is_lenient: bool,
     /// INVITE, or another method.
     pub is_invite: bool,
     /// Outside a dialog: it has no To tag.
     pub is_initial: bool,
+    /// Its sender wants History-Info in responses (RFC 7044).
+    pub asks_history: bool,
     /// Loop hash of the request as received (RFC 5393 4.2).
     pub loop_hash: u64,
     /// What it waits for.

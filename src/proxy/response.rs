@@ -374,6 +374,9 @@ impl Proxy {
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
             crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
         }
+        if !self.context(key).is_some_and(|context| context.asks_history) {
+            response.fields_of(Name::HistoryInfo).for_each(|field| self.patch.remove(field.line));
+        }
         if let Kept::Contacts(contacts) = kept {
             response.fields_of(Name::Contact).for_each(|field| self.patch.remove(field.line));
             self.patch.insert_with(response.headers_end(), |buf| {
@@ -448,7 +451,7 @@ impl Proxy {
         out: &mut Output,
     ) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
-        let source = context.source;
+        let (source, ingress) = (context.source, context.ingress);
         self.stats.refused += 1;
         self.note_own_answer(key);
         let Answered { status, phrase, noted, lines } = answer;
@@ -457,7 +460,7 @@ impl Proxy {
         let tag = self.tag_of(request);
         let mut buffer = Vec::with_capacity(512);
         respond::write(request, source.remote, status, phrase, Some(&tag), lines, &mut buffer);
-        let told = self.load_for(source, request.reply_via());
+        let told = self.load_for(source, Some(ingress), request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.send_final(now, key, status, &buffer, out);
     }
@@ -473,19 +476,13 @@ impl Proxy {
     }
 
     /// 100 for an INVITE, at once (P-4).
-    pub(super) fn respond_trying_to(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        source: crate::sip::hop::Hop,
-        request: Message<'_>,
-        out: &mut Output,
-    ) {
-        let Some(server) = self.context(key).and_then(|c| c.server) else { return };
+    pub(super) fn respond_trying_to(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
+        let Some(context) = self.context(key) else { return };
+        let (source, ingress, Some(server)) = (context.source, context.ingress, context.server) else { return };
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         respond::write(request, source.remote, 100, "Trying", None, &[], &mut buffer);
-        let told = self.load_for(source, request.reply_via());
+        let told = self.load_for(source, Some(ingress), request.reply_via());
         told.iter().for_each(|told| overload::params::mark(&mut buffer, 0, told));
         self.meters.sent(100);
         self.layer.respond(now.instant, server, 100, &buffer, &mut out.outbox);
@@ -494,8 +491,7 @@ impl Proxy {
 
     /// 100 for a non-INVITE whose answer takes long (N-1).
     pub(super) fn respond_trying(&mut self, now: Now, key: ContextKey, out: &mut Output) {
-        let Some(source) = self.context(key).map(|c| c.source) else { return };
-        self.with_request(key, |proxy, request| proxy.respond_trying_to(now, key, source, request, out));
+        self.with_request(key, |proxy, request| proxy.respond_trying_to(now, key, request, out));
     }
 }
 

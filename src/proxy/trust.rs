@@ -107,6 +107,12 @@ impl Crossing {
         self.from_trusted && !self.to_trusted
     }
 
+    /// Whether whoever gets a message may learn who is asserted by it.
+    pub fn tells_identity(self, message: Message<'_>) -> bool {
+        let privacy = Privacy::of(message);
+        self.to_trusted || privacy.has(Privacy::NONE) || !(privacy.has(Privacy::ID) || self.rules.withholds_identity)
+    }
+
     /// The phrase of the 500 for a request whose critical privacy can not be had beyond this point. Inside the trust domain the next
     /// element may provide it.
     pub fn unmet(self, request: Message<'_>) -> Option<&'static str> {

@@ -5,10 +5,11 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use super::location::{LocateFailure, Target};
+use super::neighbours::Source;
 use super::plan::{Candidate, MAX_ATTEMPTS, Place};
 use super::response_context::Local;
+use super::route::preprocess::preprocess;
 use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, Timer, probe};
-use crate::sip::hop::Hop;
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
 use crate::transaction::timer::TimerHandle;
@@ -44,7 +45,7 @@ pub enum Waiting {
 /// An ACK to a 2xx that waits for the address of its next hop. It has no transaction, so its octets wait here.
 pub struct ParkedAck {
     snapshot: Rc<Held>,
-    source: Hop,
+    source: Source,
     bytes: Vec<u8>,
     candidate: Candidate,
     timer: TimerHandle,
@@ -178,7 +179,14 @@ impl Proxy {
     }
 
     /// Keeps an ACK to a 2xx until the address of its next hop is known.
-    pub(super) fn park_ack(&mut self, now: Now, source: Hop, ack: Message<'_>, candidate: Candidate, out: &mut Output) {
+    pub(super) fn park_ack(
+        &mut self,
+        now: Now,
+        source: Source,
+        ack: Message<'_>,
+        candidate: Candidate,
+        out: &mut Output,
+    ) {
         let snapshot = Rc::clone(&self.snapshot);
         let Place::Locate(target) = &candidate.place else { return };
         if self.parked >= snapshot.config.max_parked {
@@ -207,11 +215,12 @@ impl Proxy {
             _ => None,
         };
         let mut index = std::mem::take(&mut self.spare_index);
-        let limits = config.parser_for(config.ingress_of(parked.source));
+        let limits = config.parser_for(config.is_lenient_with(parked.source.trunk));
         let message = crate::sip::parse(&parked.bytes, &mut index, Framing::Datagram, &limits).ok();
-        match (first, message) {
-            (Some(first), Some(ack)) => self.send_stateless(config, parked.source, ack, &first, out),
-            _ => self.stats.dropped_requests += 1,
+        let read = message.and_then(|ack| Some((ack, preprocess(config, ack, parked.source.hop.local).ok()?)));
+        match first.zip(read) {
+            Some((first, (ack, pre))) => self.send_stateless(config, parked.source, ack, &pre, &first, out),
+            None => self.stats.dropped_requests += 1,
         }
         self.spare_index = index;
     }

@@ -19,6 +19,7 @@ mod compare;
 mod cseq;
 pub mod date;
 mod error;
+mod field_name;
 pub mod hop;
 mod host;
 pub mod identity;
@@ -42,6 +43,7 @@ mod via;
 
 pub use cseq::CSeq;
 pub use error::{DropReason, Refusal, Unusable};
+pub use field_name::FieldName;
 pub use hop::{ConnectionId, Hop, ListenerId, Transport};
 pub use host::{Host, received_address};
 pub use index::Index;

@@ -283,7 +283,13 @@ fn find_body_end(bytes: &[u8], index: &mut Index, framing: Framing, limits: &Lim
             index.note(fault);
             body
         }
-        Ok(None) if framing == Framing::Datagram => bytes.len(),
+        Ok(None) if framing == Framing::Datagram => {
+            if bytes.len() > limits.message {
+                index.note(TOO_LARGE_BODY);
+                return body;
+            }
+            bytes.len()
+        }
         Ok(None) => {
             if index.first(Name::ContentType).is_some() {
                 index.note(Refusal::bad("Missing Content-Length"));

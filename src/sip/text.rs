@@ -318,6 +318,13 @@ pub fn push_decimal(out: &mut Vec<u8>, value: u32) {
     out.extend_from_slice(digits.get(digits.len() - used..).unwrap_or_default());
 }
 
+/// Whether `needle` stands in a text in any case: for short needles that are searched for once.
+pub(crate) fn contains(text: &[u8], needle: &[u8]) -> bool {
+    let Some(first) = needle.first() else { return true };
+    let mut starts = memchr::memchr2_iter(first.to_ascii_lowercase(), first.to_ascii_uppercase(), text);
+    starts.any(|at| text.get(at..at + needle.len()).is_some_and(|part| part.eq_ignore_ascii_case(needle)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -228,6 +228,9 @@ pub fn is_number(text: &[u8]) -> bool {
 /// The URI without what a Request-URI must not carry: `?headers`, the `method` parameter, angle brackets, the third colon of
 /// RFC 5118 4.10 (S-6, S-7). Borrowed when nothing is wrong with it.
 pub fn request_uri_repaired(uri: &[u8]) -> Cow<'_, [u8]> {
+    if !uri.iter().any(|octet| matches!(octet, b'<' | b'[' | b';' | b'?')) {
+        return Cow::Borrowed(uri); // nothing that could be wrong
+    }
     let bare = uri.strip_prefix(b"<").and_then(|u| u.strip_suffix(b">")).unwrap_or(uri);
     let Ok(parsed) = Uri::parse(bare) else { return Cow::Borrowed(bare) };
     let host = host::repaired(parsed.host_bytes);

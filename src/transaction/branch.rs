@@ -131,7 +131,8 @@ fn parts(branch: &[u8]) -> Option<[u64; 3]> {
     Some(parts)
 }
 
-fn write_hex(digits: &mut [u8], value: u64) {
+/// Writes the 16 digits of a part.
+pub fn write_hex(digits: &mut [u8], value: u64) {
     for (n, digit) in digits.iter_mut().take(PART).enumerate() {
         let nibble = (value >> (60 - 4 * n)) as u8 & 15;
         *digit = if nibble < 10 { b'0' + nibble } else { b'a' + nibble - 10 };

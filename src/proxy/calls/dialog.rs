@@ -4,9 +4,8 @@ use std::borrow::Cow;
 
 use super::{CONTACT, Call, FROM, Pieces, ROUTES};
 use crate::proxy::Config;
-use crate::proxy::forward::LISTENER_PARAMETER;
-use crate::sip::hop::{Hop, Transport};
-use crate::sip::text::{decimal, push_decimal};
+use crate::sip::hop::Hop;
+use crate::sip::text::push_decimal;
 use crate::sip::{Message, Name, NameAddr, Uri, request_uri_repaired};
 
 /// The two ends of a call.
@@ -183,19 +182,11 @@ fn push_route(out: &mut Vec<u8>, value: &[u8]) {
     out.extend(value.iter().map(|octet| if matches!(octet, b'\r' | b'\n') { b' ' } else { *octet }));
 }
 
-/// Whether a URI of a Record-Route is ours: by host and port, or by the listener's port in a parameter where a name stands without one.
-fn is_own(config: &Config, uri: &Uri<'_>) -> bool {
-    match uri.param(LISTENER_PARAMETER).flatten().and_then(decimal).filter(|_| uri.port.is_none()) {
-        Some(port) => config.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls).is_some(),
-        None => config.own_listener_of(uri).is_some(),
-    }
-}
-
 /// Route from here to the callee: the Record-Route values above ours, the nearest first (RFC 3261 12.1.2).
 fn path_to_callee(config: &Config, response: Message<'_>) -> Vec<u8> {
     let is_ours = |value: &[u8]| {
         let uri = NameAddr::parse(value).ok().and_then(|address| Uri::parse(address.uri).ok());
-        uri.is_some_and(|uri| uri.user.is_none() && uri.is_loose() && is_own(config, &uri))
+        uri.is_some_and(|uri| uri.user.is_none() && uri.is_loose() && config.listener_of_route(&uri).is_some())
     };
     let values = || response.values(Name::RecordRoute).map(|value| value.value);
     let Some(above) = values().position(is_ours) else { return Vec::new() };

@@ -256,8 +256,10 @@ impl Calls {
         places.filter_map(|(_, slot)| Some(CallKey { slot: *slot, serial: self.entries.get(*slot as usize)?.serial }))
     }
 
-    /// The dialog that a request belongs to, and which of the two sent it.
-    pub fn dialog_of(&self, hash: u64, from_tag: &[u8], to_tag: &[u8]) -> Option<(CallKey, usize, Side)> {
+    /// The dialog that a request from this trunk belongs to, and which of the two sent it. Who is at neither end of the call has no part in
+    /// it, whatever tags it writes.
+    pub fn dialog_of(&self, hash: u64, request: Message<'_>, ingress: TrunkId) -> Option<(CallKey, usize, Side)> {
+        let (from_tag, to_tag) = (request.from_tag()?, request.to_tag()?);
         self.of(hash).find_map(|key| {
             let call = self.get(key)?;
             let caller = call.invite.get(FROM_TAG);
@@ -267,7 +269,10 @@ impl Calls {
                 (false, false) => return None,
             };
             let place = call.dialogs.iter().position(|dialog| dialog.tag() == callee)?;
-            Some((key, place, side))
+            // A callee that is no trunk's is whoever it is recognised as.
+            let far = call.dialogs.get(place)?.next().peer.map(|peer| TrunkId(peer.0));
+            let is_party = call.ingress == Some(ingress) || far.is_none_or(|far| far == ingress);
+            is_party.then_some((key, place, side))
         })
     }
 

@@ -10,6 +10,7 @@ use super::dialog::{contact_of, record_routes};
 use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side, Signed, Verification};
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
+use crate::proxy::neighbours::Source;
 use crate::proxy::request_context::{BranchState, RequestContext};
 use crate::proxy::{ContextKey, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::hop::Hop;
@@ -87,7 +88,9 @@ impl Proxy {
     /// A request has a context: it begins a call, or is part of one.
     pub(in crate::proxy) fn begin_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, must: bool) {
         let method = request.method();
-        let is_initial = self.context(key).is_some_and(|context| context.is_initial);
+        let Some((is_initial, ingress)) = self.context(key).map(|context| (context.is_initial, context.ingress)) else {
+            return;
+        };
         if method == Some(Method::Invite) && is_initial {
             if must || self.calls.len() < self.snapshot.config.max_calls {
                 self.open_call(now, key, request);
@@ -96,12 +99,11 @@ impl Proxy {
             self.stats.unobserved_calls += u64::from(!must && !is_observed); // one that must be is refused
             return;
         }
-        let (Some(from_tag), Some(to_tag)) = (request.from_tag(), request.to_tag()) else { return };
         if self.calls.is_empty() {
             return;
         }
         let hash = call_hash(&self.key, request);
-        let Some((call, place, side)) = self.calls.dialog_of(hash, from_tag, to_tag) else { return };
+        let Some((call, place, side)) = self.calls.dialog_of(hash, request, ingress) else { return };
         let longest = self.snapshot.config.guard.longest_call;
         let role = match method {
             Some(Method::Bye) => Some(Role::Ends(place, side)),
@@ -194,7 +196,7 @@ impl Proxy {
     /// An INVITE was refused without state: a call too, if a short one. Copies of it get the same answer, and no second record.
     pub(in crate::proxy) fn record_refusal(
         &mut self,
-        source: Hop,
+        source: Source,
         request: Message<'_>,
         status: u16,
         out: &mut Output,
@@ -205,7 +207,7 @@ impl Proxy {
             return;
         }
         let now = self.watch.now;
-        let mut call = self.new_call(now, NO_CONTEXT, source, config.ingress_of(source), request);
+        let mut call = self.new_call(now, NO_CONTEXT, source.hop, source.trunk, request);
         (call.status, call.is_own_answer) = (status, true);
         let record = CallRecord { call, ended: now, ended_by: EndedBy::Refusal };
         self.meters.call(&record);
@@ -278,10 +280,9 @@ impl Proxy {
     }
 
     /// An ACK to a 2xx came by.
-    pub(in crate::proxy) fn note_ack(&mut self, ack: Message<'_>) {
-        let (Some(from_tag), Some(to_tag)) = (ack.from_tag(), ack.to_tag()) else { return };
+    pub(in crate::proxy) fn note_ack(&mut self, ack: Message<'_>, ingress: TrunkId) {
         let hash = call_hash(&self.key, ack);
-        if let Some((call, ..)) = self.calls.dialog_of(hash, from_tag, to_tag)
+        if let Some((call, ..)) = self.calls.dialog_of(hash, ack, ingress)
             && let Some(call) = self.calls.get_mut(call)
         {
             call.unacknowledged = None;

@@ -5,11 +5,11 @@ use std::hash::Hasher;
 use super::Algorithm;
 use super::choice::{hash, hasher};
 use crate::proxy::digest::Credentials;
-use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
+use crate::sip::{FieldName, Message, Name, NameAddr, Scheme, Uri};
 
 /// The key of a request; `None` if it has nothing of the kind. `header` is for [`Algorithm::KeyHash`]; with `user_only` hosts of URIs
 /// do not count.
-pub fn of(algorithm: Algorithm, request: Message<'_>, header: &str, user_only: bool) -> Option<u64> {
+pub fn of(algorithm: Algorithm, request: Message<'_>, header: &FieldName, user_only: bool) -> Option<u64> {
     match algorithm {
         Algorithm::CallIdHash => request.call_id().map(hash),
         Algorithm::FromHash => uri_key(request.from().ok()?.uri, user_only),
@@ -54,15 +54,10 @@ fn auth_user(request: Message<'_>) -> Option<u64> {
 }
 
 /// The first field of a name. Of From, To and the like the URI alone: tags are new for each call.
-fn named(request: Message<'_>, header: &str) -> Option<u64> {
-    let known = Name::new(header.as_bytes());
-    let is_it = |field: &crate::sip::Field<'_>| match known {
-        Name::Other => field.raw_name().eq_ignore_ascii_case(header.as_bytes()),
-        known => field.name == known,
-    };
-    let field = request.fields().find(is_it)?;
+fn named(request: Message<'_>, header: &FieldName) -> Option<u64> {
+    let field = header.fields_of(request).next()?;
     let value = field.unfolded();
-    let has_address = matches!(known, Name::From | Name::To | Name::Contact | Name::PAssertedIdentity);
+    let has_address = matches!(header.known(), Name::From | Name::To | Name::Contact | Name::PAssertedIdentity);
     match NameAddr::parse(&value).ok().filter(|_| has_address) {
         Some(address) => uri_key(address.uri, false),
         None => Some(hash(value.trim_ascii())),
@@ -80,7 +75,7 @@ mod tests {
         );
         let mut index = Index::new();
         let message = parse(text.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
-        of(algorithm, message, "X-Customer", user_only)
+        of(algorithm, message, &"X-Customer".into(), user_only)
     }
 
     const LINES: &str = "From: \"A\" <sip:a@one.example>;tag=1\r\nTo: <sip:b@two.example:5070>\r\nCall-ID: c\r\n";

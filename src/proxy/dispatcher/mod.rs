@@ -25,7 +25,7 @@ pub use report::{MemberReport, NoSuchMember};
 
 use super::NextHop;
 use super::probe::Probing;
-use crate::sip::Message;
+use crate::sip::{FieldName, Message};
 
 /// How the first next hop of a request is chosen; the others follow in case it fails. Lower priorities come first in each of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -96,7 +96,7 @@ pub struct Dispatcher {
     /// How the first is chosen.
     pub algorithm: Algorithm,
     /// The header field for [`Algorithm::KeyHash`].
-    pub hash_header: String,
+    pub hash_header: FieldName,
     /// Hashes of URIs look at the user only.
     pub hash_user_only: bool,
     /// Failures in a row after which a next hop is down; 0: never.
@@ -139,7 +139,7 @@ impl Dispatcher {
         members.truncate(MAX_MEMBERS);
         Self {
             algorithm,
-            hash_header: String::new(),
+            hash_header: FieldName::from(""),
             hash_user_only: false,
             down_after: 3,
             retry_seconds: 30,

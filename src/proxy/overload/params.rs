@@ -4,7 +4,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use crate::sip::next_comma;
-use crate::sip::text::push_decimal;
+use crate::sip::text::{contains, push_decimal};
 use crate::sip::{Message, Name, Patch, Via};
 
 /// How much is to be withheld is said as a percentage or as a rate.
@@ -103,8 +103,8 @@ pub fn write(feedback: &Feedback, out: &mut Vec<u8>) {
 pub fn rewrite(response: Message<'_>, skip: usize, ours: Option<&Feedback>, patch: &mut Patch) {
     for (place, value) in response.values(Name::Via).enumerate().skip(skip) {
         let is_first = place == skip;
-        if memchr::memmem::find(value.value, b"oc").is_none() {
-            continue; // parameter names are written in lower case by everybody; another case is passed on as it is
+        if !contains(value.value, b"oc") {
+            continue; // nearly always
         }
         let Ok(via) = Via::parse(value.value) else { continue };
         let told = ours.filter(|_| is_first);

@@ -5,7 +5,7 @@ use std::hash::Hasher;
 
 use siphasher::sip::SipHasher24;
 
-use crate::proxy::TrunkId;
+use crate::proxy::{Listener, TrunkId};
 use crate::sip::Uri;
 use crate::sip::hop::ConnectionId;
 use crate::sip::text::push_decimal;
@@ -77,23 +77,32 @@ pub fn trunks_of(keys: &Keys, uri: &Uri<'_>, call_id: &[u8]) -> Option<(TrunkId,
     Some((TrunkId(ingress.parse().ok()?), TrunkId(egress.parse().ok()?)))
 }
 
-/// Appends a flow token to a URI.
-pub fn write_flow(keys: &Keys, connection: ConnectionId, buf: &mut Vec<u8>) {
+/// Appends a flow token to a URI of this listener.
+pub fn write_flow(keys: &Keys, listener: &Listener, connection: ConnectionId, buf: &mut Vec<u8>) {
     let Some(key) = &keys.flow else { return };
     buf.push(b';');
     buf.extend_from_slice(FLOW.as_bytes());
     buf.push(b'=');
     push_hex(buf, connection.0);
     buf.push(b'.');
-    push_hex(buf, mac(key, &connection.0.to_be_bytes(), b""));
+    push_hex(buf, flow_mac(key, listener, connection));
 }
 
-/// The connection that an own URI names.
-pub fn flow_of(keys: &Keys, uri: &Uri<'_>) -> Option<ConnectionId> {
+/// The connection that an own URI of this listener names.
+pub fn flow_of(keys: &Keys, listener: &Listener, uri: &Uri<'_>) -> Option<ConnectionId> {
     let (key, value) = (keys.flow.as_ref()?, uri.param(FLOW).flatten()?);
     let dot = value.iter().position(|octet| *octet == b'.')?;
-    let (connection, token) = (read_hex(value.get(..dot)?)?, read_hex(value.get(dot + 1..)?)?);
-    (token == mac(key, &connection.to_be_bytes(), b"")).then_some(ConnectionId(connection))
+    let (connection, token) = (ConnectionId(read_hex(value.get(..dot)?)?), read_hex(value.get(dot + 1..)?)?);
+    (token == flow_mac(key, listener, connection)).then_some(connection)
+}
+
+/// A token is good in a URI of its listener, and nowhere else.
+fn flow_mac(key: &[u8; 16], listener: &Listener, connection: ConnectionId) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(key);
+    hasher.write_u64(connection.0);
+    hasher.write_u16(listener.advertise_port);
+    hasher.write(listener.advertise_host.as_bytes());
+    hasher.finish()
 }
 
 /// 64 bits: a guess must be tried here, one request each.
@@ -122,6 +131,7 @@ fn read_hex(text: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::sip::hop::Transport;
 
     const KEYS: Keys = Keys { trunks: Some([1; 16]), flow: Some([2; 16]) };
 
@@ -156,9 +166,22 @@ mod tests {
     #[test]
     fn w3_a_flow_token_can_not_be_made_up() {
         let mut uri = b"sip:192.0.2.1;lr".to_vec();
-        write_flow(&KEYS, ConnectionId(0x1234_5678_9abc_def0), &mut uri);
+        let listener = |host: &str, port| Listener {
+            name: String::new(),
+            transport: Transport::Wss,
+            bind: ([192, 0, 2, 1], 443).into(),
+            advertise_host: host.into(),
+            advertise_port: port,
+            names: Vec::new(),
+        };
+        let own = listener("192.0.2.1", 443);
+        write_flow(&KEYS, &own, ConnectionId(0x1234_5678_9abc_def0), &mut uri);
         let uri = String::from_utf8(uri).unwrap();
-        let read = |keys: &Keys, uri: &str| flow_of(keys, &Uri::parse(uri.as_bytes()).unwrap());
+        let read_at = |keys: &Keys, at: &Listener, uri: &str| flow_of(keys, at, &Uri::parse(uri.as_bytes()).unwrap());
+        let read = |keys: &Keys, uri: &str| read_at(keys, &own, uri);
+        for other in [listener("192.0.2.1", 8443), listener("192.0.2.2", 443)] {
+            assert_eq!(read_at(&KEYS, &other, &uri), None, "it was made for another listener");
+        }
         assert_eq!(read(&KEYS, &uri), Some(ConnectionId(0x1234_5678_9abc_def0)));
         assert_eq!(read(&KEYS, &uri.replace("def0.", "def1.")), None);
         assert_eq!(read(&Keys { flow: Some([3; 16]), ..KEYS }, &uri), None, "after a restart");

@@ -4,10 +4,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use super::marks;
-use crate::proxy::forward::{LISTENER_PARAMETER, PATH, PATH_PARAMETER};
+use crate::proxy::forward::{PATH, PATH_PARAMETER};
 use crate::proxy::{Config, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
-use crate::sip::text::decimal;
+use crate::sip::text::contains;
 use crate::sip::{Message, Name, NameAddr, Refusal, Uri, request_uri_repaired};
 
 /// What the Route values and the Request-URI said.
@@ -54,19 +54,26 @@ pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> R
     let mut out =
         Preprocessed { without_maddr: own_maddr(config, request.request_uri(), entry)?, ..Default::default() };
     let call_id = request.call_id().unwrap_or_default();
-    let Some(last) = request.values(Name::Route).last() else { return Ok(out) };
+    if request.field(Name::Route).is_none() {
+        return Ok(out);
+    }
     // RT-1: a strict router put our Record-Route URI into the Request-URI and the target at the end of Route.
-    let mut left = request.values(Name::Route).count();
-    out.total = left;
-    if let Some(own) = own_route(config, request.request_uri(), call_id) {
+    let mut left = usize::MAX;
+    if let Some(own) = own_route(config, request.request_uri(), call_id)
+        && let Some(last) = request.values(Name::Route).last()
+    {
         let address = NameAddr::parse(last.value).map_err(|_| BAD_ROUTE)?;
         let start = last.range.start + offset_in(last.value, address.uri);
         out.request_uri = Some(MovedUri { uri: start..start + address.uri.len(), cut: last.cut });
         out.note(own);
-        left -= 1;
+        left = request.values(Name::Route).count() - 1;
     }
     // RT-3: our own value on top, and a second one of a double Record-Route; never more.
-    for value in request.values(Name::Route).take(left) {
+    for value in request.values(Name::Route) {
+        out.total += 1;
+        if out.total > left || out.next.is_some() {
+            continue; // it stays
+        }
         let address = NameAddr::parse(value.value).map_err(|_| BAD_ROUTE)?;
         match own_route(config, address.uri, call_id) {
             Some(own) if out.pop < 2 => {
@@ -79,7 +86,6 @@ pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> R
                     out.strict = Some(start..start + address.uri.len());
                 }
                 out.next = Some(value.range);
-                break;
             }
         }
     }
@@ -89,8 +95,8 @@ pub fn preprocess(config: &Config, request: Message<'_>, entry: ListenerId) -> R
 /// RT-2: an `maddr` that names the listener the request came in by is stripped, together with port and transport. One that names
 /// another listener of ours would send the request out and in again.
 fn own_maddr(config: &Config, uri: &[u8], entry: ListenerId) -> Result<Option<Vec<u8>>, Refusal> {
-    if memchr::memmem::find(uri, b"maddr").is_none() && memchr::memmem::find(uri, b"MADDR").is_none() {
-        return Ok(None); // nearly always; mixed case is read as a foreign maddr
+    if !contains(uri, b"maddr") {
+        return Ok(None); // nearly always
     }
     let Ok(parsed) = Uri::parse(uri) else { return Ok(None) };
     let Some(maddr) = parsed.param("maddr").flatten() else { return Ok(None) };
@@ -160,18 +166,18 @@ impl Preprocessed {
 }
 
 fn own_route(config: &Config, uri: &[u8], call_id: &[u8]) -> Option<OwnRoute> {
+    if memchr::memchr(b'@', uri).is_some() {
+        return None; // it has a user, as most Request-URIs have
+    }
     let uri = Uri::parse(uri).ok()?;
     if uri.user.is_some() || !uri.is_loose() {
         return None;
     }
-    let listener = match uri.param(LISTENER_PARAMETER).flatten().and_then(decimal).filter(|_| uri.port.is_none()) {
-        Some(port) => config.listener_at(uri.host_bytes, u16::try_from(port).ok(), Transport::Tls)?,
-        None => config.own_listener_of(&uri)?,
-    };
+    let id = config.listener_of_route(&uri)?;
+    let listener = config.listener(id)?;
     let is_path = uri.param(PATH_PARAMETER).is_some();
     let trunks = marks::trunks_of(&config.keys, &uri, if is_path { PATH } else { call_id });
     // W-3: only browsers are reached by a token. In a URI that names another listener it would be a pass to relay.
-    let is_web = config.listener(listener).is_some_and(|l| l.transport.is_web());
-    let flow = marks::flow_of(&config.keys, &uri).filter(|_| is_web);
-    Some(OwnRoute { listener, is_path, trunks, flow })
+    let flow = if listener.transport.is_web() { marks::flow_of(&config.keys, listener, &uri) } else { None };
+    Some(OwnRoute { listener: id, is_path, trunks, flow })
 }

@@ -11,7 +11,7 @@ use super::number::{Called, Shape};
 use crate::passport::ppt::shaken::Attestation;
 use crate::proxy::TrunkId;
 use crate::proxy::admission::priority::Priority;
-use crate::sip::{Field, Message, Method, Name, NameAddr, Uri};
+use crate::sip::{FieldName, Message, Method, Name, NameAddr, Uri};
 
 /// A rule of the route table.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +96,7 @@ pub enum Condition {
     /// A header is there, with a value like this.
     Header {
         /// Its name.
-        name: Box<str>,
+        name: FieldName,
         /// What one of its fields must look like; `None`: anything.
         matches: Option<Regex>,
     },
@@ -288,7 +288,10 @@ impl Condition {
                 number.is_some_and(|n| prefixes.iter().any(|p| p.begins(n)))
             }
             Self::Caller(regex) => facts.caller().is_some_and(|caller| regex.is_match(caller.uri)),
-            Self::Header { name, matches } => has_header(facts.request, name, matches.as_ref()),
+            Self::Header { name, matches } => {
+                let is_like = |value: &[u8]| matches.as_ref().is_none_or(|regex| regex.is_match(value));
+                name.fields_of(facts.request).any(|field| is_like(&field.unfolded()))
+            }
             Self::Time(window) => window.contains(facts.unix),
             Self::Attest(letters) => facts.verified.attest.is_some_and(|letter| letters.contains(&letter)),
             Self::Verdict(verdict) => facts.verified.verdict == *verdict,
@@ -298,17 +301,6 @@ impl Condition {
             }
         }
     }
-}
-
-fn has_header(request: Message<'_>, name: &str, matches: Option<&Regex>) -> bool {
-    fields_named(request, name).any(|field| matches.is_none_or(|regex| regex.is_match(&field.unfolded())))
-}
-
-/// The fields of a name as the operator writes it, in its compact forms too.
-pub(in crate::proxy) fn fields_named<'a>(request: Message<'a>, name: &str) -> impl Iterator<Item = Field<'a>> {
-    let known = Name::new(name.as_bytes());
-    let is_named = move |raw: &[u8]| known != Name::Other || raw.eq_ignore_ascii_case(name.as_bytes());
-    request.fields().filter(move |field| field.name == known && is_named(field.raw_name()))
 }
 
 #[cfg(test)]
