@@ -368,9 +368,14 @@ impl Config {
 
     /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address, else its listener's.
     pub fn ingress_of(&self, source: Hop) -> Option<TrunkId> {
+        self.neighbour(source).or_else(|| self.default_trunk(source.local))
+    }
+
+    /// The trunk that whoever is at the other end is by TLS or by address; not whom a listener takes for one.
+    pub fn neighbour(&self, source: Hop) -> Option<TrunkId> {
         let proven = source.peer.filter(|_| source.transport.is_secure()).map(|peer| TrunkId(peer.0));
         let proven = proven.filter(|id| self.trunk(*id).is_some());
-        proven.or_else(|| self.trunk_of(source.remote)).or_else(|| self.default_trunk(source.local))
+        proven.or_else(|| self.trunk_of(source.remote))
     }
 
     /// The trunk of whoever is known by nothing but the listener.
