@@ -260,6 +260,7 @@ impl Edge {
         let certificates = certificates_of(&config);
         config.proxy.listeners.clone_from(bound);
         config.proxy.locate &= self.resolve.is_some();
+        config.proxy.answers_stun = old.config.answers_stun; // another one takes a restart
         config.proxy.continue_from(&old.config);
         config.trust.epoch = old.trust.epoch + 1;
         let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };

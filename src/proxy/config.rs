@@ -78,6 +78,8 @@ pub struct Config {
     /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
     /// where its route set names a host.
     pub locate: bool,
+    /// STUN binding requests are answered (KA-2).
+    pub answers_stun: bool,
     /// No further attempt at an INVITE is begun this long after it arrived (D-8).
     pub failover_budget: Duration,
     /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
@@ -124,6 +126,7 @@ impl Default for Config {
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
             locate: false,
+            answers_stun: false,
             failover_budget: FAILOVER_BUDGET,
             max_breadth: 60,
             forward_unmatched_cancel: false,
@@ -183,6 +186,8 @@ pub struct Trunk {
     pub alias: bool,
     /// What leads to it is kept alive (RFC 5626): connections to its next hops by pings, the way of datagrams by datagrams.
     pub keepalive: bool,
+    /// Seconds between keepalives that it is told if its Via asks for that (RFC 6223); 0 leaves them to it.
+    pub keep: Option<u16>,
     /// Which of its next hops comes first, and which are down.
     pub dispatcher: Dispatcher,
     /// How its addresses are tried.
@@ -220,6 +225,7 @@ impl Default for Trunk {
             udp_oversize: UdpOversize::default(),
             alias: false,
             keepalive: false,
+            keep: None,
             dispatcher: Dispatcher::default(),
             forking: Forking::default(),
             relay_503: Relay503::default(),

@@ -15,6 +15,7 @@ mod guard;
 mod health;
 mod history;
 mod identity;
+mod keep;
 mod load;
 pub mod location;
 mod loop_check;
