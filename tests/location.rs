@@ -2,7 +2,8 @@
 //! (C-31).
 
 use std::collections::HashMap;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -306,4 +307,119 @@ fn c31_an_edge_finds_its_gateway_by_name_and_the_next_one_when_the_first_refuses
     gateway.send_to(format!("SIP/2.0 200 OK\r\n{}", lines.join("\r\n")).as_bytes(), from).unwrap();
     let (count, _) = caller.recv_from(&mut buffer).unwrap();
     assert!(buffer[..count].starts_with(b"SIP/2.0 200"));
+}
+
+/// Where the caller's Via says it is, which is not where it calls from; a port that is closed there.
+fn home() -> (TcpListener, UdpSocket, u16) {
+    loop {
+        let stream = TcpListener::bind("127.0.0.2:0").unwrap();
+        let port = stream.local_addr().unwrap().port();
+        let Ok(datagrams) = UdpSocket::bind(("127.0.0.2", port)) else { continue };
+        datagrams.set_read_timeout(PATIENCE).unwrap();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() && TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return (stream, datagrams, port);
+        }
+    }
+}
+
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+
+fn message(transport: &str, call: usize, port: u16) -> String {
+    format!(
+        "MESSAGE sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/{transport} home.example:{port};branch=z9hG4bK-{call}\r\n\
+         From: <sip:a@192.0.2.8>;tag=a\r\nTo: <sip:b@192.0.2.9>\r\nCall-ID: {call}@test\r\nCSeq: 1 MESSAGE\r\n\
+         Max-Forwards: 70\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+/// Takes a request and gives its answer, which is to be sent to whoever sent it.
+fn answer(gateway: &UdpSocket) -> (String, SocketAddr) {
+    let mut buffer = [0; 4096];
+    let (count, from) = gateway.recv_from(&mut buffer).expect("forwarded");
+    let received = std::str::from_utf8(&buffer[..count]).unwrap();
+    let lines: Vec<_> = received.split("\r\n").skip(1).filter(|line| !line.starts_with("Max")).collect();
+    (format!("SIP/2.0 200 OK\r\n{}", lines.join("\r\n")), from)
+}
+
+fn edge_for_callers(workers: usize, server: &Server, gateway: &UdpSocket, peers: &str, listener: &str) -> Edge {
+    let text = format!(
+        "[node]\nworkers = {workers}\n[dns]\nservers = \"{}\"\n\
+         [[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n\
+         [[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n{listener}\
+         [[trunk]]\nname = \"callers\"\n{peers}[[trunk]]\nname = \"gateway\"\nnext_hop = \"udp:{}\"\n\
+         [[route]]\nto = \"gateway\"\n",
+        server.address,
+        gateway.local_addr().unwrap()
+    );
+    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|e| panic!("{e}"));
+    Edge::start(config, &Observer::default()).unwrap()
+}
+
+fn gateway(ip: &str) -> UdpSocket {
+    let gateway = UdpSocket::bind((ip, 0)).unwrap();
+    gateway.set_read_timeout(PATIENCE).unwrap();
+    gateway
+}
+
+/// Sends a request over a connection that is gone when the answer comes.
+fn call_and_hang_up(edge: &Edge, gateway: &UdpSocket, request: &str) {
+    let mut caller = TcpStream::connect(edge.addresses()[1].2).unwrap();
+    caller.write_all(request.as_bytes()).unwrap();
+    let (answer, from) = answer(gateway);
+    caller.shutdown(std::net::Shutdown::Write).unwrap();
+    // The edge has seen the end once it has closed its side too.
+    caller.set_read_timeout(PATIENCE).unwrap();
+    assert_eq!(caller.read(&mut [0; 16]).unwrap_or(0), 0);
+    gateway.send_to(answer.as_bytes(), from).unwrap();
+}
+
+#[test]
+fn t4_a_response_finds_a_caller_who_has_gone_home() {
+    let server = Server::start(60, &[("home.example", a("127.0.0.2"))]);
+    for workers in [1, 3] {
+        let (gateway, (streams, datagrams, port)) = (gateway("127.0.0.1"), home());
+        let edge = edge_for_callers(workers, &server, &gateway, "peers = \"127.0.0.0/8\"\n", "");
+        for call in 0..6 {
+            call_and_hang_up(&edge, &gateway, &message("TCP", call, port));
+            let (mut stream, from) = streams.accept().unwrap();
+            assert_eq!(from.ip(), edge.addresses()[1].2.ip());
+            stream.set_read_timeout(PATIENCE).unwrap();
+            let mut buffer = [0; 4096];
+            let count = stream.read(&mut buffer).unwrap();
+            let received = std::str::from_utf8(&buffer[..count]).unwrap();
+            assert!(received.starts_with("SIP/2.0 200") && received.contains(&format!("{call}@test")), "{received}");
+        }
+        // Over UDP without an rport: the port of the Via is closed where the request came from, and ICMP says so.
+        let caller = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for call in 10..16 {
+            caller.send_to(message("UDP", call, port).as_bytes(), edge.addresses()[0].2).unwrap();
+            let (answer, from) = answer(&gateway);
+            gateway.send_to(answer.as_bytes(), from).unwrap();
+            let mut buffer = [0; 4096];
+            let count = datagrams.recv(&mut buffer).expect("the response takes the other way");
+            let received = std::str::from_utf8(&buffer[..count]).unwrap();
+            assert!(received.starts_with("SIP/2.0 200") && received.contains(&format!("{call}@test")), "{received}");
+        }
+        let summary = edge.stop();
+        assert!(summary.proxy.rerouted_responses >= 18, "{summary:?}");
+    }
+}
+
+#[test]
+fn t4_nobody_is_connected_to_for_a_stranger() {
+    let server = Server::start(60, &[("home.example", a("127.0.0.2"))]);
+    let (gateway, (streams, _, port)) = (gateway("127.0.0.3"), home());
+    let edge = edge_for_callers(1, &server, &gateway, "peers = \"192.0.2.0/24\"\n", "trunk = \"callers\"\n");
+    call_and_hang_up(&edge, &gateway, &message("TCP", 1, port));
+    // What it brought about is over once this one is answered.
+    let mut caller = TcpStream::connect(edge.addresses()[1].2).unwrap();
+    caller.set_read_timeout(PATIENCE).unwrap();
+    caller.write_all(message("TCP", 2, port).as_bytes()).unwrap();
+    let (answer, from) = answer(&gateway);
+    gateway.send_to(answer.as_bytes(), from).unwrap();
+    assert!(caller.read(&mut [0; 4096]).unwrap() > 0);
+    let summary = edge.stop();
+    assert_eq!((summary.tcp.opened, summary.proxy.failed_responses, summary.proxy.rerouted_responses), (0, 1, 0));
+    streams.set_nonblocking(true).unwrap();
+    assert!(streams.accept().is_err());
 }

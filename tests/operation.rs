@@ -852,7 +852,8 @@ fn no_record_of_a_call_that_stands_is_lost_at_the_end() {
         .map(|record| record["call_id"].as_str().unwrap().trim_end_matches("@test").to_owned())
         .collect();
     let mut calls = calls;
-    (stopped.sort(), calls.sort());
+    stopped.sort();
+    calls.sort();
     assert_eq!(stopped, calls);
 }
 

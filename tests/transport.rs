@@ -264,6 +264,22 @@ async fn k9_a_connection_that_can_not_be_opened_fails_its_messages() {
 }
 
 #[tokio::test]
+async fn t4_what_another_worker_sent_fails_at_that_worker() {
+    let mut rig = Rig::new(tcp::Config::default());
+    let id = rig.table.open(tcp_hop(LOCAL, "192.0.2.1:5060".parse().unwrap()), rig.now).unwrap();
+    let theirs = |tag| tcp::Tag { worker: 3, tag };
+    rig.send(id, 7, b"x");
+    for tag in [8, 0, 9] {
+        rig.table.send_for(id, theirs(tag), b"x", &mut rig.failed);
+    }
+    rig.table.close(id, CloseReason::Error, &mut rig.failed);
+    rig.table.send_for(id, theirs(10), b"x", &mut rig.failed);
+    assert_eq!(rig.failed, [7]);
+    assert_eq!(rig.table.take_failed_of_others(), [theirs(8), theirs(9), theirs(10)]);
+    assert!(rig.table.take_failed_of_others().is_empty(), "once");
+}
+
+#[tokio::test]
 async fn ids_are_not_used_twice() {
     let mut rig = Rig::new(tcp::Config::default());
     let remote = "192.0.2.1:5060".parse().unwrap();

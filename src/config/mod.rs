@@ -153,6 +153,7 @@ impl Config {
         tls::read_bounds(&root, &mut tls.handshakes);
         let mut resolve = resolve::Config::default();
         proxy.locate = dns::read(&root, &mut resolve);
+        proxy.answers_stun = node.udp.answers_stun;
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);

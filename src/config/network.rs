@@ -300,6 +300,7 @@ fn read_trunk(
         verify: None,
         alias: false,
         keepalive: section.bool("keepalive", false),
+        keep: section.number("keep", (0, 3_600)).map(|seconds| seconds as u16),
         udp_oversize: section.choice("udp_oversize", &oversize).unwrap_or_default(),
         forking,
         relay_503: forking::read_relay_503(section),

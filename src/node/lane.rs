@@ -17,11 +17,17 @@ const PARCEL_BYTES: usize = 64 * 1024;
 /// Messages of one batch for one worker.
 #[derive(Debug, Default)]
 pub(super) struct Parcel {
+    /// The worker that sent it.
+    pub from: usize,
     bytes: Vec<u8>,
     items: Vec<(Hop, u64, Range<usize>)>,
 }
 
 impl Parcel {
+    fn new(from: usize) -> Self {
+        Self { from, ..Self::default() }
+    }
+
     /// Hop, tag and octets of each item, in order.
     pub fn iter(&self) -> impl Iterator<Item = (Hop, u64, &[u8])> {
         self.items.iter().map(|(hop, tag, range)| (*hop, *tag, self.bytes.get(range.clone()).unwrap_or_default()))
@@ -53,7 +59,8 @@ impl Out {
     pub fn flush(&mut self) {
         if !self.pending.items.is_empty() {
             // There is room (see above), or the other worker is gone for good and the node about to end.
-            let _ = self.sender.try_send(std::mem::take(&mut self.pending));
+            let next = Parcel::new(self.pending.from);
+            let _ = self.sender.try_send(std::mem::replace(&mut self.pending, next));
         }
     }
 
@@ -78,7 +85,7 @@ impl Outs {
 
     /// The same queues for a worker that is started again; what was under way is lost with its calls.
     pub fn again(&self) -> Self {
-        let renew = |out: &Out| Out { sender: out.sender.clone(), pending: Parcel::default() };
+        let renew = |out: &Out| Out { sender: out.sender.clone(), pending: Parcel::new(out.pending.from) };
         Self(self.0.iter().map(|out| out.as_ref().map(renew)).collect())
     }
 }
@@ -114,7 +121,7 @@ pub(super) fn between(workers: usize, capacity: usize) -> Vec<(Outs, Ins)> {
             let mut out = None;
             if from != to {
                 let (sender, receiver) = mpsc::channel(capacity.max(1));
-                out = Some(Out { sender, pending: Parcel::default() });
+                out = Some(Out { sender, pending: Parcel::new(from) });
                 if let Some((_, ins)) = ends.get_mut(to) {
                     ins.receivers.push(receiver);
                 }
@@ -163,6 +170,22 @@ mod tests {
         assert_eq!(take(&mut ends[2].1), Some(vec![(1, 7, b"one".to_vec()), (2, 0, b"two".to_vec())]));
         assert_eq!(take(&mut ends[2].1), None);
         assert_eq!(take(&mut ends[1].1), None);
+    }
+
+    #[test]
+    fn a_parcel_says_whose_it_is() {
+        let mut ends = between(3, 4);
+        for _ in 0..2 {
+            assert!(ends[1].0.to(2).unwrap().push(hop(1), 7, b"one"));
+            ends[1].0.flush();
+            let Poll::Ready(parcel) = ends[2].1.poll(&mut Context::from_waker(Waker::noop())) else { panic!("sent") };
+            assert_eq!(parcel.from, 1);
+        }
+        let mut again = ends[1].0.again();
+        assert!(again.to(2).unwrap().push(hop(1), 7, b"one"));
+        again.flush();
+        let Poll::Ready(parcel) = ends[2].1.poll(&mut Context::from_waker(Waker::noop())) else { panic!("sent") };
+        assert_eq!(parcel.from, 1, "in a second life too");
     }
 
     #[test]

@@ -30,8 +30,17 @@ const SWEEP: Duration = Duration::from_secs(1);
 const READ: usize = 64 * 1024;
 /// Reads of a connection before others have their turn: what it sends may come faster than it is handled.
 const ROUNDS: usize = 32;
-/// Tag of an item in a lane that is a datagram of some worker's, returned by ICMP; messages have 0.
+/// Tag of an item in a lane of messages that is a datagram of some worker's, returned by ICMP. Messages have 0; what has any other tag
+/// has no octets: the owner of the lane sent it so tagged by a connection of ours, and it could not be delivered.
 const RETURNED: u64 = 1;
+/// Where such a report comes from does not matter.
+const NOWHERE: Hop = Hop {
+    transport: Transport::Tcp,
+    local: ListenerId(0),
+    remote: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
+    connection: None,
+    peer: None,
+};
 
 /// What ends or halts the task of a connection.
 pub(super) enum Halt {
@@ -384,12 +393,12 @@ impl PacketLoop {
     pub fn on_messages(&mut self, parcel: &Parcel) {
         let now = now();
         for (source, tag, bytes) in parcel.iter() {
-            if tag == RETURNED {
-                let Machine { proxy, output, .. } = &mut self.machine;
-                proxy.handle_returned(now, bytes, source.remote, output);
-                continue;
+            let Machine { proxy, output, .. } = &mut self.machine;
+            match tag {
+                0 => _ = self.machine.receive(now, source, bytes, source.transport.framing(), true),
+                RETURNED => _ = proxy.handle_returned(now, bytes, source.remote, output),
+                tag => proxy.handle_transport_failure(now, tag, output),
             }
-            self.machine.receive(now, source, bytes, source.transport.framing(), true);
         }
         self.settle(now);
     }
@@ -397,15 +406,15 @@ impl PacketLoop {
     /// Messages that leave by connections of this worker.
     pub fn on_transmits(&mut self, parcel: &Parcel) {
         let now = now();
-        // A tag belongs to the other worker; what fails here shows there by its timers.
-        let mut unheard = Vec::new();
-        for (hop, _, bytes) in parcel.iter() {
-            match self.connection_for(now, hop) {
-                Some(id) => self.tcp.send(id, 0, bytes, &mut unheard),
+        for (hop, tag, bytes) in parcel.iter() {
+            match self.connection_for(now, hop, tag) {
+                Some(id) => {
+                    let tag = tcp::Tag { worker: parcel.from as u16, tag };
+                    self.tcp.send_for(id, tag, bytes, &mut self.failed);
+                }
                 None => {
                     self.no_way(0);
-                    // The worker that sent it knows its branch.
-                    self.machine.tell_others(self.worker, hop, RETURNED, bytes);
+                    self.report_failure(parcel.from, tag);
                 }
             }
         }
@@ -497,10 +506,16 @@ impl PacketLoop {
                 break;
             }
             let mut failed = std::mem::take(&mut self.failed);
+            // A transaction whose connection broke with several messages of its own on it has failed once.
+            failed.sort_unstable();
+            failed.dedup();
             for tag in failed.drain(..) {
                 self.machine.proxy.handle_transport_failure(now, tag, &mut self.machine.output);
             }
             self.failed = failed;
+        }
+        for tcp::Tag { worker, tag } in self.tcp.take_failed_of_others() {
+            self.report_failure(usize::from(worker), tag);
         }
         self.machine.lanes.flush();
         self.transmits.flush();
@@ -532,25 +547,28 @@ impl PacketLoop {
 
     fn send_stream(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
         if let Some(other) = hop.connection.map(tcp::Table::worker_of).filter(|worker| *worker != self.worker) {
-            if !self.transmits.to(other).is_some_and(|lane| lane.push(hop, 0, bytes)) {
+            if !self.transmits.to(other).is_some_and(|lane| lane.push(hop, tag, bytes)) {
                 self.failed.extend((tag != 0).then_some(tag));
             }
             return;
         }
-        match self.connection_for(now, hop) {
+        match self.connection_for(now, hop, tag) {
             Some(id) => self.tcp.send(id, tag, bytes, &mut self.failed),
             None => self.no_way(tag),
         }
     }
 
-    /// The connection a message leaves by: the one it names while that lives, else one that was opened to its address, else a new
-    /// one (T-4: a response whose connection is gone goes to the sent-by port of the source).
-    fn connection_for(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
+    /// The connection a message leaves by: the one it names while that lives. If it names none, one that was opened to its address,
+    /// else a new one.
+    fn connection_for(&mut self, now: Now, hop: Hop, tag: u64) -> Option<ConnectionId> {
         let named = hop.connection.filter(|id| self.tcp.takes(*id));
-        if hop.transport.is_web() {
-            return named; // T-4: a browser is reached over its connection or not at all
+        // T-4: what a transaction sent by a connection that is gone may go elsewhere, but it knows where. An answer without a transaction
+        // goes to the sent-by port of a known neighbour; to a stranger nothing is opened, and a browser has its connection only.
+        let stays = || tag != 0 || self.machine.proxy.snapshot().config.neighbour(hop).is_none();
+        if named.is_some() || hop.transport.is_web() || hop.connection.is_some() && stays() {
+            return named;
         }
-        named.or_else(|| self.tcp.find(hop)).or_else(|| self.open(now, hop))
+        self.tcp.find(hop).or_else(|| self.open(now, hop))
     }
 
     /// Whether the way to a neighbour is to be kept open (KA-1).
@@ -591,6 +609,12 @@ impl PacketLoop {
         }
         self.opening.push(Opening { id, local, remote: hop.remote, tls });
         Some(id)
+    }
+
+    /// Tells another worker what of its own could not be delivered. With a full lane it learns of it by its timers.
+    fn report_failure(&mut self, worker: usize, tag: u64) {
+        let lane = self.machine.lanes.to(worker).filter(|_| tag != 0);
+        let _ = lane.is_some_and(|lane| lane.push(NOWHERE, tag, b""));
     }
 
     fn no_way(&mut self, tag: u64) {

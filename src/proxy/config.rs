@@ -87,6 +87,8 @@ pub struct Config {
     /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
     /// where its route set names a host.
     pub locate: bool,
+    /// STUN binding requests are answered (KA-2).
+    pub answers_stun: bool,
     /// No further attempt at an INVITE is begun this long after it arrived (D-8).
     pub failover_budget: Duration,
     /// Greatest Max-Breadth, and the one a request without gets: branches of it alive at one time, here and behind (RFC 5393 5.3).
@@ -135,6 +137,7 @@ impl Default for Config {
             need_timeout: Duration::from_millis(2000),
             max_parked: 10_000,
             locate: false,
+            answers_stun: false,
             failover_budget: FAILOVER_BUDGET,
             max_breadth: 60,
             forward_unmatched_cancel: false,
@@ -196,6 +199,8 @@ pub struct Trunk {
     pub alias: bool,
     /// What leads to it is kept alive (RFC 5626): connections to its next hops by pings, the way of datagrams by datagrams.
     pub keepalive: bool,
+    /// Seconds between keepalives that it is told if its Via asks for that (RFC 6223); 0 leaves them to it.
+    pub keep: Option<u16>,
     /// Which of its next hops comes first, and which are down.
     pub dispatcher: Dispatcher,
     /// How its addresses are tried.
@@ -234,6 +239,7 @@ impl Default for Trunk {
             udp_oversize: UdpOversize::default(),
             alias: false,
             keepalive: false,
+            keep: None,
             dispatcher: Dispatcher::default(),
             forking: Forking::default(),
             relay_503: Relay503::default(),
@@ -367,9 +373,14 @@ impl Config {
 
     /// The trunk a request came from (KR-11): the one TLS has proven, else by its source address, else its listener's.
     pub fn ingress_of(&self, source: Hop) -> Option<TrunkId> {
+        self.neighbour(source).or_else(|| self.default_trunk(source.local))
+    }
+
+    /// The trunk that whoever is at the other end is by TLS or by address; not whom a listener takes for one.
+    pub fn neighbour(&self, source: Hop) -> Option<TrunkId> {
         let proven = source.peer.filter(|_| source.transport.is_secure()).map(|peer| TrunkId(peer.0));
         let proven = proven.filter(|id| self.trunk(*id).is_some());
-        proven.or_else(|| self.trunk_of(source.remote)).or_else(|| self.default_trunk(source.local))
+        proven.or_else(|| self.trunk_of(source.remote))
     }
 
     /// The trunk of whoever is known by nothing but the listener.

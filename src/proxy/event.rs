@@ -118,6 +118,8 @@ stats! {
     parking_full,
     /// Responses that could not be sent.
     failed_responses,
+    /// Responses whose way was gone and that took another one (T-4).
+    rerouted_responses,
     /// Attempts at a next hop that failed (transport, timeout or 503).
     failed_attempts,
     /// Requests answered 503 because a transaction table was full.

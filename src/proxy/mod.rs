@@ -16,6 +16,7 @@ mod guard;
 mod health;
 mod history;
 mod identity;
+mod keep;
 mod load;
 pub mod location;
 mod loop_check;
@@ -35,6 +36,7 @@ mod session_timer;
 pub mod trust;
 mod validate;
 mod waiting;
+mod way_back;
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -204,6 +206,7 @@ pub struct Proxy {
     unanswered: usize,
     parked: usize,
     parked_acks: ParkedAcks,
+    ways_back: way_back::WaysBack,
     is_draining: bool,
     stats: Stats,
     meters: Box<Meters>,
@@ -233,6 +236,7 @@ impl Proxy {
             parked: 0,
             is_draining: false,
             parked_acks: ParkedAcks::new(),
+            ways_back: way_back::WaysBack::default(),
             stats: Stats::default(),
             meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),
@@ -302,7 +306,7 @@ impl Proxy {
         self.handle_events(now, out);
     }
 
-    /// Takes the beginning of a request that came back by ICMP from `remote` (T-8). False if no branch of this proxy is quoted: then
+    /// Takes the beginning of a message that came back by ICMP from `remote` (T-8). False if no transaction of this proxy is quoted: then
     /// nothing has changed.
     pub fn handle_returned(&mut self, now: Now, quoted: &[u8], remote: std::net::SocketAddr, out: &mut Output) -> bool {
         let is_ours = self.layer.returned(now.instant, quoted, remote);
@@ -385,7 +389,8 @@ impl Proxy {
                     }
                     self.drop_if_over(now, ContextKey(user), out);
                 }
-                transaction::Event::ServerGone { user, .. } => {
+                transaction::Event::ServerGone { server, user } => {
+                    self.forget_way_back(server);
                     if let Some(context) = self.context(ContextKey(user)) {
                         context.server = None;
                     }
@@ -393,7 +398,7 @@ impl Proxy {
                 }
                 transaction::Event::TryingDue { user, .. } => self.respond_trying(now, ContextKey(user), out),
                 transaction::Event::ServerUnacknowledged { server, .. } => self.note_unacknowledged(server, out),
-                transaction::Event::ResponseFailed { .. } => self.stats.failed_responses += 1, // the branches go on
+                transaction::Event::ResponseFailed { server, .. } => self.response_failed(now, server, out),
             }
         }
     }

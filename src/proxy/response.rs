@@ -387,6 +387,7 @@ impl Proxy {
         }
         response.pop_values(Name::Via, 1, &mut self.patch);
         overload::params::rewrite(response, 1, told.as_ref(), &mut self.patch);
+        self.answer_keep(key, response);
         self.patch.insert(response.headers_end(), lines);
         self.add_session(key, response);
         response.settle_content_length(&mut self.patch);

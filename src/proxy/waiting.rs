@@ -55,7 +55,7 @@ pub struct ParkedAck {
 pub type ParkedAcks = HashMap<NeedId, ParkedAck>;
 
 /// The half of a [`NeedId`] that is a context's slot; this one is nobody's.
-const NO_SLOT: u64 = 0xffff_ffff;
+pub(super) const NO_SLOT: u64 = 0xffff_ffff;
 
 impl Proxy {
     /// Parks a request. False if too many wait already.
@@ -94,6 +94,9 @@ impl Proxy {
 
     /// The answer to a need. Only the call that still waits for it goes on.
     pub(super) fn end_need(&mut self, now: Now, need: NeedId, answer: Answer, out: &mut Output) {
+        if self.ways_back.has_asked(need) {
+            return self.sender_located(now, need, answer, out);
+        }
         if need.0 & NO_SLOT == NO_SLOT {
             return self.ack_located(need, answer, out);
         }

@@ -4,7 +4,7 @@
 //! the client's id, hidden under a keyed hash of N; a number nobody outside can guess, new for each transaction; the loop hash of
 //! RFC 5393 4.2.1, which this element recognises in a request that comes back.
 
-use crate::sip::{MAGIC_COOKIE, Method, Via};
+use crate::sip::{CSeq, MAGIC_COOKIE, Method, Via};
 use siphasher::sip::SipHasher24;
 use std::hash::Hasher;
 use std::ops::Deref;
@@ -94,17 +94,36 @@ pub fn quoted_in(datagram: &[u8]) -> Option<(Method<'_>, &[u8])> {
     if !rest.ends_with(b" SIP/2.0") {
         return None;
     }
-    let value = lines.find_map(|line| {
-        let (name, value) = line.split_at_checked(line.iter().position(|octet| *octet == b':')?)?;
-        let name = name.trim_ascii_end();
-        (name.eq_ignore_ascii_case(b"Via") || name.eq_ignore_ascii_case(b"v")).then_some(value.get(1..)?)
-    })?;
-    let first = value.split(|octet| *octet == b',').next()?;
-    Some((Method::new(method), Via::parse(first.trim_ascii()).ok()?.branch()?))
+    Some((Method::new(method), lines.first_via()?.branch()?))
+}
+
+/// First Via of a response of which only the beginning may be left, and the method if what is left says it.
+pub fn quoted_response(datagram: &[u8]) -> Option<(Via<'_>, Option<Method<'_>>)> {
+    let mut lines = Lines(datagram);
+    if !lines.next()?.starts_with(b"SIP/2.0 ") {
+        return None;
+    }
+    let method = Lines(lines.0).filter_map(field).find(|(name, _)| name.eq_ignore_ascii_case(b"CSeq"));
+    let method = method.and_then(|(_, value)| CSeq::parse(value).ok()).map(|cseq| cseq.method);
+    Some((lines.first_via()?, method))
+}
+
+/// Name and value of a line.
+fn field(line: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (name, value) = line.split_at_checked(line.iter().position(|octet| *octet == b':')?)?;
+    Some((name.trim_ascii_end(), value.get(1..)?.trim_ascii()))
 }
 
 /// Whole lines only.
 struct Lines<'a>(&'a [u8]);
+
+impl<'a> Lines<'a> {
+    fn first_via(&mut self) -> Option<Via<'a>> {
+        let is_via = |name: &[u8]| name.eq_ignore_ascii_case(b"Via") || name.eq_ignore_ascii_case(b"v");
+        let (_, value) = self.by_ref().filter_map(field).find(|(name, _)| is_via(name))?;
+        Via::parse(value.split(|octet| *octet == b',').next()?.trim_ascii()).ok()
+    }
+}
 
 impl<'a> Iterator for Lines<'a> {
     type Item = &'a [u8];
@@ -197,6 +216,20 @@ mod tests {
         }
         assert_eq!(quoted_in(b"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n"), None, "a response");
         assert_eq!(quoted_in(b"OPTIONS sip:a SIP/2.0\r\n\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n"), None, "a body");
+    }
+
+    #[test]
+    fn t8_a_quoted_response_names_its_transaction_as_far_as_it_is_left() {
+        let response =
+            b"SIP/2.0 200 OK\r\nv: SIP/2.0/UDP gw.example:5070;branch=z9hG4bK1, SIP/2.0/UDP b;branch=z9hG4bK2\r\n\
+            Call-ID: c\r\nCSeq: 7 BYE\r\n\r\n";
+        let (via, method) = quoted_response(response).unwrap();
+        assert_eq!((via.host(), via.port(), via.branch()), (&b"gw.example"[..], Some(5070), Some(&b"z9hG4bK1"[..])));
+        assert_eq!(method, Some(Method::Bye));
+        let (via, method) = quoted_response(&response[..response.len() - 6]).unwrap();
+        assert_eq!((via.branch(), method), (Some(&b"z9hG4bK1"[..]), None));
+        assert!(quoted_response(&response[..40]).is_none(), "half a Via");
+        assert!(quoted_response(b"OPTIONS sip:a SIP/2.0\r\nVia: SIP/2.0/UDP a;branch=z9hG4bK1\r\n").is_none());
     }
 
     #[test]

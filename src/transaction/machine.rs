@@ -68,7 +68,9 @@ impl Timer {
             }
             Self::D => Some(unless_reliable(config.timer_d)),
             Self::I | Self::K => Some(unless_reliable(config.t4)),
-            Self::J => Some(unless_reliable(config.lifetime())),
+            // Zero in RFC 3261 17.2.2. Here a response that the transport could not deliver still finds its transaction (T-4).
+            Self::J if reliable => Some(config.t4),
+            Self::J => Some(config.lifetime()),
             Self::TryingDelay => Some(config.trying_delay()),
         }
     }

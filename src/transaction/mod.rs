@@ -274,6 +274,17 @@ impl std::fmt::Display for TableFull {
 
 impl std::error::Error for TableFull {}
 
+/// Whom the top Via of a request names as its sender.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SentBy<'a> {
+    /// The host, in lower case; IPv6 in brackets.
+    pub host: &'a [u8],
+    /// The port, if written.
+    pub port: Option<u16>,
+    /// There is an rport (RFC 3581).
+    pub asks_rport: bool,
+}
+
 /// Counters, ever rising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Stats {
@@ -433,13 +444,28 @@ impl Layer {
         }
     }
 
-    /// A request came back by ICMP from `remote` (RFC 3261 18.4); `quoted` is its beginning. Fails the client transaction whose branch
-    /// is quoted, if it sent there, and no other (T-9): whoever can not read our requests can not name one. False if there is none.
+    /// Whom the top Via of the transaction's request names; `None` where the branch has no cookie.
+    pub fn sent_by(&self, server: ServerId) -> Option<SentBy<'_>> {
+        self.servers.sent_by(server)
+    }
+
+    /// From now on the responses of this transaction go there, by the same transport as before (T-4). The last one is sent again if it is
+    /// kept; a 2xx to an INVITE is not, as its sender repeats it (RFC 3261 13.3.1.4).
+    pub fn redirect_server(&mut self, now: Instant, server: ServerId, upstream: Hop, out: &mut Outbox) {
+        self.servers.redirect(&mut self.shared, now, server, upstream, out);
+    }
+
+    /// A message came back by ICMP from `remote` (RFC 3261 18.4); `quoted` is its beginning. Fails the transaction that it quotes, if that
+    /// sent there, and no other (T-9): whoever can not read our messages can not name one. False if there is none.
     pub fn returned(&mut self, now: Instant, quoted: &[u8], remote: std::net::SocketAddr) -> bool {
-        let found = branch::quoted_in(quoted).and_then(|(method, branch)| self.clients.sent_to(method, branch, remote));
-        if let Some(client) = found {
-            self.clients.transport_failed(&mut self.shared, now, client);
+        if let Some((method, branch)) = branch::quoted_in(quoted) {
+            let found = self.clients.sent_to(method, branch, remote);
+            found.into_iter().for_each(|client| self.clients.transport_failed(&mut self.shared, now, client));
+            return found.is_some();
         }
+        let quoted = branch::quoted_response(quoted);
+        let found = quoted.and_then(|(via, method)| self.servers.answered_to(via, method, remote));
+        found.into_iter().for_each(|server| self.servers.transport_failed(&mut self.shared, now, server));
         found.is_some()
     }
 

@@ -3,12 +3,13 @@
 use super::alarms::{Alarm, Alarms, Owner, Started};
 use super::key::{Key, Prober};
 use super::machine::{Action, Class, Pace, Report, Row, ServerInput, Timer, go};
-use super::{Event, Place, RequestMatch, ServerId, Shared, TableFull};
+use super::{Event, Place, RequestMatch, SentBy, ServerId, Shared, TableFull};
 use super::{next_serial, server_invite, server_non_invite};
 use crate::sip::hop::{Hop, Outbox};
-use crate::sip::{Message, Method};
+use crate::sip::{Message, Method, Via};
 use hashbrown::HashTable;
 use slab::Slab;
+use std::net::SocketAddr;
 use std::time::Instant;
 
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +17,23 @@ enum Machine {
     Invite(server_invite::State),
     NonInvite(server_non_invite::State),
 }
+
+/// Methods that are tried where a quoted response does not say its own.
+const USUAL: [Method<'static>; 13] = [
+    Method::Invite,
+    Method::Bye,
+    Method::Cancel,
+    Method::Options,
+    Method::Register,
+    Method::Prack,
+    Method::Update,
+    Method::Info,
+    Method::Message,
+    Method::Refer,
+    Method::Notify,
+    Method::Subscribe,
+    Method::Publish,
+];
 
 /// Responses kept for [`super::Layer::unacknowledged`].
 const MAX_UNACKNOWLEDGED: usize = 64;
@@ -152,6 +170,38 @@ impl Servers {
     pub(super) fn upstream(&self, id: ServerId) -> Option<Hop> {
         let Place { index, serial } = Place::of(id.0);
         self.entries.get(index as usize).filter(|server| server.serial == serial).map(|server| server.upstream)
+    }
+
+    /// Whom the request of a transaction came from by its own word.
+    pub(super) fn sent_by(&self, id: ServerId) -> Option<SentBy<'_>> {
+        let Place { index, serial } = Place::of(id.0);
+        self.entries.get(index as usize).filter(|server| server.serial == serial)?.key.sent_by()
+    }
+
+    pub(super) fn redirect(&mut self, shared: &mut Shared, now: Instant, id: ServerId, hop: Hop, out: &mut Outbox) {
+        if let Some((index, server)) = self.get_mut(id) {
+            server.upstream = hop;
+            server.perform(shared, now, index, Action::Resend, &[], out);
+        }
+    }
+
+    /// The transaction that sent a response with this top Via to this address; of any usual method if it is not known.
+    pub(super) fn answered_to(
+        &mut self,
+        via: Via<'_>,
+        method: Option<Method<'_>>,
+        remote: SocketAddr,
+    ) -> Option<ServerId> {
+        let methods = method.as_ref().map_or(&USUAL[..], std::slice::from_ref);
+        methods.iter().find_map(|method| {
+            let probe = self.prober.probe_via(via, *method)?;
+            let entries = &self.entries;
+            let is_it = |index: &u32| entries.get(*index as usize).is_some_and(|server| probe.is(&server.key));
+            let index = *self.table.find(probe.hash(), is_it)?;
+            let Server { serial, upstream, .. } = entries.get(index as usize)?;
+            let is_there = (upstream.remote.ip(), upstream.remote.port()) == (remote.ip(), remote.port());
+            is_there.then(|| ServerId(Place { index, serial: *serial }.id()))
+        })
     }
 
     pub(super) fn transport_failed(&mut self, shared: &mut Shared, now: Instant, id: ServerId) {

@@ -153,9 +153,14 @@ impl Rig {
     }
 
     pub fn fail(&mut self, tag: u64) -> Vec<Sent> {
+        self.fail_all(tag).0
+    }
+
+    /// What is sent, and what is needed, after this could not be delivered.
+    pub fn fail_all(&mut self, tag: u64) -> (Vec<Sent>, Vec<Need>) {
         let mut out = Output::default();
         self.proxy.handle_transport_failure(self.now, tag, &mut out);
-        self.sent(&mut out)
+        (self.sent(&mut out), out.needs)
     }
 
     /// Everything ends, and nothing is left.

@@ -3,6 +3,7 @@
 use super::{Bench, ack_of, hop, ms};
 use crate::support::message::{Request, message, response_to};
 use vesperd::sip::Transport;
+use vesperd::sip::hop::Hop;
 use vesperd::transaction::branch::loop_hash_of;
 use vesperd::transaction::{Config, RequestMatch, ResponseMatch, TableFull};
 
@@ -172,6 +173,7 @@ fn x8_a_full_table_refuses_and_recovers() {
     let refused = bench.layer.open_server(bench.now, third.message(), hop(Transport::Tcp), 9);
     assert_eq!(refused, Err(TableFull { limit: 2 }));
     bench.answer(first, &request(1), 200);
+    bench.advance(ms(5_001)); // Timer J
     bench.open(&request(3));
 
     let client = bench.send("INVITE");
@@ -225,6 +227,41 @@ fn t9_a_returned_request_fails_the_transaction_it_quotes_and_no_other() {
         assert!(!bench.layer.returned(bench.now, &quoted, remote), "once");
         bench.respond_to(&spared, 200);
         assert_eq!(bench.layer.stats().transport_failures, 1);
+    }
+}
+
+#[test]
+fn t8_a_returned_response_fails_the_transaction_it_quotes_and_may_go_elsewhere() {
+    for method in ["INVITE", "OPTIONS", "X-OTHER"] {
+        let mut bench = Bench::new(Transport::Udp);
+        let request = |n: u32| Request { method: method.into(), branch: format!("z9hG4bK{n}"), ..Request::default() };
+        let (hit, _spared) = (bench.open(&request(1)), bench.open(&request(2)));
+        bench.answer(hit, &request(1), 486);
+        let quoted = bench.sent_bytes().remove(0);
+        let remote = hop(Transport::Udp).remote;
+        let text = String::from_utf8(quoted.clone()).unwrap();
+        let cut = text.find("CSeq").unwrap();
+        for elsewhere in ["192.0.2.77:5061", "192.0.2.78:5060"] {
+            assert!(!bench.layer.returned(bench.now, &quoted, elsewhere.parse().unwrap()), "{elsewhere}");
+        }
+        let other_branch = text.replace("z9hG4bK1", "z9hG4bK3");
+        let other_method = text.replace(&format!(" {method}\r\n"), " MESSAGE\r\n");
+        for wrong in [&quoted[..text.find("z9hG4bK").unwrap()], other_branch.as_bytes(), other_method.as_bytes()] {
+            assert!(!bench.layer.returned(bench.now, wrong, remote));
+        }
+        assert!(bench.events().is_empty());
+        assert!(bench.layer.returned(bench.now, &quoted, remote));
+        assert_eq!(bench.events(), ["ResponseFailed"]);
+        // Where the quotation ends before CSeq, the usual methods are tried.
+        assert_eq!(bench.layer.returned(bench.now, &quoted[..cut], remote), method != "X-OTHER");
+        bench.events();
+
+        let other = Hop { remote: "192.0.2.80:5070".parse().unwrap(), ..hop(Transport::Udp) };
+        bench.layer.redirect_server(bench.now, hit, other, &mut bench.out);
+        let sent = &bench.out.items()[0];
+        assert_eq!((sent.hop, bench.out.bytes_of(sent)), (other, &quoted[..]), "the same response");
+        assert!(!bench.layer.returned(bench.now, &quoted, remote), "it is there no more");
+        assert!(bench.layer.returned(bench.now, &quoted, other.remote));
     }
 }
 

@@ -116,21 +116,20 @@ const NON_INVITE_SERVER: &[TableRow] = &[
     ("Trying", Status(100), UDP, &[], &[], "Trying"),  // N-1: too early
     ("Trying", Status(180), BOTH, &[], &[], "Trying"), // N-1
     ("Trying", Status(408), BOTH, &[], &[], "Trying"), // N-2
-    ("Trying", Status(200), UDP, &["SIP/2.0 200"], &[], "Completed"),
-    ("Trying", Status(200), TCP, &["SIP/2.0 200"], &["Gone"], "Terminated"),
+    ("Trying", Status(200), BOTH, &["SIP/2.0 200"], &[], "Completed"),
     ("Trying", TransportError, BOTH, &[], &[], "Trying"),
     ("Proceeding", Retransmission, BOTH, &["SIP/2.0 100"], &[], "Proceeding"),
     ("Proceeding", Status(100), BOTH, &["SIP/2.0 100"], &[], "Proceeding"),
     ("Proceeding", Status(183), BOTH, &[], &[], "Proceeding"), // N-1
     ("Proceeding", Status(408), BOTH, &[], &[], "Proceeding"), // N-2
-    ("Proceeding", Status(480), UDP, &["SIP/2.0 480"], &[], "Completed"),
-    ("Proceeding", Status(480), TCP, &["SIP/2.0 480"], &["Gone"], "Terminated"),
+    ("Proceeding", Status(480), BOTH, &["SIP/2.0 480"], &[], "Completed"),
     ("Proceeding", TransportError, BOTH, &[], &["ResponseFailed"], "Proceeding"),
     ("Proceeding", Timer("N-2", 28_500), BOTH, &[], &["Gone"], "Terminated"),
-    ("Completed", Retransmission, UDP, &["SIP/2.0 200"], &[], "Completed"),
-    ("Completed", Status(500), UDP, &[], &[], "Completed"),
-    ("Completed", TransportError, UDP, &[], &["ResponseFailed"], "Completed"),
+    ("Completed", Retransmission, BOTH, &["SIP/2.0 200"], &[], "Completed"),
+    ("Completed", Status(500), BOTH, &[], &[], "Completed"),
+    ("Completed", TransportError, BOTH, &[], &["ResponseFailed"], "Completed"),
     ("Completed", Timer("J", 32_000), UDP, &[], &["Gone"], "Terminated"),
+    ("Completed", Timer("J", 5_000), TCP, &[], &["Gone"], "Terminated"), // T-4: for what can not be delivered
 ];
 
 /// Runs one row on one transport; what was sent, told, and the state that follows.

@@ -380,7 +380,7 @@ pub fn direct(config: &Config, uri: &[u8], exit: Option<ListenerId>, egress: Opt
 }
 
 /// RFC 6761 6.4: what browsers call themselves is in no DNS (W-3).
-fn is_nowhere(name: &str) -> bool {
+pub fn is_nowhere(name: &str) -> bool {
     name.rsplit('.').next().is_some_and(|last| last.eq_ignore_ascii_case("invalid"))
 }
 

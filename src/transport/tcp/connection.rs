@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::framer::Framer;
 use super::keepalive::Pulse;
 use super::table::Way;
-use super::{CloseReason, Config, Stream};
+use super::{CloseReason, Config, Stream, Tag};
 use crate::sip::Limits;
 use crate::sip::hop::{ConnectionId, ListenerId, PeerId, RESPONSE_TAG, Transport};
 use crate::transport::tls::Identities;
@@ -54,10 +54,10 @@ pub(super) struct Connection {
     /// Bytes of `output` that are written.
     written: usize,
     /// Messages of `output`: end in it and tag.
-    messages: VecDeque<(usize, u64)>,
+    messages: VecDeque<(usize, Tag)>,
     /// Tags of the last requests that were written, at most `max_awaited`: they fail if the connection ends, unless they are answered
     /// by then, which only their transactions know.
-    awaited: VecDeque<u64>,
+    awaited: VecDeque<Tag>,
     max_awaited: usize,
     is_blocked: bool,
 }
@@ -122,7 +122,7 @@ impl Connection {
     }
 
     /// Queues a message; false when the queue is full (CN-6).
-    pub fn push(&mut self, tag: u64, bytes: &[u8], config: &Config) -> bool {
+    pub fn push(&mut self, tag: Tag, bytes: &[u8], config: &Config) -> bool {
         let waiting = self.output.len() - self.written;
         if waiting + bytes.len() > config.write_queue_bytes || self.messages.len() >= config.write_queue_messages {
             return false;
@@ -235,8 +235,8 @@ impl Connection {
     }
 
     /// Tags of messages that are not written to their end, and of requests that may await a response.
-    pub fn unfinished(&self) -> impl Iterator<Item = u64> {
-        let unsent = self.messages.iter().map(|&(_, tag)| tag).filter(|&tag| tag != 0);
+    pub fn unfinished(&self) -> impl Iterator<Item = Tag> {
+        let unsent = self.messages.iter().map(|&(_, tag)| tag).filter(|tag| tag.tag != 0);
         unsent.chain(self.awaited.iter().copied())
     }
 
@@ -245,7 +245,7 @@ impl Connection {
             && end <= self.written
         {
             self.messages.pop_front();
-            if tag != 0 && tag & RESPONSE_TAG == 0 && self.max_awaited > 0 {
+            if tag.tag != 0 && tag.tag & RESPONSE_TAG == 0 && self.max_awaited > 0 {
                 if self.awaited.len() >= self.max_awaited {
                     self.awaited.pop_front();
                 }

@@ -108,6 +108,15 @@ pub enum Refused {
     Source,
 }
 
+/// The mark of a message, for the report that it could not be delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag {
+    /// Who sent it.
+    pub worker: u16,
+    /// That worker's mark; 0 if nobody cares.
+    pub tag: u64,
+}
+
 /// What the connections of a worker have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::connection::Connection;
 use super::keepalive::{Beat, Kept, Pulse};
-use super::{CloseReason, Config, Refused, Stats, Stream};
+use super::{CloseReason, Config, Refused, Stats, Stream, Tag};
 use crate::sip::Limits;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
 use crate::sip::stream::{Frame, StreamError};
@@ -40,8 +40,7 @@ fn way_of(hop: Hop) -> Way {
 pub struct Table {
     config: Config,
     limits: Limits,
-    /// Worker number in the upper bits of every id.
-    prefix: u64,
+    worker: u16,
     /// Number of the next connection; part of its id, so that an id is not used twice.
     serial: u32,
     slots: Slab<Connection>,
@@ -53,6 +52,8 @@ pub struct Table {
     chance: u64,
     /// Connections with output that nobody has tried to write yet.
     dirty: Vec<ConnectionId>,
+    /// What other workers sent and could not be delivered.
+    failed_of_others: Vec<Tag>,
     stats: Stats,
 }
 
@@ -65,7 +66,7 @@ impl Table {
         let mut table = Self {
             config: Config::default(),
             limits,
-            prefix: u64::from(worker) << (SLOT_BITS + 32),
+            worker,
             serial,
             slots: Slab::new(),
             opened: HashMap::new(),
@@ -73,6 +74,7 @@ impl Table {
             kept: Kept::default(),
             chance: 0,
             dirty: Vec::new(),
+            failed_of_others: Vec::new(),
             stats: Stats::default(),
         };
         table.set_config(config);
@@ -403,16 +405,19 @@ impl Table {
 
     /// Queues a message; it leaves with [`Table::flush_all`]. A tag other than 0 goes to `failed` if it can not.
     pub fn send(&mut self, id: ConnectionId, tag: u64, bytes: &[u8], failed: &mut Vec<u64>) {
+        self.send_for(id, Tag { worker: self.worker, tag }, bytes, failed);
+    }
+
+    /// The same for any worker; what fails of others is told by [`Table::take_failed_of_others`].
+    pub fn send_for(&mut self, id: ConnectionId, tag: Tag, bytes: &[u8], failed: &mut Vec<u64>) {
         let config = &self.config;
         let Some(connection) = self.slots.get_mut(slot(id)).filter(|connection| connection.id == id) else {
             self.stats.gone += 1;
-            failed.extend((tag != 0).then_some(tag));
-            return;
+            return self.fail([tag], failed);
         };
         if connection.is_shut || !connection.push(tag, bytes, config) {
             self.stats.queue_full += 1;
-            failed.extend((tag != 0).then_some(tag));
-            return;
+            return self.fail([tag], failed);
         }
         self.stats.sent += 1;
         if !connection.is_dirty {
@@ -449,7 +454,7 @@ impl Table {
             return;
         }
         let mut connection = self.slots.remove(slot(id));
-        failed.extend(connection.unfinished());
+        self.fail(connection.unfinished(), failed);
         connection.take_leave(reason);
         if connection.pulse.is_some() {
             self.kept.lost(&connection.way());
@@ -508,10 +513,26 @@ impl Table {
         }
     }
 
+    /// What other workers sent and could not be delivered since the last call.
+    pub fn take_failed_of_others(&mut self) -> Vec<Tag> {
+        std::mem::take(&mut self.failed_of_others)
+    }
+
+    fn fail(&mut self, tags: impl IntoIterator<Item = Tag>, failed: &mut Vec<u64>) {
+        for Tag { worker, tag } in tags.into_iter().filter(|tag| tag.tag != 0) {
+            if worker == self.worker {
+                failed.push(tag);
+            } else {
+                self.failed_of_others.push(Tag { worker, tag });
+            }
+        }
+    }
+
     fn insert(&mut self, way: Way, stream: Option<Stream>, now: Instant) -> Result<ConnectionId, Refused> {
         self.check_room()?;
         let entry = self.slots.vacant_entry();
-        let id = ConnectionId(self.prefix | u64::from(self.serial) << SLOT_BITS | entry.key() as u64);
+        let worker = u64::from(self.worker) << (SLOT_BITS + 32);
+        let id = ConnectionId(worker | u64::from(self.serial) << SLOT_BITS | entry.key() as u64);
         self.serial = self.serial.wrapping_add(1);
         let (transport, listener, remote, peer) = way;
         entry.insert(Connection::new(id, listener, (transport, remote, peer), stream, now));
