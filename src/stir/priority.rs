@@ -22,7 +22,8 @@ pub(super) fn proven(request: Message<'_>, claims: &PriorityClaims<'_>) -> Resul
     Ok(proven)
 }
 
-fn is_callback(request: Message<'_>) -> bool {
+/// Priority says so (RFC 7090).
+pub(super) fn is_callback(request: Message<'_>) -> bool {
     let mut fields = request.fields().filter(|field| field.raw_name().eq_ignore_ascii_case(b"Priority"));
     fields.any(|field| field.value().eq_ignore_ascii_case(PSAP_CALLBACK.as_bytes()))
 }
