@@ -6,7 +6,6 @@ use x509_parser::{
     asn1_rs::FromDer,
     certificate::X509Certificate,
     extensions::{GeneralName, ParsedExtension, X509Extension},
-    public_key::PublicKey,
 };
 
 use super::claim_constraints::{ClaimConstraints, ClaimConstraintsError, ConstraintKind, is_baseline_claim};
@@ -15,6 +14,9 @@ use super::name_constraints::NameConstraints;
 use super::oid;
 use super::sct::{SctList, SctListError};
 use super::tn_auth_list::{TnAuthList, TnAuthListError};
+use frame::{Frame, KeyKind, first_text, key_kind};
+
+mod frame;
 
 /// Extensions a path may carry as critical: what `path` processes, and certificatePolicies, which means nothing to a verifier that
 /// sets no initial policy (RFC 5280 section 6.1.1 (c)); a seventh of the deployed STI leaves mark it critical.
@@ -86,16 +88,6 @@ impl fmt::Display for X509Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
     }
-}
-
-/// What kind of key a certificate carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KeyKind {
-    P256,
-    P384,
-    P521,
-    Rsa { bits: usize },
-    Other,
 }
 
 /// The standard extensions path validation asks about.
@@ -455,60 +447,4 @@ impl Certificate {
     pub(crate) fn is_self_issued(&self) -> bool {
         self.subject_raw == self.issuer_raw
     }
-}
-
-/// The parts of a certificate that are needed octet for octet.
-struct Frame<'a> {
-    tbs: &'a [u8],
-    inner_algorithm: &'a [u8],
-    outer_algorithm: &'a [u8],
-    key_algorithm: &'a [u8],
-    signature: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    fn read(input: &'a [u8]) -> Result<Self, DerError> {
-        let mut outer = Reader::new(der::only(input, der::SEQUENCE)?);
-        let tbs = outer.read()?;
-        let outer_algorithm = outer.expect(der::SEQUENCE)?;
-        let bits = outer.expect(der::BIT_STRING)?;
-        outer.finish()?;
-        let mut fields = Reader::new(der::only(tbs.raw, der::SEQUENCE)?);
-        fields.optional(der::context(0))?;
-        fields.expect(der::INTEGER)?;
-        let inner_algorithm = fields.expect(der::SEQUENCE)?;
-        // Issuer, validity, subject.
-        for _ in 0..3 {
-            fields.expect(der::SEQUENCE)?;
-        }
-        let key_algorithm = Reader::new(fields.expect(der::SEQUENCE)?).expect(der::SEQUENCE)?;
-        match bits {
-            [0, signature @ ..] => {
-                Ok(Self { tbs: tbs.raw, inner_algorithm, outer_algorithm, key_algorithm, signature })
-            }
-            [] => Err(DerError::Truncated),
-            _ => Err(DerError::TrailingBytes),
-        }
-    }
-}
-
-fn key_kind(algorithm: &[u8], key: &Result<PublicKey<'_>, x509_parser::error::X509Error>) -> KeyKind {
-    use rustls_pki_types::alg_id;
-    if algorithm == alg_id::ECDSA_P256.as_ref() {
-        KeyKind::P256
-    } else if algorithm == alg_id::ECDSA_P384.as_ref() {
-        KeyKind::P384
-    } else if algorithm == alg_id::ECDSA_P521.as_ref() {
-        KeyKind::P521
-    } else if let (true, Ok(PublicKey::RSA(key))) = (algorithm == alg_id::RSA_ENCRYPTION.as_ref(), key) {
-        KeyKind::Rsa { bits: key.key_size() }
-    } else {
-        KeyKind::Other
-    }
-}
-
-fn first_text<'a>(
-    mut attributes: impl Iterator<Item = &'a x509_parser::x509::AttributeTypeAndValue<'a>>,
-) -> Option<String> {
-    attributes.next().and_then(|attribute| attribute.as_str().ok()).map(str::to_owned)
 }

@@ -2,8 +2,9 @@
 //!
 //! [`jws`] takes a token apart, [`claims`] reads its payload, [`serialize`] writes both deterministically (RFC 8225 section 9),
 //! [`telephone_number`] brings identities into the canonical form of RFC 8224 section 8, [`media_key`] computes `mky` from SDP,
-//! and [`ppt`] knows the extensions. Nothing here checks a signature or knows a certificate: that is the duty of `stir`.
+//! [`digest`] reads and makes the digests inside claims, and [`ppt`] knows the extensions. Nothing here checks a signature or knows a certificate: that is the duty of `stir`.
 pub mod claims;
+pub mod digest;
 mod json;
 pub mod jws;
 pub mod media_key;

@@ -88,6 +88,11 @@ impl<'a> Params<'a> {
         Self { bytes, at, left: MAX_PARAMS }
     }
 
+    /// Iterates over what follows a value; the text begins with a `;` or is empty.
+    pub fn of(parameters: &'a [u8]) -> Self {
+        Self::new(parameters, 0)
+    }
+
     /// The first parameter of this name, in any case.
     pub fn find(mut self, name: &str) -> Option<Param<'a>> {
         Iterator::find(&mut self, |p| p.is(name))

@@ -1,17 +1,27 @@
 //! The authentication service (RFC 8224 6.1): signs requests, with everything prepared that does not change per call.
 use super::signalling::{Signalling, media_keys};
-use super::url::{HttpsUrl, UrlError};
+use super::url::HttpsUrl;
 use super::{IdentitySource, Profile};
-use crate::cert::{Certificate, CertificateError, ConstraintViolation};
+use crate::cert::Certificate;
 use crate::passport::claims::{Destinations, Identity};
+use crate::passport::ppt::rcd::Assertion;
 use crate::passport::ppt::{Ppt, shaken, shaken::Attestation};
-use crate::passport::{CanonicalIdentity, Claims, DialPlan, jws, serialize};
+use crate::passport::{CanonicalIdentity, Claims, DialPlan, MediaKey, jws, serialize};
 use crate::sip::{Message, Name, date};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
+use std::borrow::Cow;
 use std::fmt;
+
+mod diversion;
+mod error;
+mod tokens;
+
+pub use diversion::Diverted;
+pub use error::{SignError, SignerError, SignerWarning};
+pub use tokens::Speaker;
 
 /// Seconds for which a certificate has to be valid still.
 const MIN_VALIDITY: i64 = 60;
@@ -62,147 +72,17 @@ impl fmt::Debug for SignerConfig {
     }
 }
 
-/// Why no signer can be made.
-#[derive(Clone, Debug, PartialEq)]
-pub enum SignerError {
-    /// No certificate was given.
-    NoCertificate,
-    /// A certificate can not be read.
-    Certificate {
-        /// Its place in the chain.
-        index: usize,
-        /// Why.
-        error: CertificateError,
-    },
-    /// The leaf has no P-256 key.
-    NotEs256,
-    /// The private key can not be read.
-    Key,
-    /// The private key is another's.
-    KeyMismatch,
-    /// `x5u` can not be used.
-    Url(UrlError),
-    /// The leaf has no readable TNAuthList (R11).
-    NoTnAuthList,
-    /// VESPER: the TNAuthList has no number (R12).
-    NoNumber,
-    /// VESPER: the leaf has no dNSName (R14).
-    NoDnsName,
-    /// VESPER: host of `x5u` is no dNSName of the leaf (R14, R26).
-    HostNotInCertificate,
-    /// VESPER: the leaf embeds no SCT (R20).
-    NoSct,
-    /// The leaf's claim constraints are malformed or of both kinds (R13).
-    BadConstraints,
-}
-
-impl fmt::Display for SignerError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoCertificate => f.write_str("no certificate"),
-            Self::Certificate { index, error } => write!(f, "certificate {index}: {error}"),
-            Self::NotEs256 => f.write_str("the certificate has no P-256 key"),
-            Self::Key => f.write_str("the private key is no P-256 key in PKCS#8 or SEC1 form"),
-            Self::KeyMismatch => f.write_str("the private key is not the certificate's"),
-            Self::Url(error) => write!(f, "x5u: {error}"),
-            Self::NoTnAuthList => f.write_str("the certificate has no readable TNAuthList"),
-            Self::NoNumber => f.write_str("the certificate's TNAuthList has no telephone number"),
-            Self::NoDnsName => f.write_str("the certificate has no dNSName"),
-            Self::HostNotInCertificate => f.write_str("the host of x5u is no dNSName of the certificate"),
-            Self::NoSct => f.write_str("the certificate embeds no SCT"),
-            Self::BadConstraints => f.write_str("the certificate's claim constraints can not be read"),
-        }
-    }
-}
-
-impl std::error::Error for SignerError {}
-
-/// What is worth telling the operator, though signing goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignerWarning {
-    /// The subject has no organization (R15).
-    NoOrganization,
-    /// A VESPER certificate that lives longer than a week (R5).
-    LongLived {
-        /// Seconds from notBefore to notAfter.
-        seconds: i64,
-    },
-    /// `attest` and `origid` are not authorized by the certificate: VESPER verifiers drop them (R13).
-    UnauthorizedClaims,
-    /// Verifiers that keep to ATIS-1000074 will not fetch this `x5u`.
-    NotFetchable(UrlError),
-}
-
-impl fmt::Display for SignerWarning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NoOrganization => f.write_str("the certificate's subject names no organization"),
-            Self::LongLived { seconds } => write!(f, "the certificate lives {seconds} s, more than a week"),
-            Self::UnauthorizedClaims => f.write_str("the certificate does not authorize attest and origid"),
-            Self::NotFetchable(error) => write!(f, "x5u will not be fetched by everybody: {error}"),
-        }
-    }
-}
-
-/// Why a request is not signed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SignError {
-    /// The certificate is not valid yet.
-    NotYetValid {
-        /// UNIX seconds.
-        not_before: i64,
-    },
-    /// The certificate has expired, or does within a minute.
-    Expired {
-        /// UNIX seconds.
-        not_after: i64,
-    },
-    /// The request has no usable originator.
-    NoOriginator,
-    /// The request has no usable To.
-    NoDestination,
-    /// VESPER signs for telephone numbers.
-    NotTelephoneNumber,
-    /// The certificate does not speak for the originator (I-3).
-    NotAuthorized,
-    /// Date can not be read.
-    BadDate,
-    /// Date is off by more than the tolerance (I-5, I-6).
-    StaleDate {
-        /// Seconds from Date to now, negative for a Date in the future.
-        age: i64,
-    },
-    /// The certificate forbids these claims.
-    Constraint(ConstraintViolation),
-    /// The cryptographic library refused.
-    Signature,
-}
-
-impl fmt::Display for SignError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NotYetValid { not_before } => write!(f, "the certificate is valid only from {not_before}"),
-            Self::Expired { not_after } => write!(f, "the certificate is valid only until {not_after}"),
-            Self::NoOriginator => f.write_str("the request has no usable originator"),
-            Self::NoDestination => f.write_str("the request has no usable To"),
-            Self::NotTelephoneNumber => f.write_str("the originator is no telephone number"),
-            Self::NotAuthorized => f.write_str("the certificate does not speak for the originator"),
-            Self::BadDate => f.write_str("Date can not be read"),
-            Self::StaleDate { age } => write!(f, "Date is {age} s old"),
-            Self::Constraint(violation) => violation.fmt(f),
-            Self::Signature => f.write_str("signing failed"),
-        }
-    }
-}
-
-impl std::error::Error for SignError {}
-
 /// An authentication service for one certificate. Shared by all workers.
 pub struct Signer {
-    /// The encoded protected header with its dot.
+    /// The kind of token it usually makes.
+    ppt: Ppt,
+    /// The encoded protected header of that kind, with its dot.
     header: Vec<u8>,
-    /// What follows the token on the Identity line.
+    /// What follows such a token on the Identity line.
     parameters: Vec<u8>,
+    /// DER of what goes into `x5c`, leaf first; empty for plain STIR.
+    inline: Vec<Vec<u8>>,
+    x5u: String,
     key: EcdsaKeyPair,
     leaf: Certificate,
     not_before: i64,
@@ -232,15 +112,10 @@ impl Signer {
         let not_before = chain.iter().map(Certificate::not_before).max().ok_or(SignerError::NoCertificate)?;
         let not_after = chain.iter().map(Certificate::not_after).min().ok_or(SignerError::NoCertificate)?;
         let ppt = if config.attestation.is_some() { Ppt::Shaken } else { Ppt::Baseline };
-        let inline: Vec<&[u8]> = match config.profile {
-            Profile::Vesper => chain.iter().map(Certificate::der).collect(),
+        let inline: Vec<Vec<u8>> = match config.profile {
+            Profile::Vesper => chain.iter().map(|certificate| certificate.der().to_vec()).collect(),
             Profile::Shaken => Vec::new(),
         };
-        let mut json = Vec::new();
-        serialize::write_header(ppt.name(), &inline, Some(&config.x5u), &mut json);
-        let mut header = Vec::new();
-        jws::encode(&json, &mut header);
-        header.push(b'.');
         let leaf = chain.swap_remove(0);
         let key = read_key(&config.key)?;
         let point = leaf.es256_point().ok_or(SignerError::NotEs256)?;
@@ -248,7 +123,8 @@ impl Signer {
             return Err(SignerError::KeyMismatch);
         }
         Ok(Self {
-            header,
+            ppt,
+            header: header(ppt, &inline, &config.x5u),
             parameters: parameters(&config.x5u, ppt),
             key,
             warnings: preflight(&leaf, &config)?,
@@ -257,6 +133,8 @@ impl Signer {
             not_after,
             attestation: config.attestation,
             profile: config.profile,
+            inline,
+            x5u: config.x5u,
             dial_plan: config.dial_plan,
             identity_source: config.identity_source,
             date_tolerance: config.date_tolerance,
@@ -311,6 +189,38 @@ impl Signer {
         origid: [u8; 16],
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
+        self.sign_rich(is_asserted, unix, request, origid, None, lines)
+    }
+
+    /// The same with rich call data in the token (C-9): one token where the certificate speaks for both.
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_rich(
+        &self,
+        is_asserted: bool,
+        unix: i64,
+        request: Message<'_>,
+        origid: [u8; 16],
+        rich: Option<&Assertion>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), SignError> {
+        let call = self.prepare(is_asserted, unix, request)?;
+        self.check_authority(&call.caller()?)?;
+        let origid = shaken::origid(origid);
+        let mut claims = call.claims()?;
+        if let Some(attestation) = self.attestation {
+            claims.attest = Some(attestation.letter().into());
+            claims.origid = Some(origid.as_str().into());
+        }
+        if let Some(rich) = rich {
+            rich.add_to(&mut claims);
+        }
+        self.write_lines(self.ppt, request, &claims, call.iat, lines)
+    }
+
+    /// What all tokens about a request begin with: validity of the certificate, Date, who calls whom (I-3 to I-6).
+    fn prepare(&self, is_asserted: bool, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
         self.check_validity(unix)?;
         let source = if is_asserted { self.identity_source } else { IdentitySource::From };
         let signalling = Signalling::of(request, source, &self.dial_plan);
@@ -323,31 +233,42 @@ impl Signer {
         if age.saturating_abs() > self.date_tolerance {
             return Err(SignError::StaleDate { age });
         }
-        let caller = signalling.caller().ok_or(SignError::NoOriginator)?;
-        let callee = signalling.callee().ok_or(SignError::NoDestination)?;
-        self.check_authority(caller)?;
-        let origid = shaken::origid(origid);
-        let mut claims = Claims::baseline(caller.as_identity(), Destinations::one(callee.as_identity()), iat);
-        if let Some(attestation) = self.attestation {
-            claims.attest = Some(attestation.letter().into());
-            claims.origid = Some(origid.as_str().into());
-        }
         let keys = media_keys(request);
-        claims.mky = (!keys.is_empty()).then_some(keys);
+        Ok(Prepared { signalling, iat, keys: (!keys.is_empty()).then_some(keys) })
+    }
 
+    /// Appends the Identity line with a token of this kind, and before it a Date line when there is none yet. All or nothing.
+    fn write_lines(
+        &self,
+        ppt: Ppt,
+        request: Message<'_>,
+        claims: &Claims<'_>,
+        date: i64,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), SignError> {
         let start = lines.len();
-        if request.field(Name::Date).is_none() {
+        let is_written = lines.starts_with(b"Date: ") || memchr::memmem::find(lines, b"\r\nDate: ").is_some();
+        if request.field(Name::Date).is_none() && !is_written {
             lines.extend_from_slice(b"Date: ");
-            date::write(u64::try_from(iat).unwrap_or(0), lines);
+            date::write(u64::try_from(date).unwrap_or(0), lines);
             lines.extend_from_slice(b"\r\n");
         }
         lines.extend_from_slice(b"Identity: ");
-        if let Err(error) = self.write_token(&claims, lines) {
+        let (header, parameters) = self.kind(ppt);
+        if let Err(error) = self.write_token_of(&header, claims, lines) {
             lines.truncate(start);
             return Err(error);
         }
-        lines.extend_from_slice(&self.parameters);
+        lines.extend_from_slice(&parameters);
         Ok(())
+    }
+
+    /// Header and parameters of tokens of this kind; only the usual ones are kept ready.
+    fn kind(&self, ppt: Ppt) -> (Cow<'_, [u8]>, Cow<'_, [u8]>) {
+        if ppt == self.ppt {
+            return (Cow::Borrowed(&self.header), Cow::Borrowed(&self.parameters));
+        }
+        (Cow::Owned(header(ppt, &self.inline, &self.x5u)), Cow::Owned(parameters(&self.x5u, ppt)))
     }
 
     /// Appends a whole token with these claims, after checking them against the certificate's constraints. Neither time nor authority
@@ -356,11 +277,15 @@ impl Signer {
     /// # Errors
     /// [`SignError::Constraint`], [`SignError::Signature`].
     pub fn write_token(&self, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
+        self.write_token_of(&self.header, claims, out)
+    }
+
+    fn write_token_of(&self, header: &[u8], claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
         if let Some(Ok(constraints)) = self.leaf.claim_constraints() {
             constraints.check(&claims.to_map()).map_err(SignError::Constraint)?;
         }
         let start = out.len();
-        out.extend_from_slice(&self.header);
+        out.extend_from_slice(header);
         // The payload's JSON stands at the end of the output for a moment, is encoded behind itself, and taken out.
         let json = out.len();
         serialize::write_claims(claims, out);
@@ -389,20 +314,20 @@ impl Signer {
         Ok(())
     }
 
-    /// I-1, I-3, R20: the certificate speaks for the originator, as a verifier will ask.
-    fn check_authority(&self, caller: &CanonicalIdentity) -> Result<(), SignError> {
-        let number = match caller.as_identity() {
+    /// I-1, I-3, R20, D-8: the certificate speaks for this identity, as a verifier will ask.
+    fn check_authority(&self, identity: &Identity<'_>) -> Result<(), SignError> {
+        let number = match identity {
             Identity::Tn(number) => number,
             Identity::Uri(_) if self.profile == Profile::Vesper => return Err(SignError::NotTelephoneNumber),
             Identity::Uri(uri) => {
-                let host = uri.rsplit_once('@').map_or(&*uri, |(_, host)| host);
+                let host = uri.rsplit_once('@').map_or(&**uri, |(_, host)| host);
                 let named = self.leaf.dns_names().iter().any(|name| super::url::same_host(host, name));
                 return if named { Ok(()) } else { Err(SignError::NotAuthorized) };
             }
         };
         let Some(Ok(list)) = self.leaf.tn_auth_list() else { return Err(SignError::NotAuthorized) };
         let by_provider = self.profile == Profile::Shaken && list.spcs().next().is_some();
-        if by_provider || list.covers(&number) { Ok(()) } else { Err(SignError::NotAuthorized) }
+        if by_provider || list.covers(number) { Ok(()) } else { Err(SignError::NotAuthorized) }
     }
 }
 
@@ -415,6 +340,39 @@ impl fmt::Debug for Signer {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
+}
+
+/// What a request says, ready for a token about it.
+struct Prepared {
+    signalling: Signalling,
+    iat: i64,
+    /// `mky`.
+    keys: Option<Vec<MediaKey<'static>>>,
+}
+
+impl Prepared {
+    fn caller(&self) -> Result<Identity<'_>, SignError> {
+        self.signalling.caller().map(CanonicalIdentity::as_identity).ok_or(SignError::NoOriginator)
+    }
+
+    /// The baseline claims, and `mky` when the SDP has fingerprints.
+    fn claims(&self) -> Result<Claims<'_>, SignError> {
+        let caller = self.caller()?;
+        let callee = self.signalling.callee().ok_or(SignError::NoDestination)?;
+        let mut claims = Claims::baseline(caller, Destinations::one(callee.as_identity()), self.iat);
+        claims.mky.clone_from(&self.keys);
+        Ok(claims)
+    }
+}
+
+/// The encoded protected header with its dot.
+fn header(ppt: Ppt, inline: &[Vec<u8>], x5u: &str) -> Vec<u8> {
+    let mut json = Vec::new();
+    serialize::write_header(ppt.name(), inline, Some(x5u), &mut json);
+    let mut header = Vec::new();
+    jws::encode(&json, &mut header);
+    header.push(b'.');
+    header
 }
 
 /// `;info=<...>;alg=ES256;ppt="shaken"` and the line end.

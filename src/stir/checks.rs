@@ -1,15 +1,15 @@
 //! The single checks on a token: each a function of what it looks at, so that each is answered by itself.
 use super::credential::{Credential, Known};
-use super::signalling::{Signalling, media_keys};
+use super::judge::{Request, Seal};
+use super::signalling::media_keys;
 use super::url::same_host;
-use super::{Failure, Policy, Profile};
+use super::{Failure, Policy, PriorityAuthority, Profile, Role, priority};
 use crate::cert::{ChainVerdict, ProfileError, SctError, TrustStore, is_baseline_claim};
 use crate::passport::jws::decode_signature;
 use crate::passport::media_key::{same_set, sdp_has_fingerprint};
-use crate::passport::ppt::{Ppt, shaken};
-use crate::passport::{Claims, DialPlan, Identity};
+use crate::passport::ppt::{Ppt, msg, rph::PriorityClaims};
+use crate::passport::{Claims, ClaimsError, DialPlan, Identity};
 use crate::sip::Message;
-use aws_lc_rs::digest::Digest;
 
 /// R22: a path to an anchor. VESPER also asks for key identifiers all along it (RFC 9060 section 7).
 pub(super) fn chain(credential: &Credential, profile: Profile) -> Result<(), Failure> {
@@ -60,6 +60,44 @@ pub(super) fn tn_authorization(chain: &ChainVerdict, profile: Profile, orig: &Id
     if by_provider || list.covers(tn) { Ok(()) } else { Err(Failure::NumberNotAuthorized) }
 }
 
+/// Whom the certificate has to speak for: the caller (R23), the diverting party (D-8), the namespaces of Resource-Priority, or
+/// nobody in the call: a third party speaks for itself (T-1).
+pub(super) fn authorization(
+    chain: &ChainVerdict,
+    profile: Profile,
+    policy: &Policy,
+    ppt: Ppt,
+    claims: &Claims<'_>,
+) -> Option<Result<(), Failure>> {
+    let number = |identity: &Identity<'_>| match identity {
+        Identity::Uri(_) if profile == Profile::Vesper => Err(Failure::NotTelephoneNumber),
+        _ => tn_authorization(chain, profile, identity),
+    };
+    match ppt {
+        Ppt::Div | Ppt::DivO => {
+            let missing = Err(Failure::Extension(ClaimsError::Missing("div")));
+            Some(claims.div.as_ref().map_or(missing, number))
+        }
+        Ppt::Rph => Some(namespace_authorization(chain, policy)),
+        Ppt::Rcd if role(ppt, claims) == Role::ThirdParty => None,
+        _ => Some(number(&claims.orig)),
+    }
+}
+
+/// What a token of this kind with these claims speaks of. With `div-o` that is for the innermost token to say.
+pub(super) fn role(ppt: Ppt, claims: &Claims<'_>) -> Role {
+    Role::of(Some(ppt), ppt == Ppt::Rcd && claims.other("iss").is_some())
+}
+
+/// constraints that name `rph`, by the choice of this program; or a provider's certificate where the policy has it so.
+fn namespace_authorization(chain: &ChainVerdict, policy: &Policy) -> Result<(), Failure> {
+    let named = matches!(chain.leaf.claim_constraints(), Some(Ok(constraints)) if constraints.authorizes("rph"));
+    let list = chain.leaf.tn_auth_list().and_then(Result::ok);
+    let provider = policy.priority_authority == PriorityAuthority::Provider;
+    let is_provider = || list.is_some_and(|list| list.spcs().next().is_some());
+    if named || (provider && is_provider()) { Ok(()) } else { Err(Failure::NamespaceNotAuthorized) }
+}
+
 fn domain_authorization(chain: &ChainVerdict, uri: &str) -> Result<(), Failure> {
     let host = uri.split_once(':').map_or(uri, |(_, rest)| rest);
     let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
@@ -87,9 +125,12 @@ pub(super) fn domain_binding(known: &Known, chain: &ChainVerdict, trust: &TrustS
 }
 
 /// R21.
-pub(super) fn signature(chain: &ChainVerdict, signing_input: &Digest, segment: &[u8]) -> Result<(), Failure> {
-    let signature = decode_signature(segment).map_err(Failure::Jws)?;
-    if chain.verify_es256_digest(signing_input, &signature) { Ok(()) } else { Err(Failure::Signature) }
+pub(super) fn signature(chain: &ChainVerdict, seal: &Seal, segment: &[u8]) -> Result<(), Failure> {
+    let signature = match seal.signature {
+        Some(signature) => signature,
+        None => decode_signature(segment).map_err(Failure::Jws)?,
+    };
+    if chain.verify_es256_digest(&seal.input, &signature) { Ok(()) } else { Err(Failure::Signature) }
 }
 
 /// R29, RFC 8224 6.2 step 4. A full form is judged by `iat`; a stale Date beside a fresh `iat` is only accepted when replay state is
@@ -115,39 +156,79 @@ pub(super) fn freshness(
     Ok(())
 }
 
-/// RFC 8224 6.2.4: `orig`, `dest` and `mky` against the request. Gives whether the request was retargeted.
-pub(super) fn claims(
-    claims: &Claims<'_>,
-    signalling: &Signalling,
-    request: Message<'_>,
-    policy: &Policy,
-    plan: &DialPlan,
-) -> Result<bool, Failure> {
+/// RFC 8946 4.2 step 4: how old a token may be that diversions lead back to.
+pub(super) fn diverted_freshness(iat: i64, unix: i64, policy: &Policy) -> Result<(), Failure> {
+    let age = unix.saturating_sub(iat);
+    if age > policy.freshness.max(policy.diverted_freshness) {
+        return Err(Failure::Stale { age });
+    }
+    if age < policy.skew.saturating_neg() { Err(Failure::Future { ahead: age.saturating_neg() }) } else { Ok(()) }
+}
+
+/// What the claims say of the request beside `dest`.
+#[derive(Default)]
+pub(super) struct Agreed {
+    /// `dest` names To, not the Request-URI.
+    pub(super) retargeted: bool,
+    /// r-values of Resource-Priority that `rph` names.
+    pub(super) priorities: Vec<Box<str>>,
+}
+
+/// RFC 8224 6.2.4: the claims against the request. `dest` comes last: a chain of diversions may make up for it, not for the rest.
+pub(super) fn claims(cx: &Request<'_>, ppt: Ppt, claims: &Claims<'_>, plan: &DialPlan) -> Result<Agreed, Failure> {
+    let (signalling, request, policy) = (&cx.signalling, cx.message, cx.policy);
     signalling.caller().ok_or(Failure::NoOriginator)?;
     if !signalling.is_caller(&claims.orig, plan) {
         return Err(Failure::OrigMismatch);
     }
+    let mut agreed = Agreed::default();
+    match ppt {
+        // D-7: they carry no mky.
+        Ppt::Div | Ppt::DivO => {}
+        Ppt::Rph => {
+            media(claims, request, policy)?;
+            let read = PriorityClaims::read(claims).map_err(Failure::Extension)?;
+            agreed.priorities = priority::proven(request, &read)?;
+        }
+        Ppt::Msg => {
+            media(claims, request, policy)?;
+            let digest = msg::read(claims).map_err(Failure::Extension)?;
+            if digest.is_some_and(|digest| !digest.is_of(request.body())) {
+                return Err(Failure::BodyMismatch);
+            }
+        }
+        // M-3: msgi counts for nothing here.
+        Ppt::Baseline | Ppt::Shaken | Ppt::Rcd => media(claims, request, policy)?,
+    }
+    if ppt == Ppt::Div {
+        // Until a chain is found that it belongs to.
+        return Err(Failure::DivIncomplete);
+    }
     let (mut is_callee, mut is_target) = (false, false);
-    for destination in destinations(claims) {
+    for destination in claims.dest.iter() {
         is_callee |= signalling.is_callee(&destination, plan);
         is_target |= signalling.is_target(&destination, plan);
     }
     match (is_callee, is_target) {
+        (_, true) => {}
+        // RFC 8946 4.2: To is not used for diversions.
+        (_, false) if ppt == Ppt::DivO => return Err(Failure::DivTarget),
         (false, false) => return Err(Failure::DestMismatch),
-        (true, false) if policy.strict_retarget => return Err(Failure::Retargeted),
-        _ => {}
+        // An emergency call keeps its priority, however it is routed.
+        (true, false) if policy.strict_retarget && ppt != Ppt::Rph => return Err(Failure::Retargeted),
+        (true, false) => agreed.retargeted = true,
     }
-    media(claims, request, policy)?;
-    Ok(!is_target)
+    Ok(agreed)
 }
 
-fn destinations<'c>(claims: &'c Claims<'_>) -> impl Iterator<Item = Identity<'c>> {
-    let numbers = claims.dest.tn.iter().map(|tn| Identity::Tn(tn.into()));
-    numbers.chain(claims.dest.uri.iter().map(|uri| Identity::Uri(uri.into())))
+/// A failure that a chain of diversions makes up for.
+pub(super) fn is_for_chain(failure: Failure) -> bool {
+    use Failure::{DestMismatch, DivIncomplete, DivTarget, Retargeted};
+    matches!(failure, DestMismatch | DivIncomplete | DivTarget | Retargeted)
 }
 
 /// RFC 8224 4.1: `mky` is there exactly when the SDP has fingerprints, and names the same ones.
-fn media(claims: &Claims<'_>, request: Message<'_>, policy: &Policy) -> Result<(), Failure> {
+pub(super) fn media(claims: &Claims<'_>, request: Message<'_>, policy: &Policy) -> Result<(), Failure> {
     if claims.mky.is_none() && !sdp_has_fingerprint(request.body()) {
         return Ok(());
     }
@@ -157,14 +238,6 @@ fn media(claims: &Claims<'_>, request: Message<'_>, policy: &Policy) -> Result<(
         None => Err(Failure::MediaKeyMissing),
         Some(claimed) if !computed.is_empty() && same_set(claimed, &computed) => Ok(()),
         Some(_) => Err(Failure::MediaKeyMismatch),
-    }
-}
-
-/// What the extension asks of the claims (S-1).
-pub(super) fn extension(ppt: Ppt, claims: &Claims<'_>) -> Result<Option<shaken::Attestation>, Failure> {
-    match ppt {
-        Ppt::Baseline => Ok(None),
-        Ppt::Shaken => shaken::check(claims).map(Some).map_err(Failure::Extension),
     }
 }
 

@@ -123,6 +123,20 @@ pub enum Failure {
     DestMismatch,
     /// `dest` names To, the Request-URI is another, and the policy asks for proof of the retarget.
     Retargeted,
+    /// The outermost diversion does not lead to the Request-URI.
+    DivTarget,
+    /// No token of the request was meant for the diverting party, or none that is valid (D-16).
+    DivIncomplete,
+    /// The caller of a diversion is not the caller of the diverted token (RFC 8946 4.2 step 3).
+    DivOrig,
+    /// More diversions than the policy follows.
+    TooManyDiversions,
+    /// `msgi` is not the digest of the body (M-5).
+    BodyMismatch,
+    /// `rph` names no r-value of the Resource-Priority of the request, or `sph` is not its Priority.
+    PriorityMismatch,
+    /// The certificate does not speak for the namespaces of Resource-Priority.
+    NamespaceNotAuthorized,
     /// `mky` differs from the fingerprints of the SDP.
     MediaKeyMismatch,
     /// The SDP has fingerprints, the token no `mky`.
@@ -183,6 +197,13 @@ impl Failure {
             Self::OrigMismatch => "orig is not the originator of the request",
             Self::DestMismatch => "dest is not the destination of the request",
             Self::Retargeted => "request was retargeted without proof",
+            Self::DivTarget => "diversion does not lead to the Request-URI",
+            Self::DivIncomplete => "no valid token was meant for the diverting party",
+            Self::DivOrig => "diversion and diverted token have different callers",
+            Self::TooManyDiversions => "more diversions than are followed",
+            Self::BodyMismatch => "msgi is not the digest of the body",
+            Self::PriorityMismatch => "rph does not fit Resource-Priority or Priority",
+            Self::NamespaceNotAuthorized => "certificate does not speak for Resource-Priority",
             Self::MediaKeyMismatch => "mky differs from the fingerprints in SDP",
             Self::MediaKeyMissing => "SDP has fingerprints, the token no mky",
             Self::BadConstraints => "claim constraints of the certificate can not be read",

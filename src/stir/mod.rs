@@ -2,14 +2,26 @@
 //! mean on the wire ([`reason`]).
 //!
 //! Everything here is a function of its arguments: present time (UNIX seconds) and random octets come in, lines and verdicts go out.
+//!
+//! Each Identity field is judged by itself (`judge`; a `div-o` token with those inside it, `nested`); then the diversions are joined to
+//! chains (`diversion`), and the verdict is drawn: what the call is worth, what may be shown of the caller ([`rich_call_data`],
+//! [`call_info`]), which Resource-Priority is proven ([`priority`]).
+//!
 //! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
 pub mod authentication;
+pub mod call_info;
 mod checks;
 mod credential;
+mod diversion;
 mod failure;
+mod judge;
+mod nested;
 mod policy;
+pub mod priority;
 pub mod reason;
+mod rebuild;
 pub mod replay;
+pub mod rich_call_data;
 mod signalling;
 pub mod url;
 mod verdict;
@@ -17,8 +29,11 @@ pub mod verification;
 
 pub use crate::cert::TrustStore;
 pub use failure::{Failure, FetchFailure};
-pub use policy::{IdentitySource, Modes, OnFailure, Policy};
-pub use verdict::{CheckResult, Checks, Disposition, Overall, Rejection, SignatureText, TokenVerdict, Verdict};
+pub use policy::{IdentitySource, Modes, OnFailure, Policy, PriorityAuthority};
+pub use rich_call_data::RichCallData;
+pub use verdict::{
+    CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
+};
 
 /// What to do about one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +64,7 @@ pub enum Check {
     Chain,
     /// The path is valid now, and the leaf was when the token was made (R28).
     Validity,
-    /// The TNAuthList covers the number in `orig` (R23).
+    /// The certificate speaks for the identity in `orig` (R23), of a diversion for that in `div` (D-8), of `rph` for the namespaces.
     TnAuthorization,
     /// An embedded SCT of a trusted log (R24).
     Sct,
@@ -59,7 +74,7 @@ pub enum Check {
     Signature,
     /// `iat` and Date are recent (R29, RFC 8224 6.2 step 4).
     Freshness,
-    /// `orig`, `dest`, `mky` agree with the request (RFC 8224 6.2.4).
+    /// `orig`, `dest`, `mky`, `msgi`, `rph` agree with the request (RFC 8224 6.2.4), and diversions lead to it (RFC 8946 4.2).
     Claims,
     /// The claims conform to the certificate's constraints (R25).
     Constraints,

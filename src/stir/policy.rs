@@ -40,6 +40,15 @@ pub enum IdentitySource {
     AssertedThenFrom,
 }
 
+/// Whose certificate has authority over the namespaces of Resource-Priority (R-2; RFC 8443 leaves open how a certificate says so).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PriorityAuthority {
+    /// One whose claim constraints name `rph`; the values they permit bind.
+    Constraints,
+    /// Besides, one with a service provider code, as STI certificates of providers have it.
+    Provider,
+}
+
 /// How requests of one trunk are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -53,14 +62,24 @@ pub struct Policy {
     pub on_failure: OnFailure,
     /// Greatest age of `iat` and Date, seconds (RFC 8224 recommends 60).
     pub freshness: i64,
+    /// Greatest age of tokens that a chain of diversions leads back to, seconds: the outermost one is held to `freshness`. At most
+    /// about three hours (RFC 8946 4.2).
+    pub diverted_freshness: i64,
+    /// Most diversions that are followed.
+    pub max_diversions: usize,
     /// Clock skew, seconds: `iat` in the future, certificate validity, SCT timestamps.
     pub skew: i64,
     /// Most Identity fields looked at; further ones are left alone.
     pub max_identities: usize,
     /// Who the caller is.
     pub identity_source: IdentitySource,
-    /// Refuse a token whose `dest` names To when the Request-URI is another (RFC 8224 12.1.1 leaves retargeting open).
+    /// Refuse a token whose `dest` names To when the Request-URI is another and no chain of diversions proves how it came about
+    /// (RFC 8224 12.1.1 leaves retargeting open).
     pub strict_retarget: bool,
+    /// Show the signed name although From shows another (C-14); otherwise it counts as not verified.
+    pub rcd_prefers_token: bool,
+    /// Who may speak for Resource-Priority.
+    pub priority_authority: PriorityAuthority,
     /// Accept a token without `mky` though the SDP has fingerprints (peers known to leave it out).
     pub allow_missing_mky: bool,
     /// VESPER: refuse a token with claims its certificate does not authorize (R13); otherwise such claims are dropped from the verdict.
@@ -78,10 +97,14 @@ impl Policy {
             require_identity: false,
             on_failure: OnFailure::Reject,
             freshness: 60,
+            diverted_freshness: 60,
+            max_diversions: 5,
             skew: 60,
             max_identities: 16,
             identity_source: IdentitySource::From,
             strict_retarget: false,
+            rcd_prefers_token: false,
+            priority_authority: PriorityAuthority::Provider,
             allow_missing_mky: false,
             strict_claims: false,
             accept_plain_stir: false,
@@ -90,6 +113,7 @@ impl Policy {
 
     /// VESPER, all checks enforced, failures rejected, Identity required.
     pub const fn vesper() -> Self {
-        Self { profile: Profile::Vesper, require_identity: true, ..Self::shaken() }
+        let priority_authority = PriorityAuthority::Constraints;
+        Self { profile: Profile::Vesper, require_identity: true, priority_authority, ..Self::shaken() }
     }
 }

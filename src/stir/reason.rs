@@ -1,6 +1,6 @@
 //! What findings mean on the wire, said once: failure to status and phrase (RFC 8224 6.2.2), and the `STIR` values of Reason
 //! (RFC 9410, RFC 3326).
-use super::{Check, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict};
+use super::{Check, Disposition, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict};
 use crate::sip::{Message, Name, Patch, text};
 
 /// A status of RFC 8224 section 6.2.2.
@@ -71,11 +71,13 @@ pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection>
     let (code, check) = match verdict.overall() {
         Overall::Valid { .. } => return None,
         Overall::NoIdentity if !policy.require_identity => return None,
-        Overall::NoIdentity if !verdict.tokens().is_empty() => (Code::UseSupportedPassport, None),
+        Overall::NoIdentity if verdict.tokens().iter().any(|token| token.disposition == Disposition::Ignored) => {
+            (Code::UseSupportedPassport, None)
+        }
         Overall::NoIdentity => (Code::UseIdentityHeader, None),
         Overall::Invalid => {
             let code = single(verdict, policy)?;
-            let token = verdict.tokens().iter().find(|token| self::code(token) == Some(code));
+            let token = verdict.tokens().iter().find(|token| token.role.counts() && self::code(token) == Some(code));
             (code, token.and_then(TokenVerdict::fault).map(|(check, _)| check))
         }
     };
@@ -85,8 +87,9 @@ pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection>
 /// One code for several invalid tokens: 436 only if all are unreachable, 403 only if all are stale, 437 if any credential was
 /// obtained and refused, else 438. `None` when no enforced check failed.
 fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
-    let enforced =
-        |token: &&TokenVerdict| token.fault().is_some_and(|(check, _)| policy.modes.get(check) == Mode::Enforce);
+    let enforced = |token: &&TokenVerdict| {
+        token.role.counts() && token.fault().is_some_and(|(check, _)| policy.modes.get(check) == Mode::Enforce)
+    };
     let codes = || verdict.tokens().iter().filter(enforced).filter_map(code);
     codes().next()?;
     let all = |wanted: Code| codes().all(|code| code == wanted);
@@ -133,29 +136,42 @@ pub fn write_lines(verdict: &Verdict, out: &mut Vec<u8>) {
 /// form (RFC 9410 section 7); other values stay. `own` holds the signature segments this server added to the call. Gives the number
 /// of values removed.
 pub fn remove_own(response: Message<'_>, own: &[&[u8]], patch: &mut Patch) -> usize {
-    // One cut per value, or the line when all of its values go: cuts of neighbours must not overlap.
+    let ours = |value: &[u8]| ppi(value).is_some_and(|signature| own.contains(&signature));
+    remove_values(response, Name::Reason, ours, patch)
+}
+
+/// Removes the values of a list header that are to go. Gives their number.
+pub(super) fn remove_values(
+    message: Message<'_>,
+    name: Name,
+    is_to_go: impl Fn(&[u8]) -> bool,
+    patch: &mut Patch,
+) -> usize {
+    // One cut per line, over all of its values or what of it stays: cuts of neighbours must not overlap.
     let mut removed = 0;
-    for field in response.fields_of(Name::Reason) {
-        let on_line = || response.values(Name::Reason).filter(|value| value.line == field.line);
-        let ours = |value: &[u8]| ppi(value).is_some_and(|signature| own.contains(&signature));
-        let count = on_line().filter(|value| ours(value.value)).count();
-        if count == 0 {
-            continue;
+    let mut values = message.values(name).peekable();
+    while let Some(first) = values.next() {
+        let (line, start) = (first.line.clone(), first.range.start);
+        let mut on_line = vec![first];
+        while let Some(next) = values.next_if(|next| next.line == line) {
+            on_line.push(next);
         }
-        removed += count;
-        let mut kept = on_line().filter(|value| !ours(value.value)).peekable();
-        if kept.peek().is_none() {
-            patch.remove(field.line.clone());
-            continue;
-        }
-        patch.replace_with(field.value_range.clone(), |out| {
-            for (index, value) in kept.enumerate() {
-                if index > 0 {
-                    out.extend_from_slice(b", ");
+        let end = on_line.last().map_or(start, |last| last.range.end);
+        let count = on_line.len();
+        on_line.retain(|value| !is_to_go(value.value));
+        if on_line.is_empty() {
+            patch.remove(line);
+        } else if on_line.len() < count {
+            patch.replace_with(start..end, |out| {
+                for (index, value) in on_line.iter().enumerate() {
+                    if index > 0 {
+                        out.extend_from_slice(b", ");
+                    }
+                    out.extend_from_slice(value.value);
                 }
-                out.extend_from_slice(value.value);
-            }
-        });
+            });
+        }
+        removed += count - on_line.len();
     }
     removed
 }

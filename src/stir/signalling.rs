@@ -3,7 +3,8 @@
 use super::IdentitySource;
 use crate::passport::media_key::{self, MediaKey};
 use crate::passport::{CanonicalIdentity, DialPlan, Identity};
-use crate::sip::{Message, Name, NameAddr, date};
+use crate::sip::{Message, Name, NameAddr, date, text};
+use std::borrow::Cow;
 
 /// Most fingerprints taken from one body.
 const MAX_FINGERPRINTS: usize = 64;
@@ -65,6 +66,14 @@ impl Signalling {
     pub(super) fn is_target(&self, claim: &Identity<'_>, plan: &DialPlan) -> bool {
         self.request_uri.as_ref().is_some_and(|uri| names(uri, claim, plan))
     }
+}
+
+/// The display name of From, without quotes, empty when there is none; then those of P-Asserted-Identity where the policy looks at it.
+pub(super) fn display_names(request: Message<'_>, source: IdentitySource) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    let plain = |address: NameAddr<'_>| text::unfold(&text::unquote(text::trim(address.display))).into_owned();
+    let asserted = (source == IdentitySource::AssertedThenFrom).then(|| request.values(Name::PAssertedIdentity));
+    let asserted = asserted.into_iter().flatten().filter_map(|value| NameAddr::parse(value.value).ok());
+    request.from().into_iter().chain(asserted.take(2)).map(move |address| Cow::Owned(plain(address)))
 }
 
 /// A URI claim is compared in canonical form, whether or not its signer wrote it so.

@@ -1,8 +1,9 @@
 //! What verification found. A verdict on a request with one Identity field allocates nothing.
 use super::credential::Credential;
+use super::rich_call_data::RichCallData;
 use super::{Check, Failure, Mode, Policy, Profile, reason};
-use crate::passport::TelephoneNumber;
 use crate::passport::ppt::{Ppt, shaken::Attestation};
+use crate::passport::{Identity, TelephoneNumber};
 use std::sync::Arc;
 
 /// The answer to one [`Check`].
@@ -85,6 +86,46 @@ pub enum Disposition {
     Unchecked,
 }
 
+/// What a token speaks of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The calling number: a valid one makes the call valid.
+    Number,
+    /// A diversion of the call; by itself it says nothing about the caller.
+    Diversion,
+    /// Resource-Priority. A failure never refuses a call: the priority is to be stripped.
+    Priority,
+    /// Rich call data of somebody else than the caller's own side (T-3): it counts beside a valid token for the number.
+    ThirdParty,
+}
+
+impl Role {
+    pub(super) fn of(ppt: Option<Ppt>, has_issuer: bool) -> Self {
+        match ppt {
+            Some(Ppt::Div) => Self::Diversion,
+            Some(Ppt::Rph) => Self::Priority,
+            Some(Ppt::Rcd) if has_issuer => Self::ThirdParty,
+            _ => Self::Number,
+        }
+    }
+
+    /// A failure of such a token counts against the call.
+    pub(super) fn counts(self) -> bool {
+        matches!(self, Self::Number | Self::Diversion)
+    }
+}
+
+/// How a call came to its Request-URI, as far as its valid token says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retarget {
+    /// It was meant for it.
+    None,
+    /// It was meant for To; nothing says how it came here.
+    Unproven,
+    /// Diverted, and each diverting party has signed that.
+    Proven,
+}
+
 /// What was found about one Identity field.
 #[derive(Clone, Debug)]
 pub struct TokenVerdict {
@@ -96,6 +137,8 @@ pub struct TokenVerdict {
     pub profile: Profile,
     /// Its extension; `None` when it could not be read or is not supported.
     pub ppt: Option<Ppt>,
+    /// What it speaks of; with `ppt=div-o`, what the innermost token does.
+    pub role: Role,
     /// `attest`, when it is well-formed and (under VESPER) authorized by the certificate.
     pub attest: Option<Attestation>,
     /// `orig` as a number.
@@ -104,6 +147,12 @@ pub struct TokenVerdict {
     pub iat: Option<i64>,
     /// `dest` names To, while the Request-URI is another: valid by RFC 8224, the retarget is unproven.
     pub retargeted: bool,
+    /// Who diverted the call, the first one first: proven by tokens of `ppt=div` in other fields, or `div-o` in this one.
+    pub diversions: Vec<Identity<'static>>,
+    /// What may be shown of the caller, if the token is valid; see [`Verdict::rich_call_data`].
+    pub rich_call_data: Option<Box<RichCallData>>,
+    /// r-values of the request's Resource-Priority that it speaks for; see [`Verdict::is_priority_proven`].
+    pub priorities: Vec<Box<str>>,
     /// Certificate and chain, when there are any.
     pub credential: Option<Arc<Credential>>,
     /// The signature segment: with two dots before it, the compact form that `ppi` carries.
@@ -142,13 +191,31 @@ impl TokenVerdict {
             checks: Checks::NOT_DONE,
             profile,
             ppt: None,
+            role: Role::Number,
             attest: None,
             orig: None,
             iat: None,
             retargeted: false,
+            diversions: Vec::new(),
+            rich_call_data: None,
+            priorities: Vec::new(),
             credential: None,
             signature,
         }
+    }
+
+    /// How the call came to its Request-URI, by this token.
+    pub fn retarget(&self) -> Retarget {
+        match (self.diversions.is_empty(), self.retargeted) {
+            (false, _) => Retarget::Proven,
+            (true, true) => Retarget::Unproven,
+            (true, false) => Retarget::None,
+        }
+    }
+
+    /// It makes the call valid (I-29).
+    pub fn proves_number(&self) -> bool {
+        self.role == Role::Number && self.disposition == Disposition::Valid
     }
 
     /// The failure that makes it invalid; `None` for a valid or ignored token.
@@ -163,14 +230,14 @@ impl TokenVerdict {
 /// The verdict in one word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Overall {
-    /// No Identity field, or only such with an unsupported `ppt`.
+    /// No Identity field, or only such with an unsupported `ppt` or that do not speak of the caller.
     NoIdentity,
     /// A token is valid: its place among [`Verdict::tokens`].
     Valid {
-        /// Index of the first valid token.
+        /// Index of the first valid token, one with `attest` before others.
         token: usize,
     },
-    /// There are tokens, none is valid (I-29).
+    /// There are tokens that speak of the caller, none is valid (I-29).
     Invalid,
 }
 
@@ -191,6 +258,8 @@ pub struct Verdict {
     tokens: Tokens,
     overall: Overall,
     rejection: Option<Rejection>,
+    /// A certificate that was not waited for.
+    pub(super) unfetched: Option<Box<str>>,
 }
 
 /// One token is the rule, and takes no allocation.
@@ -204,7 +273,7 @@ enum Tokens {
 
 impl Verdict {
     pub(super) fn new() -> Self {
-        Self { tokens: Tokens::None, overall: Overall::NoIdentity, rejection: None }
+        Self { tokens: Tokens::None, overall: Overall::NoIdentity, rejection: None, unfetched: None }
     }
 
     pub(super) fn push(&mut self, token: TokenVerdict) {
@@ -227,6 +296,48 @@ impl Verdict {
         }
     }
 
+    pub(super) fn tokens_mut(&mut self) -> &mut [TokenVerdict] {
+        match &mut self.tokens {
+            Tokens::None => &mut [],
+            Tokens::One(token) => std::slice::from_mut(token),
+            Tokens::Several(tokens) => tokens,
+        }
+    }
+
+    /// Whether a valid token speaks for this r-value of Resource-Priority. What none speaks for is to be stripped where the
+    /// policy does not trust the peer with it: [`super::priority::strip_unproven`].
+    pub fn is_priority_proven(&self, r_value: &[u8]) -> bool {
+        let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid);
+        valid.flat_map(|token| &token.priorities).any(|proven| proven.as_bytes().eq_ignore_ascii_case(r_value))
+    }
+
+    /// What may be shown of the caller: rich call data of valid tokens, that of the caller's own side first. That of third parties
+    /// counts only when the number is proven (T-3).
+    pub fn rich_call_data(&self) -> impl Iterator<Item = &RichCallData> {
+        let of = |first_party: bool| {
+            let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid);
+            let usable = valid.filter(|token| token.role == Role::Number || self.is_valid());
+            let data = usable.filter_map(|token| token.rich_call_data.as_deref());
+            data.filter(move |data| data.is_first_party() == first_party)
+        };
+        of(true).chain(of(false))
+    }
+
+    /// Who diverted the call, the first one first, by its valid token; empty when nobody did or nothing proves it.
+    pub fn diversions(&self) -> &[Identity<'static>] {
+        self.valid().map_or(&[], |token| &token.diversions)
+    }
+
+    /// How the call came to its Request-URI, by its valid token.
+    pub fn retarget(&self) -> Option<Retarget> {
+        self.valid().map(TokenVerdict::retarget)
+    }
+
+    /// Where a certificate lies that the call did not have to wait for, since it is valid without; worth fetching for the next one.
+    pub fn unfetched(&self) -> Option<&str> {
+        self.unfetched.as_deref()
+    }
+
     /// In one word.
     pub fn overall(&self) -> Overall {
         self.overall
@@ -242,7 +353,7 @@ impl Verdict {
         self.rejection
     }
 
-    /// The first valid token.
+    /// The valid token that decided.
     pub fn valid(&self) -> Option<&TokenVerdict> {
         match self.overall {
             Overall::Valid { token } => self.tokens().get(token),
@@ -252,8 +363,12 @@ impl Verdict {
 
     /// Draws the conclusion from the tokens.
     pub(super) fn conclude(&mut self, policy: &Policy) {
-        let valid = self.tokens().iter().position(|token| token.disposition == Disposition::Valid);
-        let judged = self.tokens().iter().any(|token| token.disposition != Disposition::Ignored);
+        let place = |wanted: fn(&TokenVerdict) -> bool| {
+            self.tokens().iter().position(|token| token.proves_number() && wanted(token))
+        };
+        let valid = place(|token| token.attest.is_some()).or_else(|| place(|_| true));
+        let counts = |token: &TokenVerdict| token.disposition != Disposition::Ignored && token.role.counts();
+        let judged = self.tokens().iter().any(counts);
         self.overall = match valid {
             Some(token) => Overall::Valid { token },
             None if judged => Overall::Invalid,

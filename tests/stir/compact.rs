@@ -150,9 +150,12 @@ fn i21_an_unknown_extension_is_ignored() {
     let required = Policy { require_identity: true, ..POLICY };
     let rejection = call.verify(&required).rejection().unwrap();
     assert_eq!((rejection.status, rejection.phrase), (428, "Use Supported PASSporT Format"));
-    // The header alone names it, as RFC 8946 tokens do.
-    let verdict = Call::new(&part("CV4 div", "token"), "").verify(&POLICY);
+    // The header alone names it.
+    let verdict = Call::new(&part("CV5 rsp no diversion", "token"), "").verify(&POLICY);
     assert_eq!(sole(&verdict).disposition, Disposition::Ignored);
+    // RFC 8862: a marker for end points; an element between them does not support it and blocks nothing for it.
+    let verdict = Call::new(&part("CV1 baseline", "token"), ";ppt=\"msec\"").verify(&POLICY);
+    assert_eq!((sole(&verdict).disposition, verdict.rejection()), (Disposition::Ignored, None));
 }
 
 #[test]

@@ -1,0 +1,142 @@
+//! Tokens inside tokens (RFC 8946 section 5): `div-o` holds the diverted token in `opt`, which may be a `div-o` again.
+//!
+//! A level is three quarters as long as the text it stands in, so all levels together cost a fixed multiple of the outermost; their
+//! number is bounded besides, as is that of certificates by the length of the payload.
+use super::checks;
+use super::judge::{Opened, Reached, Request, describe, examine_credential, profile_for, token_check};
+use super::verification::Verifier;
+use super::{Check, CheckResult, Disposition, Failure, Mode, Role, TokenVerdict};
+use crate::passport::jws::Jws;
+use crate::passport::ppt::{Ppt, div};
+use crate::passport::{Claims, ClaimsError, Identity, JwsError, Token};
+
+/// Most levels, whatever the policy says.
+const MAX_DEPTH: usize = 10;
+
+/// Why the levels can not be judged now, or at all.
+pub(super) enum Stop {
+    /// The innermost token is of an unsupported kind: so is its chain (RFC 8946 4.2 step 5).
+    Ignored,
+    /// A certificate has to be fetched first.
+    Need(Box<str>),
+}
+
+/// What the next level has to fit.
+struct Level {
+    div: Identity<'static>,
+    orig: Identity<'static>,
+    opt: String,
+}
+
+impl Level {
+    fn of(claims: &Claims<'_>) -> Result<Self, Failure> {
+        let opt = div::nested(claims).map_err(Failure::Extension)?.to_owned();
+        let div = claims.div.as_ref().ok_or(Failure::Extension(ClaimsError::Missing("div")))?;
+        Ok(Self { div: div.borrowed().into_owned(), orig: claims.orig.borrowed().into_owned(), opt })
+    }
+}
+
+impl Verifier {
+    /// Judges what is inside a `div-o` token and records in its verdict what fails there; from the innermost one comes what it proves.
+    pub(super) fn open_nested(
+        &mut self,
+        cx: &Request<'_>,
+        outer: &Claims<'_>,
+        token: &mut TokenVerdict,
+    ) -> Result<(), Stop> {
+        let mut level = match Level::of(outer) {
+            Ok(level) => level,
+            Err(failure) => return fail(token, Check::Token, failure),
+        };
+        let mut diversions = Vec::new();
+        for _ in 0..cx.policy.max_diversions.min(MAX_DEPTH) {
+            let mut payload = Vec::new();
+            let Level { div, orig, opt } = level;
+            let read = full_form(&opt, self).and_then(|jws| Ok((jws, self.read_claims(&jws, &mut payload)?)));
+            let (jws, claims) = match read {
+                Ok(read) => read,
+                Err(failure) => return fail(token, Check::Token, failure),
+            };
+            let (known, is_new) = match self.reach(cx, jws.header, None) {
+                Reached::Known(known, is_new) => (known, is_new),
+                Reached::Unsupported => return Err(Stop::Ignored),
+                Reached::Need(x5u) => return Err(Stop::Need(x5u)),
+                Reached::Refused(check, failure) => return fail(token, check, failure),
+            };
+            let ppt = known.supported.unwrap_or(Ppt::Baseline);
+            let opened = Opened::new(&known, ppt, &claims, &jws);
+            let mut inner =
+                TokenVerdict::new(Disposition::Valid, profile_for(cx.policy, &known, &claims), token.signature);
+            describe(&opened, &mut inner);
+            inner.checks.set(Check::Token, token_check(None, &opened));
+            inner.checks.set(Check::Claims, joins(cx, ppt, &claims, &div, &orig));
+            inner.checks.set(Check::Freshness, checks::diverted_freshness(claims.iat, cx.unix, cx.policy));
+            let verified = examine_credential(cx, &opened, &mut inner);
+            merge(cx, &inner, token);
+            diversions.push(div);
+            if verified && is_new {
+                let known = std::sync::Arc::clone(&known);
+                self.credentials.remember(cx.trust.epoch, jws.header, known);
+            }
+            if ppt != Ppt::DivO {
+                (token.role, token.attest) = (inner.role, inner.attest);
+                if inner.role == Role::Diversion {
+                    // What it was meant for is nowhere in here.
+                    return fail(token, Check::Claims, Failure::DivIncomplete);
+                }
+                diversions.reverse();
+                token.diversions = diversions;
+                return Ok(());
+            }
+            level = match Level::of(&claims) {
+                Ok(level) => level,
+                Err(failure) => return fail(token, Check::Token, failure),
+            };
+        }
+        fail(token, Check::Claims, Failure::TooManyDiversions)
+    }
+}
+
+/// D-17: only a full form can be inside.
+fn full_form<'t>(opt: &'t str, verifier: &Verifier) -> Result<Jws<'t>, Failure> {
+    match Token::parse(opt.as_bytes(), &verifier.config.passport) {
+        Ok(Token::Full(jws)) => Ok(jws),
+        Ok(Token::Compact { .. }) => Err(Failure::Jws(JwsError::Segments)),
+        Err(error) => Err(Failure::Jws(error)),
+    }
+}
+
+/// The inner token was meant for whoever diverted it, and speaks of the same caller.
+fn joins(
+    cx: &Request<'_>,
+    ppt: Ppt,
+    claims: &Claims<'_>,
+    div: &Identity<'_>,
+    orig: &Identity<'_>,
+) -> Result<(), Failure> {
+    if claims.orig != *orig {
+        return Err(Failure::DivOrig);
+    }
+    if !claims.dest.iter().any(|destination| destination == *div) {
+        return Err(Failure::DivIncomplete);
+    }
+    match ppt {
+        Ppt::Div | Ppt::DivO => Ok(()),
+        _ => checks::media(claims, cx.message, cx.policy),
+    }
+}
+
+/// A failure inside is one of the whole, where the outside has none.
+fn merge(cx: &Request<'_>, inner: &TokenVerdict, token: &mut TokenVerdict) {
+    for (check, failure) in inner.checks.failures() {
+        if token.checks.get(check).failure().is_none() && cx.policy.modes.get(check) != Mode::Off {
+            token.checks.set(check, CheckResult::Failed(failure));
+        }
+    }
+}
+
+fn fail(token: &mut TokenVerdict, check: Check, failure: Failure) -> Result<(), Stop> {
+    token.checks.set(check, CheckResult::Failed(failure));
+    token.diversions.clear();
+    Ok(())
+}
