@@ -524,7 +524,7 @@ mod tests {
             let last = peers.last_mut().unwrap();
             last.write_all(b"\r\n\r\n").await.unwrap();
             last.read_exact(&mut [0; 2]).await.unwrap();
-            shared.enter(|packets| assert_eq!(packets.tcp.stats().accepted, 1));
+            assert_eq!(shared.with(|packets| packets.tcp.stats().accepted), Some(1));
         };
         local.run_until(run).await;
     }
