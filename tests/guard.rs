@@ -510,13 +510,24 @@ mod digest {
         }
 
         fn parse(&self, more: &str, rest: &str) -> Result<Config, String> {
-            let text = format!(
+            self.parse_with("", more, rest)
+        }
+
+        fn parse_with(&self, trunk: &str, more: &str, rest: &str) -> Result<Config, String> {
+            self.read(&self.text(trunk, more, rest))
+        }
+
+        fn text(&self, trunk: &str, more: &str, rest: &str) -> String {
+            format!(
                 "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
-                 [[trunk]]\nname = \"callee\"\nnext_hop = \"udp:{CALLEE}\"\n\
-                 [[trunk]]\nname = \"roamer\"\n[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n{more}\n\
+                 [[trunk]]\nname = \"callee\"\nnext_hop = \"udp:{CALLEE}\"\n#callee\n\
+                 [[trunk]]\nname = \"roamer\"\n{trunk}[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n{more}\n\
                  [[route]]\nfrom = \"roamer\"\nto = \"callee\"\n{rest}"
-            );
-            Config::parse(&text, &self.0.path().join("edge.toml"), 1_795_219_200).map_err(|m| m.to_string())
+            )
+        }
+
+        fn read(&self, text: &str) -> Result<Config, String> {
+            Config::parse(text, &self.0.path().join("edge.toml"), 1_795_219_200).map_err(|m| m.to_string())
         }
 
         fn rig(&self, more: &str, rest: &str) -> Rig {
@@ -591,6 +602,40 @@ mod digest {
         assert!(passes(&rig.receive(MOBILE, &bracketed)));
         let answers = rig.pass(Duration::from_secs(40));
         assert!(answers.iter().any(|sent| sent.to == addr(MOBILE) && sent.status() == 408), "{answers:?}");
+    }
+
+    #[test]
+    fn e4_what_a_trunk_asserts_is_replaced_by_who_has_authenticated() {
+        let own = "<sip:+4930123@example.com>, <tel:+4930123>";
+        let asserted = "asserted = [\"sip:+4930123@example.com\", \"tel:+4930123\"]\n";
+        let lied = "P-Asserted-Identity: <sip:+1@evil.example>\nP-Preferred-Identity: <sip:+2@evil.example>\n";
+        for (callee, privacy, told) in [
+            ("", "", true),
+            ("", "Privacy: id\n", false),
+            ("", "Privacy: none\n", true),
+            ("trusted = true", "Privacy: id\n", true),
+            ("asserted_identity = \"withhold\"", "", false),
+            ("asserted_identity = \"withhold\"", "Privacy: none\n", true),
+        ] {
+            let desk = Desk::new();
+            let text = desk.text(asserted, "", "").replace("#callee", callee);
+            let mut rig = Rig::new(desk.read(&text).unwrap());
+            let refusal = challenge(&mut rig);
+            let proof = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            let sent = rig.receive(MOBILE, &invite(2, &format!("{lied}{privacy}{proof}")));
+            let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded");
+            let expected = if told { vec![own] } else { Vec::new() };
+            assert_eq!(forwarded.lines("P-Asserted-Identity"), expected, "{callee} {privacy}");
+            assert!(forwarded.lines("P-Preferred-Identity").is_empty());
+        }
+        let desk = Desk::new();
+        let mistake = |line: &str| desk.parse_with(line, "", "").err().expect(line);
+        assert!(mistake("asserted = \"mailto:a@b\"\n").contains("asserted: "));
+        assert!(mistake("asserted = \"sip:a@b?x=y\"\n").contains("asserted: "));
+        assert!(mistake("asserted = [\"sip:a@b\", \"sips:a@b\"]\n").contains("more than one URI of a kind"));
+        assert!(mistake("asserted = \"sip:a@b\"\ntrusted = true\n").contains("a trusted trunk asserts"));
+        let unproven = "[[trunk]]\nname = \"x\"\npeers = \"192.0.2.77\"\nasserted = \"sip:a@b\"\n";
+        assert!(desk.parse("", unproven).err().unwrap().contains("nothing proves"));
     }
 
     #[test]
