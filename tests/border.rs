@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use support::table::*;
 use tempfile::TempDir;
 use vesperd::config::{Config, Warning};
+use vesperd::proxy::NextHop;
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
 
@@ -415,6 +416,46 @@ fn rr3_sips_stays_sips_and_on_tls() {
         "a trunk that writes tel is no way out of TLS"
     );
     assert_eq!(rig.call("sip:+49@192.0.2.1"), format!("{A} tel:+49"));
+}
+
+#[test]
+fn r4_rr3_a_416_to_our_tel_uri_of_a_sips_uri_is_tried_again_as_sips() {
+    let text = NETWORK.replace("#a\n", "[trunk.numbers_out]\nuri = \"tel\"\n");
+    let mut config = parse(&format!("{text}{ROUTE}"), std::path::Path::new("")).proxy;
+    config.listeners.push(support::rig::listener(Transport::Tls, 5061));
+    config.trunks[2].next_hops = vec![NextHop { transport: Transport::Tls, remote: A.parse().unwrap() }.into()];
+    let mut rig = Rig::of(config);
+    let out = rig.receive(PBX, &request("INVITE", "sips:+4930123@192.0.2.1", PBX, 1, ""));
+    let (_, first) = requests(&out, "INVITE").remove(0);
+    assert!(first.starts_with("INVITE tel:+4930123 SIP/2.0"), "{first}");
+    let out = rig.receive(A, &answer(&first, "416 Unsupported URI Scheme", ""));
+    let (to, second) = requests(&out, "INVITE").remove(0);
+    assert_eq!(
+        (to.as_str(), second.lines().next().unwrap()),
+        (A, "INVITE sips:+4930123@198.51.100.1:5060;user=phone SIP/2.0")
+    );
+}
+
+#[test]
+fn e6_history_info_in_responses_is_for_who_asks_for_it() {
+    let entry = "History-Info: <sip:a@x>;index=1\n";
+    for (n, (asks, kept)) in [
+        ("", 0),
+        ("Supported: timer\n", 0),
+        ("Supported: timer, HISTINFO\n", 1),
+        ("k: histinfo\n", 1),
+        ("History-Info: <sip:b@x>;index=1\n", 1),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for status in ["183 Progress", "200 OK", "486 Busy"] {
+            let mut rig = Rig::new(ROUTE);
+            let text = forwarded(&mut rig, PBX, n as u32, asks);
+            let out = rig.receive(A, &answer(&text, status, &format!("{entry}{entry}")));
+            assert_eq!(lines_of(upstream(&out), "History-Info").len(), 2 * kept, "{asks} {status}");
+        }
+    }
 }
 
 #[test]

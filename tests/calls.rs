@@ -9,7 +9,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use vesperd::config::Config;
-use vesperd::proxy::{CallRecord, CallState, EndedBy, EndedCalls, Event, Now, Output, Proxy, Snapshot};
+use vesperd::proxy::route::table::Action;
+use vesperd::proxy::{CallRecord, CallState, EndedBy, EndedCalls, Event, Now, Output, Proxy, Snapshot, TrunkId};
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::replay::ReplayTable;
@@ -262,6 +263,52 @@ fn a_bye_that_is_refused_leaves_the_call_observed_and_counted() {
     rig.receive(CALLEE, &answer(&bye, "481 Call/Transaction Does Not Exist", "b1", ""));
     assert_eq!(rig.record().ended_by, EndedBy::Caller);
     rig.settle();
+}
+
+/// Whoever is at neither end of the call does not end it for us, and does not hide that it was not acknowledged.
+#[test]
+fn a_request_of_a_third_trunk_has_no_part_in_a_call() {
+    let third = "[[trunk]]\nname = \"third\"\nnext_hop = \"udp:203.0.113.7:5060\"\n";
+    let mut rig = Rig::new(configuration("", third));
+    let invite = rig.call(1, "");
+    rig.receive(CALLEE, &answer(&invite, "200 OK", "b1", ""));
+    for (method, cseq) in [("ACK", 1), ("BYE", 2)] {
+        let sent = rig.receive("203.0.113.7:5060", &in_dialog(method, 1, cseq, "b1", ""));
+        let forwarded = one(&sent, CALLEE, method).clone(); // a known neighbour is reached
+        if method == "BYE" {
+            rig.receive(CALLEE, &answer(&forwarded, "200 OK", "b1", ""));
+        }
+    }
+    let state = |rig: &Rig| rig.proxy.calls().from(0, 100).0.map(|call| call.state()).collect::<Vec<_>>();
+    assert_eq!((rig.records.len(), state(&rig)), (0, vec![CallState::Answered]));
+    rig.pass(Duration::from_secs(40));
+    assert_eq!(rig.record().ended_by, EndedBy::NoAck);
+    rig.settle();
+}
+
+/// KR-6: a branch that was given up counts no more where it went, whatever becomes of its sibling there.
+#[test]
+fn a_branch_that_was_given_up_does_not_count_when_its_sibling_fails() {
+    const BACKUP: &str = "203.0.113.8:5060";
+    let callee = "fr_inv_ms = 6000\n[trunk.limits]\nmax_concurrent_calls = 1\ncount = \"to\"\n";
+    let backup = format!("[[trunk]]\nname = \"backup\"\nnext_hop = \"udp:{BACKUP}\"\n");
+    let mut config = configuration(callee, &backup);
+    config.proxy.routes[0].action = Action::To(vec![TrunkId(1), TrunkId(2)]);
+    let mut rig = Rig::new(config);
+    let first = rig.call(1, "");
+    rig.receive(CALLEE, &answer(&first, "100 Trying", "b1", ""));
+    let sent = rig.pass(Duration::from_millis(6200));
+    let second = one(&sent, SPARE, "INVITE ").clone();
+    let sent = rig.receive(SPARE, &answer(&second, "503 Service Unavailable", "b2", ""));
+    let third = one(&sent, BACKUP, "INVITE ").clone();
+    rig.receive(BACKUP, &answer(&third, "200 OK", "b3", ""));
+    // The first one is still alive, and nothing counts at its trunk.
+    let sent = rig.receive(CALLER, &invite(2, ""));
+    one(&sent, CALLEE, "INVITE ");
+    // It answers after all: the call counts there again.
+    rig.receive(CALLEE, &answer(&first, "200 OK", "b1", ""));
+    let sent = rig.receive(CALLER, &invite(3, ""));
+    one(&sent, BACKUP, "INVITE ");
 }
 
 #[test]

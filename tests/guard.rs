@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use vesperd::config::Config;
 use vesperd::proxy::admission::Admission;
-use vesperd::proxy::{Event, Now, Output, Proxy, Snapshot};
+use vesperd::proxy::{Event, NextHop, Now, Output, Proxy, Snapshot};
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::replay::ReplayTable;
@@ -510,13 +510,24 @@ mod digest {
         }
 
         fn parse(&self, more: &str, rest: &str) -> Result<Config, String> {
-            let text = format!(
+            self.parse_with("", more, rest)
+        }
+
+        fn parse_with(&self, trunk: &str, more: &str, rest: &str) -> Result<Config, String> {
+            self.read(&self.text(trunk, more, rest))
+        }
+
+        fn text(&self, trunk: &str, more: &str, rest: &str) -> String {
+            format!(
                 "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
-                 [[trunk]]\nname = \"callee\"\nnext_hop = \"udp:{CALLEE}\"\n\
-                 [[trunk]]\nname = \"roamer\"\n[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n{more}\n\
+                 [[trunk]]\nname = \"callee\"\nnext_hop = \"udp:{CALLEE}\"\n#callee\n\
+                 [[trunk]]\nname = \"roamer\"\n{trunk}[trunk.digest]\nrealm = \"example.com\"\nusers = \"users\"\n{more}\n\
                  [[route]]\nfrom = \"roamer\"\nto = \"callee\"\n{rest}"
-            );
-            Config::parse(&text, &self.0.path().join("edge.toml"), 1_795_219_200).map_err(|m| m.to_string())
+            )
+        }
+
+        fn read(&self, text: &str) -> Result<Config, String> {
+            Config::parse(text, &self.0.path().join("edge.toml"), 1_795_219_200).map_err(|m| m.to_string())
         }
 
         fn rig(&self, more: &str, rest: &str) -> Rig {
@@ -528,15 +539,19 @@ mod digest {
 
     /// What a client answers to a challenge.
     fn credentials(challenge: &str, algorithm: Algorithm, password: &str, count: u32) -> String {
+        credentials_for(challenge, algorithm, password, count, URI)
+    }
+
+    fn credentials_for(challenge: &str, algorithm: Algorithm, password: &str, count: u32, uri: &str) -> String {
         let nonce = challenge.split("nonce=\"").nth(1).unwrap().split('"').next().unwrap();
         let count = format!("{count:08x}");
         let secret = algorithm.hash(&[b"alice", b"example.com", password.as_bytes()]);
-        let request = algorithm.hash(&[b"INVITE", URI.as_bytes()]);
+        let request = algorithm.hash(&[b"INVITE", uri.as_bytes()]);
         let parts = [secret.as_bytes(), nonce.as_bytes(), count.as_bytes(), b"0a4f113b", b"auth", request.as_bytes()];
         let response = algorithm.hash(&parts);
         let response = std::str::from_utf8(response.as_bytes()).unwrap();
         format!(
-            "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"{nonce}\", uri=\"{URI}\", \
+            "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"{nonce}\", uri=\"{uri}\", \
              response=\"{response}\", algorithm={}, cnonce=\"0a4f113b\", qop=auth, nc={count}\n",
             algorithm.token()
         )
@@ -580,17 +595,60 @@ mod digest {
 
     #[test]
     fn s6_what_was_tolerated_at_first_is_when_the_request_is_read_again() {
+        const SPARE: &str = "198.51.100.21:5060";
         let pbx = format!("[[trunk]]\nname = \"pbx\"\nnext_hop = \"udp:{MOBILE}\"\nlenient = true\n");
-        let mut rig = Desk::new().rig("", &pbx);
-        let wrong = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"old\", uri=\"u\", response=\"r\"\n";
-        let refusal = rig.receive(MOBILE, &invite(1, &format!("X-Long: {}\n{wrong}", "x".repeat(400))));
-        let own = credentials(refusal[0].lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
-        // The address is a lenient trunk's, the credentials are those of another trunk, which is not.
-        let bracketed =
-            invite(2, &own).replacen("INVITE sip:+12155551213@192.0.2.1 ", "INVITE <sip:+12155551213@192.0.2.1> ", 1);
-        assert!(passes(&rig.receive(MOBILE, &bracketed)));
-        let answers = rig.pass(Duration::from_secs(40));
-        assert!(answers.iter().any(|sent| sent.to == addr(MOBILE) && sent.status() == 408), "{answers:?}");
+        let desk = Desk::new();
+        let two = format!("next_hop = [\"udp:{CALLEE}\", \"udp:{SPARE}\"]");
+        let text = desk.text("", "", &pbx).replace(&format!("next_hop = \"udp:{CALLEE}\""), &two);
+        let mut config = desk.read(&text).unwrap();
+        config.proxy.listeners.push(support::rig::listener(Transport::Tls, 5061));
+        config.proxy.trunks[0].next_hops[0] = NextHop { transport: Transport::Tls, remote: addr(CALLEE) }.into();
+        let mut rig = Rig::new(config);
+        // As long as an INVITE with a session description is. The address is a lenient trunk's.
+        let wrong = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"o\", uri=\"u\", response=\"r\"\n";
+        let refusal = rig.receive(MOBILE, &invite(1, &format!("{wrong}X-Long: {}\n", "x".repeat(400))));
+        let refusal = refusal[0].lines("Proxy-Authenticate")[0].to_owned();
+        // The credentials are another trunk's, which is not lenient. Read without its brackets, the URI wants TLS.
+        let uri = URI.replace("sip:", "sips:");
+        let own = credentials_for(&refusal, Algorithm::Sha256, "secret", 1, &uri);
+        let sent = rig.receive(MOBILE, &invite(2, &own).replacen(URI, &format!("<{uri}>"), 1));
+        let first = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded").clone();
+        let sent = rig.receive(CALLEE, &answer(&first, "503 Service Unavailable", ""));
+        assert!(sent.iter().all(|s| s.to != addr(SPARE)), "it left TLS: {sent:#?}");
+    }
+
+    #[test]
+    fn e4_what_a_trunk_asserts_is_replaced_by_who_has_authenticated() {
+        let own = "<sip:+4930123@example.com>, <tel:+4930123>";
+        let asserted = "asserted = [\"sip:+4930123@example.com\", \"tel:+4930123\"]\n";
+        let lied = "P-Asserted-Identity: <sip:+1@evil.example>\nP-Preferred-Identity: <sip:+2@evil.example>\n";
+        for (callee, privacy, told) in [
+            ("", "", true),
+            ("", "Privacy: id\n", false),
+            ("", "Privacy: none\n", true),
+            ("trusted = true", "Privacy: id\n", true),
+            ("asserted_identity = \"withhold\"", "", false),
+            ("asserted_identity = \"withhold\"", "Privacy: none\n", true),
+        ] {
+            let desk = Desk::new();
+            let text = desk.text(asserted, "", "").replace("#callee", callee);
+            let mut rig = Rig::new(desk.read(&text).unwrap());
+            let refusal = challenge(&mut rig);
+            let proof = credentials(refusal.lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            let sent = rig.receive(MOBILE, &invite(2, &format!("{lied}{privacy}{proof}")));
+            let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded");
+            let expected = if told { vec![own] } else { Vec::new() };
+            assert_eq!(forwarded.lines("P-Asserted-Identity"), expected, "{callee} {privacy}");
+            assert!(forwarded.lines("P-Preferred-Identity").is_empty());
+        }
+        let desk = Desk::new();
+        let mistake = |line: &str| desk.parse_with(line, "", "").err().expect(line);
+        assert!(mistake("asserted = \"mailto:a@b\"\n").contains("asserted: "));
+        assert!(mistake("asserted = \"sip:a@b?x=y\"\n").contains("asserted: "));
+        assert!(mistake("asserted = [\"sip:a@b\", \"sips:a@b\"]\n").contains("more than one URI of a kind"));
+        assert!(mistake("asserted = \"sip:a@b\"\ntrusted = true\n").contains("a trusted trunk asserts"));
+        let unproven = "[[trunk]]\nname = \"x\"\npeers = \"192.0.2.77\"\nasserted = \"sip:a@b\"\n";
+        assert!(desk.parse("", unproven).err().unwrap().contains("nothing proves"));
     }
 
     #[test]
