@@ -1,6 +1,9 @@
 //! What one worker does with a batch: receive, let the [`Machine`] handle it, send what comes out. No task, lock or channel lies on
 //! this way as long as the call belongs to this worker.
 
+mod asking;
+mod sending;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -10,17 +13,16 @@ use tokio::sync::mpsc;
 
 use super::cdr::Cdr;
 use super::events::Events;
-use super::fetch::{Answered, Chain, FetchError, Fetcher, Question};
-use super::keepalive::{Mappings, PING};
+use super::fetch::{Answered, Fetcher};
+use super::keepalive::Mappings;
 use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::random;
 use super::resolve::{self, Locator};
 use crate::proxy::admission::Rate;
-use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Snapshot, Target, TrunkId};
+use crate::proxy::{Now, Snapshot};
 use crate::sip::Framing;
 use crate::sip::hop::{ConnectionId, Hop, ListenerId, PeerId, Transport};
-use crate::stir::verification::{FetchFailure, FetchedChain};
 use crate::transport::tcp::{self, CloseReason, Incoming, Refused, Stream};
 use crate::transport::{udp, ws};
 
@@ -33,14 +35,6 @@ const ROUNDS: usize = 32;
 /// Tag of an item in a lane of messages that is a datagram of some worker's, returned by ICMP. Messages have 0; what has any other tag
 /// has no octets: the owner of the lane sent it so tagged by a connection of ours, and it could not be delivered.
 const RETURNED: u64 = 1;
-/// Where such a report comes from does not matter.
-const NOWHERE: Hop = Hop {
-    transport: Transport::Tcp,
-    local: ListenerId(0),
-    remote: SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED), 0),
-    connection: None,
-    peer: None,
-};
 
 /// What ends or halts the task of a connection.
 pub(super) enum Halt {
@@ -421,25 +415,6 @@ impl PacketLoop {
         self.settle(now);
     }
 
-    /// The answer to a need of this worker's.
-    pub fn on_answer(&mut self, answered: Answered) {
-        let now = now();
-        let [found, failed] = &mut self.machine.counters.fetched;
-        *if answered.result.is_ok() { found } else { failed } += 1;
-        self.answer(now, NeedId(answered.id), answered.result);
-        self.settle(now);
-    }
-
-    /// The addresses of a name that this worker asked for.
-    pub fn on_located(&mut self, need: u64, located: resolve::Located) {
-        let now = now();
-        let [found, failed] = &mut self.machine.counters.located;
-        *if located.is_ok() { found } else { failed } += 1;
-        let answer = Answer::Locate(located);
-        self.machine.proxy.handle_answer(now, NeedId(need), answer, &mut self.machine.output);
-        self.settle(now);
-    }
-
     /// Runs what is due.
     pub fn on_timeout(&mut self) {
         let now = now();
@@ -487,174 +462,7 @@ impl PacketLoop {
     pub fn drain(&mut self) {
         self.machine.proxy.drain();
     }
-
-    /// Sends, asks and tells what the proxy has put out, until nothing is left. Each failure to send uses up an attempt of its
-    /// transaction, so this ends.
-    pub(super) fn settle(&mut self, now: Now) {
-        loop {
-            self.send(now);
-            (0..self.sockets.len()).for_each(|socket| self.on_returned(now, socket));
-            self.tcp.flush_all(now.instant, &mut self.failed);
-            self.ask(now);
-            self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));
-            for record in self.machine.output.records.drain(..) {
-                if let Some(cdr) = &self.cdr {
-                    cdr.tell(record);
-                }
-            }
-            if self.failed.is_empty() && self.machine.output.outbox.is_empty() {
-                break;
-            }
-            let mut failed = std::mem::take(&mut self.failed);
-            // A transaction whose connection broke with several messages of its own on it has failed once.
-            failed.sort_unstable();
-            failed.dedup();
-            for tag in failed.drain(..) {
-                self.machine.proxy.handle_transport_failure(now, tag, &mut self.machine.output);
-            }
-            self.failed = failed;
-        }
-        for tcp::Tag { worker, tag } in self.tcp.take_failed_of_others() {
-            self.report_failure(usize::from(worker), tag);
-        }
-        self.machine.lanes.flush();
-        self.transmits.flush();
-    }
-
-    /// Empties the outbox.
-    fn send(&mut self, now: Now) {
-        let outbox = std::mem::take(&mut self.machine.output.outbox);
-        for (item, transmit) in outbox.items().iter().enumerate() {
-            let hop = transmit.hop;
-            let local = self.locals.get(usize::from(hop.local.0));
-            match (hop.transport, local.and_then(|local| local.socket)) {
-                (Transport::Udp, Some(socket)) => {
-                    self.queued.get_mut(socket).into_iter().for_each(|queue| queue.push(item))
-                }
-                (Transport::Udp, None) => self.no_way(transmit.tag),
-                _ => self.send_stream(now, hop, transmit.tag, outbox.bytes_of(transmit)),
-            }
-        }
-        for (socket, queue) in self.sockets.iter_mut().zip(&mut self.queued) {
-            if !queue.is_empty() {
-                socket.send(&outbox, queue, &mut self.failed);
-                queue.clear();
-            }
-        }
-        self.machine.output.outbox = outbox;
-        self.machine.output.outbox.clear();
-    }
-
-    fn send_stream(&mut self, now: Now, hop: Hop, tag: u64, bytes: &[u8]) {
-        if let Some(other) = hop.connection.map(tcp::Table::worker_of).filter(|worker| *worker != self.worker) {
-            if !self.transmits.to(other).is_some_and(|lane| lane.push(hop, tag, bytes)) {
-                self.failed.extend((tag != 0).then_some(tag));
-            }
-            return;
-        }
-        match self.connection_for(now, hop, tag) {
-            Some(id) => self.tcp.send(id, tag, bytes, &mut self.failed),
-            None => self.no_way(tag),
-        }
-    }
-
-    /// The connection a message leaves by: the one it names while that lives. If it names none, one that was opened to its address,
-    /// else a new one.
-    fn connection_for(&mut self, now: Now, hop: Hop, tag: u64) -> Option<ConnectionId> {
-        let named = hop.connection.filter(|id| self.tcp.takes(*id));
-        // T-4: what a transaction sent by a connection that is gone may go elsewhere, but it knows where. An answer without a transaction
-        // goes to the sent-by port of a known neighbour; to a stranger nothing is opened, and a browser has its connection only.
-        let stays = || tag != 0 || self.machine.proxy.snapshot().config.neighbour(hop).is_none();
-        if named.is_some() || hop.transport.is_web() || hop.connection.is_some() && stays() {
-            return named;
-        }
-        self.tcp.find(hop).or_else(|| self.open(now, hop))
-    }
-
-    /// Whether the way to a neighbour is to be kept open (KA-1).
-    fn is_kept(&self, hop: Hop) -> bool {
-        let config = &self.machine.proxy.snapshot().config;
-        let trunk = hop.peer.map(|peer| TrunkId(peer.0)).or_else(|| config.trunk_of(hop.remote));
-        trunk.and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.keepalive)
-    }
-
-    /// Opens what was kept and got lost (KA-4).
-    fn reopen(&mut self, now: Now) {
-        for hop in self.tcp.to_reopen(now.instant) {
-            // Without room for it now, it is named again.
-            if !self.is_kept(hop) {
-                self.tcp.forget(hop);
-            } else {
-                self.open(now, hop);
-            }
-        }
-    }
-
-    /// Datagrams that keep a NAT open (KA-2).
-    fn keep_mappings(&mut self, now: Now) {
-        for hop in self.mappings.take_due(now.instant, || u64::from_le_bytes(random())) {
-            self.machine.output.outbox.push(hop, 0, PING);
-        }
-    }
-
-    fn open(&mut self, now: Now, hop: Hop) -> Option<ConnectionId> {
-        let local = self.locals.get(usize::from(hop.local.0))?.address;
-        let tls = hop.peer.filter(|_| hop.transport.is_secure());
-        if hop.transport.is_secure() && tls.is_none() {
-            return None; // nobody said whose certificate to expect (TL-4)
-        }
-        let id = self.tcp.open(hop, now.instant).ok()?;
-        if self.is_kept(hop) {
-            self.tcp.keep(id, hop.peer, now.instant);
-        }
-        self.opening.push(Opening { id, local, remote: hop.remote, tls });
-        Some(id)
-    }
-
-    /// Tells another worker what of its own could not be delivered. With a full lane it learns of it by its timers.
-    fn report_failure(&mut self, worker: usize, tag: u64) {
-        let lane = self.machine.lanes.to(worker).filter(|_| tag != 0);
-        let _ = lane.is_some_and(|lane| lane.push(NOWHERE, tag, b""));
-    }
-
-    fn no_way(&mut self, tag: u64) {
-        self.machine.counters.no_way += 1;
-        self.failed.extend((tag != 0).then_some(tag));
-    }
-
-    /// Passes needs on to the side door.
-    fn ask(&mut self, now: Now) {
-        for need in std::mem::take(&mut self.machine.output.needs) {
-            let x5u = match need.kind {
-                NeedKind::Certificate { x5u } => x5u,
-                NeedKind::Locate { target } => {
-                    self.locate(now, need.id, target);
-                    continue;
-                }
-            };
-            let question = Question { id: need.id.0, x5u, answer_to: self.answers.clone() };
-            if self.fetcher.ask(question).is_err() {
-                self.machine.counters.fetch_full += 1;
-                self.answer(now, need.id, Err(FetchError::Busy));
-            }
-        }
-    }
-
-    fn locate(&mut self, now: Now, need: NeedId, target: Target) {
-        let question = resolve::Question { id: need.0, target, answer_to: self.located.clone() };
-        let failure = match &self.locator {
-            Some(locator) => locator.ask(question).err().map(|_| LocateFailure::Busy),
-            None => Some(LocateFailure::Unsupported), // not asked for without `Config::locate`
-        };
-        if let Some(failure) = failure {
-            self.machine.counters.locate_full += u64::from(failure == LocateFailure::Busy);
-            let answer = Answer::Locate(Err(failure));
-            self.machine.proxy.handle_answer(now, need, answer, &mut self.machine.output);
-        }
-    }
-
-    fn answer(&mut self, now: Now, need: NeedId, result: Result<Chain, FetchError>) {
-        let answer = Answer::Certificate(result.map(FetchedChain::from).map_err(FetchFailure::from));
-        self.machine.proxy.handle_answer(now, need, answer, &mut self.machine.output);
-    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,106 @@
+//! What a packet loop does by itself, on a clock of its own.
+
+use std::io;
+
+use super::*;
+use crate::cert::TrustStore;
+use crate::node::Observer;
+use crate::node::fetch::{self, FetchThread};
+use crate::node::names::TrunkNames;
+use crate::proxy::{Config, Listener, Place, Target, Trunk};
+use crate::sip::Uri;
+use crate::stir::replay::ReplayTable;
+
+const GATEWAY: ([u8; 4], u16) = ([192, 0, 2, 1], 5060);
+
+/// A loop of a single worker over TCP, without sockets; trunk 1 is kept open and its next hop is a name.
+fn packets(max_connections: usize) -> PacketLoop {
+    let listener = Listener {
+        name: "tcp".into(),
+        transport: Transport::Tcp,
+        bind: ([192, 0, 2, 9], 5060).into(),
+        advertise_host: "192.0.2.9".into(),
+        advertise_port: 5060,
+        names: Vec::new(),
+    };
+    let target = Target::of_uri(&Uri::parse(b"sip:gw.example;transport=tcp").unwrap()).unwrap();
+    let named = Trunk { keepalive: true, next_hops: vec![Place::Locate(target)], ..Trunk::default() };
+    let config = Config { listeners: vec![listener], trunks: vec![Trunk::default(), named], ..Config::default() };
+    let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
+    let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+    let parts = Parts {
+        worker: 0,
+        restarts: 0,
+        owners: Owners { key: [0; 16], workers: 1 },
+        seed: [7; 32],
+        snapshot,
+        tcp: tcp::Config { max_connections, ..tcp::Config::default() },
+        answers_stun: false,
+        messages: Outs::default(),
+        transmits: Outs::default(),
+        fetcher: fetch.fetcher(),
+        answers: mpsc::channel(1).0,
+        locator: None,
+        located: mpsc::channel(1).0,
+        cdr: None,
+        events: Events::new(Observer::default(), TrunkNames::default()),
+    };
+    PacketLoop::new(parts, Vec::new())
+}
+
+fn hop(port: u16, peer: u16) -> Hop {
+    let remote = (GATEWAY.0, port).into();
+    Hop { transport: Transport::Tcp, local: ListenerId(0), remote, connection: None, peer: Some(PeerId(peer)) }
+}
+
+fn later(now: Now, seconds: u64) -> Now {
+    Now { instant: now.instant + Duration::from_secs(seconds), ..now }
+}
+
+/// The connection that is being opened can not be.
+fn refuse(packets: &mut PacketLoop, now: Now) {
+    let [opening] = &packets.take_opening()[..] else { panic!("one connection is being opened") };
+    let refused = Err::<Stream, _>(io::ErrorKind::ConnectionRefused.into());
+    packets.tcp.connected(opening.id, refused, now.instant, &mut packets.failed);
+}
+
+#[test]
+fn ka4_a_kept_connection_to_a_next_hop_that_is_a_name_is_opened_again() {
+    let (mut packets, now) = (packets(10), now());
+    packets.open(now, hop(GATEWAY.1, 1)).unwrap();
+    for failures in 1..4 {
+        refuse(&mut packets, now);
+        let lost = later(now, 10_000 * failures);
+        packets.reopen(lost);
+        assert!(packets.take_opening().is_empty(), "not at once");
+        packets.reopen(later(lost, 1_801));
+        assert_eq!(packets.opening.len(), 1, "no address leads from it to its trunk");
+        assert_eq!(packets.opening[0].remote, GATEWAY.into());
+        assert_eq!(packets.tcp.find(hop(GATEWAY.1, 1)), Some(packets.opening[0].id));
+    }
+}
+
+#[test]
+fn ka4_what_finds_no_room_is_opened_when_there_is_some() {
+    let (mut packets, now) = (packets(1), now());
+    packets.open(now, hop(GATEWAY.1, 1)).unwrap();
+    refuse(&mut packets, now);
+    packets.reopen(now);
+    let other = packets.open(now, hop(5070, 0)).unwrap();
+    packets.take_opening();
+    packets.reopen(later(now, 1_801));
+    assert!(packets.take_opening().is_empty(), "the table is full");
+    packets.tcp.close(other, CloseReason::Idle, &mut packets.failed);
+    packets.reopen(later(now, 1_802));
+    assert_eq!(packets.opening.len(), 1);
+}
+
+#[test]
+fn what_is_not_to_be_kept_is_not_opened_again() {
+    let (mut packets, now) = (packets(10), now());
+    packets.open(now, hop(GATEWAY.1, 0)).unwrap();
+    refuse(&mut packets, now);
+    packets.reopen(now);
+    packets.reopen(later(now, 1_801));
+    assert!(packets.take_opening().is_empty());
+}
