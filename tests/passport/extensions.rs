@@ -119,13 +119,13 @@ fn d1_d9_d17_d19_claims_of_diversions() {
     let div = ("div", json!({"tn": "2"}));
     let opt = |text: &str| ("opt", json!(text));
     for (ppt, payload, expected) in [
-        (Ppt::Div, with(&[div.clone()]), Ok(())),
+        (Ppt::Div, with(std::slice::from_ref(&div)), Ok(())),
         (Ppt::Div, with(&[("div", json!({"tn": "2", "hi": "1.2.1"}))]), Ok(())),
         (Ppt::Div, base.clone(), Err(Missing("div"))),
         (Ppt::Div, with(&[div.clone(), opt("a.b.c")]), Err(Malformed("opt"))),
         (Ppt::DivO, with(&[div.clone(), opt("a.b.c")]), Ok(())),
         (Ppt::DivO, with(&[opt("a.b.c")]), Err(Missing("div"))),
-        (Ppt::DivO, with(&[div.clone()]), Err(Missing("opt"))),
+        (Ppt::DivO, with(std::slice::from_ref(&div)), Err(Missing("opt"))),
         (Ppt::DivO, with(&[div.clone(), opt("..c")]), Err(Malformed("opt"))),
         (Ppt::DivO, with(&[div.clone(), opt("")]), Err(Malformed("opt"))),
         (Ppt::DivO, with(&[div.clone(), ("opt", json!({"a": 1}))]), Err(Malformed("opt"))),
