@@ -57,6 +57,7 @@ impl RunCommand {
                 return ExitCode::from(3);
             }
         };
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %self.config.display(), "starting");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }

@@ -157,8 +157,8 @@ impl Config {
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
-        let cdr = operation::read_cdr(&root, &files);
-        let admin = operation::read_admin(&root, &files);
+        let cdr = operation::read_cdr(&root, &files, &mut warnings);
+        let admin = operation::read_admin(&root, &files, &mut warnings);
         proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, AdminThread, Means, Order, Question};
-use super::cdr::CdrThread;
+use super::cdr::{self, CdrThread};
 use super::clock;
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
@@ -49,7 +49,12 @@ pub enum StartError {
         error: io::Error,
     },
     /// The file of call records can not be opened.
-    Cdr(io::Error),
+    Cdr {
+        /// Its path, or what stands for the standard output.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The admin socket can not be bound.
     Admin {
         /// Its path.
@@ -69,7 +74,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
-            Self::Cdr(error) => write!(f, "cdr.file: {error}"),
+            Self::Cdr { file, error } => write!(f, "cdr.file {}: {error}", file.display()),
             Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
             Self::Resolve(error) => error.fmt(f),
@@ -133,8 +138,12 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone(), config.node.drain_timeout));
-        let cdr = cdr.transpose().map_err(StartError::Cdr)?;
+        let start_cdr = |cdr: cdr::Config| {
+            let file = cdr.target.path().to_owned();
+            let started = CdrThread::start(cdr, names.clone(), config.node.drain_timeout);
+            started.map_err(|error| StartError::Cdr { file, error })
+        };
+        let cdr = config.cdr.map(start_cdr).transpose()?;
         cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         published.set_snapshot(&snapshot);
@@ -259,7 +268,8 @@ impl Edge {
             return Err(ReloadError::Workers);
         }
         if let Some(cdr) = &config.cdr {
-            super::cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { reason: error.kind() })?;
+            let file = cdr.target.path().to_owned();
+            cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { file, reason: error.kind() })?;
         }
         let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::TrunkNames;
@@ -28,6 +29,8 @@ pub enum ReloadError {
     Trunks,
     /// The new file of call records can not be opened.
     Cdr {
+        /// Its path.
+        file: PathBuf,
         /// Why.
         reason: io::ErrorKind,
     },
@@ -40,7 +43,7 @@ impl fmt::Display for ReloadError {
                 write!(f, "listener \"{listener}\" was added, removed or changed; that needs a restart")
             }
             Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
-            Self::Cdr { reason } => write!(f, "cdr.file: {reason}"),
+            Self::Cdr { file, reason } => write!(f, "cdr.file {}: {reason}", file.display()),
             Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
         }
     }
