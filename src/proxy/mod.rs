@@ -34,6 +34,7 @@ mod response_context;
 pub mod route;
 mod session_timer;
 pub mod trust;
+mod upstream;
 mod validate;
 mod waiting;
 mod way_back;
