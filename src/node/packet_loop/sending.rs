@@ -45,7 +45,10 @@ impl PacketLoop {
             }
             self.failed = failed;
         }
-        for tcp::Tag { worker, tag } in self.tcp.take_failed_of_others() {
+        let mut of_others = self.tcp.take_failed_of_others();
+        of_others.sort_unstable();
+        of_others.dedup();
+        for tcp::Tag { worker, tag } in of_others {
             self.report_failure(usize::from(worker), tag);
         }
         self.machine.lanes.flush();
