@@ -25,7 +25,10 @@ fn read_field(input: &[u8]) {
     if let Ok(signature) = jws::decode_signature(token.signature()) {
         let mut text = Vec::new();
         jws::encode(&signature, &mut text);
-        assert_eq!(text, token.signature(), "one value, one spelling");
+        assert_eq!(jws::decode_signature(&text), Ok(signature));
+        // The alphabet of plain base64 and padding are tolerated; there is no third spelling.
+        let is_plain = token.signature().iter().any(|octet| b"+/=".contains(octet));
+        assert!(is_plain || text == token.signature());
     }
     let Token::Full(jws) = token else { return };
     let mut payload = Vec::new();
