@@ -9,7 +9,7 @@ use vesperd::passport::ppt::{Ppt, shaken::Attestation};
 use vesperd::stir::reason::write_lines;
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{
-    Check, Disposition, Failure, OnFailure, Outcome, Overall, Policy, Retarget, Role, Verdict,
+    Check, Disposition, Failure, IdentitySource, OnFailure, Outcome, Overall, Policy, Retarget, Role, Verdict,
 };
 
 const STRICT: Policy = Policy { strict_retarget: true, ..Policy::shaken() };
@@ -137,6 +137,13 @@ fn step_3_one_caller_along_the_chain() {
     let verdict = world.verify(&POLICY, &call(C, &lines));
     assert_eq!(fault(&verdict, 1), Some((Check::Claims, Some(Failure::DivOrig))));
     assert_eq!(status(&verdict), Some(438));
+    // Both are callers of the request, one asserted, one in From: the chain is broken all the same.
+    let asserted = "P-Asserted-Identity: <tel:+12015550109>".to_owned();
+    let lines = [world.provider().line("shaken", &other), world.number(B).line("div", &div(B, C)), asserted];
+    let policy = Policy { identity_source: IdentitySource::AssertedThenFrom, ..STRICT };
+    let verdict = world.verify(&policy, &call(C, &lines));
+    assert_eq!(fault(&verdict, 1), Some((Check::Claims, Some(Failure::DivOrig))));
+    assert_eq!((status(&verdict), verdict.diversions().len()), (Some(438), 0));
 }
 
 #[test]
