@@ -4,7 +4,7 @@
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
 //! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
-//! `operation` call records and the admin socket, `limits` the rest; `files` reads certificates and keys.
+//! `operation` call records and the admin socket, `service` the STIR engine as a service, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
 mod dns;
@@ -22,6 +22,7 @@ mod operation;
 mod prefix_file;
 mod reader;
 mod routes;
+mod service;
 mod tls;
 
 use std::cell::RefCell;

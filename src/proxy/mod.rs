@@ -32,6 +32,7 @@ mod request_context;
 mod response;
 mod response_context;
 pub mod route;
+pub mod service;
 mod session_timer;
 pub mod trust;
 mod upstream;
