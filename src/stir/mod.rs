@@ -13,6 +13,7 @@ pub mod call_info;
 mod checks;
 mod credential;
 mod diversion;
+pub mod facts;
 mod failure;
 mod judge;
 mod nested;

@@ -1,7 +1,12 @@
-//! The STIR engine for networks that keep their SBC: [`redirect`](self) answers INVITEs of a served trunk by 302, with an Identity or a
-//! verdict in it, the form of SIP redirect STI-AS and STI-VS. No call is left behind, only the transaction.
+//! The STIR engine for networks that keep their SBC. `redirect` answers INVITEs of a served trunk by 302, with an Identity or a
+//! verdict in it, the form of SIP redirect STI-AS and STI-VS: no call is left behind, only the transaction. `question` answers what
+//! `node` is asked over HTTP.
 
+mod question;
 mod redirect;
+
+pub(super) use question::ParkedQuestions;
+pub use question::{Kind, Question, Replied, Reply};
 
 /// What is done for the INVITEs of a trunk instead of forwarding them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
