@@ -301,6 +301,28 @@ async fn a_verdict_tells_code_and_phrase_and_no_more() {
 }
 
 #[tokio::test]
+async fn an_answer_that_takes_too_long_is_503_and_harms_nobody() {
+    let world = World::new();
+    let edge = world.start(
+        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nanswer_timeout_ms = 100\n[timers]\nneed_timeout_ms = 400\n",
+    );
+    let address = edge.stir_service().unwrap();
+    let slow = signed(address, "/signs-slow/stir/v1/signing").await;
+    assert_eq!(problem(&post(address, "/stir/v1/verification", &verification(&slow)).await), "503 POL5030");
+    let good = signed(address, "/stir/v1/signing").await;
+    // The certificate of the good one may take as long on a busy machine; then it is there.
+    let verified = async {
+        loop {
+            let got = post(address, "/stir/v1/verification", &verification(&good)).await;
+            if got.status == 200 {
+                break got.body["verificationResponse"]["verstat"].clone();
+            }
+        }
+    };
+    assert_eq!(tokio::time::timeout(PATIENCE, verified).await.unwrap(), "TN-Validation-Passed");
+}
+
+#[tokio::test]
 async fn policies_are_chosen_by_path_and_hold() {
     let world = World::new();
     let edge = world.open();

@@ -84,6 +84,7 @@ impl Clients {
         match client {
             Client::Token(place) => self.by_token.get(place).is_none_or(|bucket| self.rate.take_shared(bucket, now)),
             Client::Address(address) => {
+                let address = address.to_canonical();
                 let mut buckets = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
                 if buckets.len() >= MAX_ADDRESSES && !buckets.contains_key(&address) {
                     buckets.retain(|_, arrival| *arrival > now); // the others are full again
@@ -91,7 +92,7 @@ impl Clients {
                         return false;
                     }
                 }
-                self.rate.take(buckets.entry(address.to_canonical()).or_default(), now)
+                self.rate.take(buckets.entry(address).or_default(), now)
             }
         }
     }

@@ -322,4 +322,37 @@ mod tests {
             assert!(matches!(verification(&request, "id"), Err(Problem::Invalid(..))), "{name} {value}");
         }
     }
+
+    proptest::proptest! {
+        /// Whatever the members hold, the INVITE has the fields it was given and no others.
+        #[test]
+        fn an_invite_has_no_fields_of_the_asker(
+            from in "[0-9+#*]{1,8}[ -~\\r\\n]{0,2}[0-9]{0,3}",
+            to in "[0-9+#*]{1,8}[ -~\\r\\n]{0,2}[0-9]{0,3}",
+            call in "[!-~]{1,8}[ -~\\r\\n]{0,1}",
+            identity in "[!-~]{1,20}[ -~\\r\\n\\t]{0,1}[!-~]{0,10}",
+            uri: bool
+        ) {
+            let party = |text: &str| if uri { json!({"uri": format!("sip:{text}")}) } else { json!({"tn": text}) };
+            let request = json!({"from": party(&from), "to": party(&to), "callid": call, "identity": [identity, "a.b.c"]});
+            if let Ok(read) = verification(&request, "id") {
+                let mut index = crate::sip::Index::new();
+                let limits = crate::sip::Limits::default();
+                let invite = crate::sip::parse(&read.invite, &mut index, crate::sip::Framing::Datagram, &limits).unwrap();
+                proptest::prop_assert_eq!(invite.fields().count(), 8);
+                proptest::prop_assert_eq!(invite.fields_of(crate::sip::Name::Identity).count(), 2);
+                proptest::prop_assert!(invite.body().is_empty());
+            }
+        }
+
+        /// What a caller can be, in the same way.
+        #[test]
+        fn numbers_and_uris_get_through(number in "[0-9]{1,15}", user in "[a-z0-9]{1,10}") {
+            let request = json!({"from": {"tn": number}, "to": {"uri": format!("sip:{user}@host.example")}, "identity": "a.b.c"});
+            let read = verification(&request, "id").unwrap();
+            let text = String::from_utf8(read.invite).unwrap();
+            let (caller, callee) = (format!("<sip:{number}@"), format!("INVITE sip:{user}@host.example SIP"));
+            proptest::prop_assert!(text.contains(&caller) && text.starts_with(&callee));
+        }
+    }
 }
