@@ -4,7 +4,7 @@
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
 //! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
-//! `operation` call records and the admin socket, `limits` the rest; `files` reads certificates and keys.
+//! `operation` call records and the admin socket, `service` the STIR engine as a service, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
 mod dns;
@@ -22,6 +22,7 @@ mod operation;
 mod prefix_file;
 mod reader;
 mod routes;
+mod service;
 mod tls;
 
 use std::cell::RefCell;
@@ -33,7 +34,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{admin, cdr, fetch, handshake, resolve};
+use crate::node::{admin, cdr, fetch, handshake, resolve, service as stir_service};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -70,6 +71,8 @@ pub struct Config {
     pub cdr: Option<cdr::Config>,
     /// The socket for operators, if there is to be one.
     pub admin: Option<admin::Config>,
+    /// The STIR engine over HTTP, if it is wanted.
+    pub service: Option<stir_service::Config>,
     /// Name of each signer, and when its certificate ends (Unix seconds).
     pub signers: Vec<(String, i64)>,
     /// Lawful, but to be known.
@@ -157,6 +160,7 @@ impl Config {
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
+        let service = service::read(&root, &files, &proxy, &mut warnings);
         let cdr = operation::read_cdr(&root, &files, &mut warnings);
         let admin = operation::read_admin(&root, &files, &mut warnings);
         proxy.records = cdr.is_some() || node.http.is_some();
@@ -174,6 +178,7 @@ impl Config {
             resolve,
             cdr,
             admin,
+            service,
             signers,
             warnings,
         })

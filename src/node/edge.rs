@@ -25,6 +25,7 @@ use super::packet_loop::Summary;
 use super::random;
 use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
+use super::service::{self, ServiceThread};
 use super::worker::{Bound, Orders, Worker};
 use crate::config::{Config, Node};
 use crate::proxy::location::order::Policy;
@@ -32,6 +33,9 @@ use crate::proxy::{Listener, Snapshot};
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
+
+/// What the STIR service is called among the listeners.
+const STIR_SERVICE: &str = "stir_service";
 
 /// Questions of the operator that wait for a worker.
 const QUESTIONS: usize = 4;
@@ -95,6 +99,7 @@ pub struct Edge {
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
     http: Option<HttpThread>,
+    service: Option<ServiceThread>,
     admin: Option<AdminThread>,
     program: Option<mpsc::Receiver<Order>>,
     cdr: Option<CdrThread>,
@@ -155,6 +160,7 @@ impl Edge {
             handshakes,
             resolve,
             http,
+            service: None,
             admin: None,
             program: None,
             cdr,
@@ -166,6 +172,8 @@ impl Edge {
             fixed,
         };
         let mut questions = Vec::with_capacity(workers);
+        let mut asked = Vec::with_capacity(workers);
+        let asked_queue = config.service.as_ref().map_or(1, |service| service.queue.max(1));
         let queues = || lane::between(workers, lane_capacity).into_iter();
         let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
@@ -186,19 +194,33 @@ impl Edge {
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
                 located: mpsc::channel(located_queue),
                 questions: mpsc::channel(QUESTIONS),
+                asked: mpsc::channel(asked_queue),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
                 names: edge.names.clone(),
                 stop: edge.stop.clone(),
             };
             questions.push(worker.questions.0.clone());
+            asked.push(worker.asked.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
+        }
+        if let Some(service) = config.service {
+            edge.start_service(service, service::Workers { owners, queues: asked, orders: edge.orders.subscribe() })?;
         }
         if let Some(admin) = config.admin {
             edge.start_admin(admin, questions)?;
         }
         Ok(edge)
+    }
+
+    fn start_service(&mut self, config: service::Config, workers: service::Workers) -> Result<(), StartError> {
+        let (address, snapshot) = (config.bind, Arc::clone(&self.orders.borrow().snapshot));
+        let failed = |error| StartError::Bind { listener: STIR_SERVICE.to_owned(), address, error };
+        let thread = ServiceThread::start(config, &snapshot.config.trunks, workers).map_err(failed)?;
+        self.published.set_service(thread.counts());
+        self.service = Some(thread);
+        Ok(())
     }
 
     fn start_admin(&mut self, config: admin::Config, workers: Vec<mpsc::Sender<Question>>) -> Result<(), StartError> {
@@ -249,6 +271,11 @@ impl Edge {
         self.http.as_ref().map(HttpThread::address)
     }
 
+    /// Where the STIR service is, if anywhere.
+    pub fn stir_service(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(ServiceThread::address)
+    }
+
     /// What the workers have written down.
     pub fn published(&self) -> &Arc<Published> {
         &self.published
@@ -285,6 +312,9 @@ impl Edge {
         self.names.note(&snapshot.config.trunks);
         let snapshot = Arc::new(snapshot);
         self.published.set_snapshot(&snapshot);
+        if let (Some(service), Some(config)) = (&self.service, config.service) {
+            service.reload(config, &snapshot.config.trunks);
+        }
         self.orders.send_modify(|orders| {
             orders.snapshot = snapshot;
             orders.tcp = config.node.tcp;
@@ -310,6 +340,7 @@ impl Edge {
 
     fn end(&mut self) -> Summary {
         self.admin = None;
+        self.service = None;
         self.stop.cancel();
         let mut total = Summary::default();
         for (number, worker) in self.workers.drain(..).enumerate() {

@@ -2,7 +2,8 @@
 //! are read and randomness is drawn.
 //!
 //! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators).
+//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators),
+//! [`service`] (the STIR engine for those who keep their SBC).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs, `events` tell what happened.
@@ -24,6 +25,7 @@ mod packet_loop;
 mod page;
 mod reload;
 pub mod resolve;
+pub mod service;
 mod side_thread;
 mod telling;
 mod worker;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::TrunkNames;
-use super::{admin, cdr, fetch, handshake, resolve};
+use super::{admin, cdr, fetch, handshake, resolve, service};
 use crate::config::{Config, Node};
 use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
@@ -62,6 +62,7 @@ pub(super) struct Fixed {
     verifier: VerifierConfig,
     cdr: Option<cdr::Config>,
     admin: Option<admin::Config>,
+    service: Option<service::Config>,
 }
 
 impl Fixed {
@@ -76,6 +77,7 @@ impl Fixed {
             verifier: config.proxy.verifier.clone(),
             cdr: config.cdr.clone(),
             admin: config.admin.clone(),
+            service: config.service.clone(),
         }
     }
 
@@ -89,6 +91,9 @@ impl Fixed {
         let (old, node) = (&self.node, &new.node);
         let (caches, verifier) = (&self.verifier, &new.proxy.verifier);
         let queue = |cdr: &Option<cdr::Config>| cdr.as_ref().map(|cdr| cdr.queue);
+        let service = |what: fn(&service::Config, &service::Config) -> bool| {
+            self.service.as_ref().zip(new.service.as_ref()).is_some_and(|(old, new)| what(old, new))
+        };
         let is_cdr_new = self.cdr.is_some() != new.cdr.is_some();
         let all = [
             ("node.http", old.http != node.http),
@@ -106,6 +111,10 @@ impl Fixed {
             ("stir.cached_refused_chains", caches.max_refused_chains != verifier.max_refused_chains),
             ("[stir.fetch]", self.fetch != new.fetch),
             ("stir.replay_entries", self.replay != new.replay),
+            ("[stir_service]", self.service.is_some() != new.service.is_some()),
+            ("stir_service.bind", service(|old, new| old.bind != new.bind)),
+            ("stir_service.connections", service(|old, new| old.connections != new.connections)),
+            ("stir_service.queue", service(|old, new| old.queue != new.queue)),
             ("[tls]", self.handshakes != new.handshakes),
         ];
         all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()

@@ -31,6 +31,7 @@ use super::metrics::{Published, Report};
 use super::names::TrunkNames;
 use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
+use super::service::Asking;
 use super::{clock, random};
 use crate::proxy::Snapshot;
 use crate::proxy::admission::Rate;
@@ -93,6 +94,7 @@ pub(super) struct Worker {
     pub locator: Option<Locator>,
     pub located: Mailbox<(u64, Located)>,
     pub questions: Mailbox<Question>,
+    pub asked: Mailbox<Asking>,
     pub cdr: Option<Cdr>,
     pub observer: Observer,
     pub names: TrunkNames,
@@ -199,6 +201,7 @@ impl Worker {
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Some(asking) = self.asked.1.recv() => shared.enter(|packets| packets.on_asked(asking)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
                     let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
@@ -438,6 +441,7 @@ mod tests {
             locator: None,
             located: mpsc::channel(1),
             questions: mpsc::channel(1),
+            asked: mpsc::channel(1),
             cdr: None,
             observer: Observer::default(),
             names: TrunkNames::default(),

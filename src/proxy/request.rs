@@ -153,6 +153,7 @@ impl Proxy {
                 history: History::default(),
                 followed: Vec::new(),
                 verified: Verified::default(),
+                verstat: None,
                 signed_by: None,
                 signed: None,
                 lines: Vec::new(),
@@ -176,6 +177,9 @@ impl Proxy {
     pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
+        if let Some(service) = snapshot.config.trunk(context.ingress).and_then(|trunk| trunk.service) {
+            return self.serve(now, key, request, service, out);
+        }
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
         let known = Known { verified, in_call: self.is_in_call(request, ingress) };
         let chance = self.chance(now, Some(ingress));

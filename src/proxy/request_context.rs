@@ -15,6 +15,7 @@ use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
+use crate::stir::Verstat;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
@@ -52,6 +53,8 @@ pub struct RequestContext {
     pub followed: Vec<Box<[u8]>>,
     /// What verification found.
     pub verified: Verified,
+    /// The same in the word for the inside network; `None` if nothing was asked.
+    pub verstat: Option<Verstat>,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
     /// What these lines say, for the record of the call; `None` if signing failed.

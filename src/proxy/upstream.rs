@@ -177,7 +177,7 @@ impl Proxy {
     }
 
     /// Hands a response to the server transaction and remembers that it was final.
-    fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
+    pub(super) fn send_final(&mut self, now: Now, key: ContextKey, status: u16, bytes: &[u8], out: &mut Output) {
         let Some(context) = self.context(key) else { return };
         let server = context.server;
         let answered =

@@ -28,6 +28,7 @@ impl PacketLoop {
             self.tcp.flush_all(now.instant, &mut self.failed);
             self.ask(now);
             self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));
+            self.machine.output.replies.drain(..).for_each(|reply| self.desk.reply(reply));
             for record in self.machine.output.records.drain(..) {
                 if let Some(cdr) = &self.cdr {
                     cdr.tell(record);

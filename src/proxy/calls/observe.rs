@@ -250,6 +250,13 @@ impl Proxy {
         }
     }
 
+    /// The answer to the INVITE carries this signature of ours.
+    pub(in crate::proxy) fn note_signed(&mut self, key: ContextKey, signed: Arc<Signed>) {
+        if let Some(call) = self.call_begun_by(key) {
+            call.signed = Some(signed);
+        }
+    }
+
     /// A CANCEL came for the INVITE of a call.
     pub(in crate::proxy) fn note_cancel(&mut self, key: ContextKey, cancel: Message<'_>) {
         if let Some(call) = self.call_begun_by(key) {
