@@ -5,7 +5,8 @@
 //! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
-//! the workers, [`fetch`] serves their needs, `events` tell what happened.
+//! the workers, [`fetch`] serves their needs and keeps lists and CRLs up to date, [`trust`] hands what it learns to all workers, `events`
+//! tell what happened.
 
 pub mod admin;
 pub mod cdr;
@@ -26,6 +27,7 @@ mod reload;
 pub mod resolve;
 mod side_thread;
 mod telling;
+pub mod trust;
 mod worker;
 
 pub use edge::{Edge, StartError};
