@@ -417,6 +417,7 @@ mod tests {
     use crate::cert::TrustStore;
     use crate::node::fetch::{self, FetchThread};
     use crate::node::handshake::{self, HandshakeThread};
+    use crate::node::trust::Desk;
     use crate::proxy;
     use crate::stir::replay::ReplayTable;
     use crate::transport::tls;
@@ -451,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -536,7 +537,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waits_for_a_lane_goes_on_writing() {
         const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let mut worker = worker(&fetch, &handshakes, CancellationToken::new());
         let owners = Owners { key: [0; 16], workers: 2 };

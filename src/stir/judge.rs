@@ -311,6 +311,9 @@ fn examine_chain(cx: &Request<'_>, opened: &Opened<'_>, chain: &ChainVerdict, to
         let valid = checks::validity(chain, profile, cx.trust, cx.unix, claims.iat, policy.skew);
         checks.set(Check::Validity, valid);
     }
+    if asked(Check::Revocation) {
+        checks.set(Check::Revocation, checks::revocation(chain, cx.trust, cx.unix, policy.skew));
+    }
     if asked(Check::TnAuthorization) {
         let authorized = checks::authorization(chain, profile, policy, opened.ppt, claims);
         checks.set(Check::TnAuthorization, authorized.map_or(CheckResult::NotApplicable, CheckResult::from));

@@ -60,6 +60,37 @@ pub enum Request {
         /// The state's name.
         state: String,
     },
+    /// Chains that an `x5u` brought.
+    #[serde(rename = "cache list")]
+    CacheList {
+        /// Only those of this host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// At most so many.
+        #[serde(default = "some_entries")]
+        limit: usize,
+    },
+    /// Puts a chain into the cache.
+    #[serde(rename = "cache import")]
+    CacheImport {
+        /// The `x5u` it is for.
+        x5u: String,
+        /// The chain, leaf first.
+        pem: String,
+    },
+    /// Takes chains out of the cache: by URL, by host, or all.
+    #[serde(rename = "cache purge")]
+    CachePurge {
+        /// This one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        x5u: Option<String>,
+        /// Those of this host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// All of them.
+        #[serde(default)]
+        all: bool,
+    },
     /// Reads the configuration anew.
     #[serde(rename = "reload")]
     Reload {},
@@ -80,6 +111,10 @@ impl Request {
         }
         request
     }
+}
+
+fn some_entries() -> usize {
+    10_000
 }
 
 fn some_calls() -> usize {

@@ -15,6 +15,8 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::cert::TrustStore;
+use crate::node::clock;
 
 /// An HTTPS server whose certificate is for 127.0.0.1, and what it serves.
 struct Server {
@@ -100,13 +102,21 @@ async fn respond(
 }
 
 async fn fetch(config: Config, url: &str) -> Result<Chain, FetchError> {
-    let thread = FetchThread::start(config).unwrap();
+    let thread = start(config);
     ask(&thread.fetcher(), url).await
+}
+
+fn start(config: Config) -> FetchThread {
+    FetchThread::start(config, Desk::new(TrustStore::default())).unwrap()
+}
+
+fn question(id: u64, x5u: String, answer_to: mpsc::Sender<Answered>) -> Question {
+    Question { id, x5u: x5u.into(), deadline: clock::instant() + Duration::from_secs(60), answer_to }
 }
 
 async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
     let (answer_to, mut answers) = mpsc::channel(1);
-    assert!(fetcher.ask(Question { id: 7, x5u: url.into(), answer_to }).is_ok());
+    assert!(fetcher.ask(question(7, url.to_owned(), answer_to)).is_ok());
     let answered = answers.recv().await.unwrap();
     assert_eq!(answered.id, 7);
     answered.result
@@ -115,11 +125,10 @@ async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
 #[tokio::test]
 async fn a_chain_is_fetched_once_for_many_who_ask() {
     let server = Server::start().await;
-    let thread = FetchThread::start(server.config()).unwrap();
+    let thread = start(server.config());
     let (answer_to, mut answers) = mpsc::channel(16);
     for id in 0..10 {
-        let x5u = server.url("/chain.pem").into();
-        assert!(thread.fetcher().ask(Question { id, x5u, answer_to: answer_to.clone() }).is_ok());
+        assert!(thread.fetcher().ask(question(id, server.url("/chain.pem"), answer_to.clone())).is_ok());
     }
     let mut seen = Vec::new();
     for _ in 0..10 {
@@ -135,7 +144,7 @@ async fn a_chain_is_fetched_once_for_many_who_ask() {
 #[tokio::test]
 async fn a_failure_is_remembered() {
     let server = Server::start().await;
-    let thread = FetchThread::start(server.config()).unwrap();
+    let thread = start(server.config());
     for _ in 0..3 {
         assert_eq!(ask(&thread.fetcher(), &server.url("/nothing")).await, Err(FetchError::Status(404)));
     }
@@ -188,30 +197,10 @@ async fn private_addresses_and_odd_ports_are_refused_unless_allowed() {
 async fn a_full_queue_refuses_at_once() {
     let server = Server::start().await;
     let narrow = Config { queue: 1, max_in_flight: 1, ..server.config() };
-    let thread = FetchThread::start(narrow).unwrap();
+    let thread = start(narrow);
     let (answer_to, _answers) = mpsc::channel(1);
     let refused = (0..100).find_map(|id| {
-        let x5u = server.url(&format!("/nothing{id}")).into();
-        thread.fetcher().ask(Question { id, x5u, answer_to: answer_to.clone() }).err()
+        thread.fetcher().ask(question(id, server.url(&format!("/nothing{id}")), answer_to.clone())).err()
     });
     assert!(refused.is_some_and(|question| question.id > 0), "the first fits, a later one does not");
-}
-
-#[test]
-fn lifetimes_follow_the_server_within_bounds_and_end_with_the_leaf() {
-    let config = Config::default();
-    let leaf = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.der().to_vec();
-    let unix = clock::unix();
-    let ttl = |max_age: Option<u64>, unix| {
-        let fetched = Fetched { certificates: vec![leaf.clone()].into(), max_age: max_age.map(Duration::from_secs) };
-        entry_of(Ok(fetched), &config, unix).ttl
-    };
-    assert_eq!(ttl(Some(0), unix), config.min_ttl);
-    assert_eq!(ttl(Some(3600), unix), Duration::from_secs(3600));
-    assert_eq!(ttl(Some(u64::MAX), unix), config.max_ttl);
-    assert_eq!(ttl(None, unix), config.max_ttl);
-    let not_after = unix + i64::try_from(seconds_left(&leaf, unix).unwrap()).unwrap();
-    assert_eq!(ttl(Some(3600), not_after - 90), Duration::from_secs(90));
-    assert_eq!(ttl(Some(3600), not_after + 1), config.negative_ttl);
-    assert_eq!(entry_of(Err(FetchError::Resolve), &config, unix).ttl, config.negative_ttl);
 }
