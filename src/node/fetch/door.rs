@@ -2,8 +2,8 @@
 //! go out, so that whole storms run in virtual time.
 //!
 //! What is in the cache is answered at once, whatever else goes on. What is not waits for one fetch per URL (single flight); fetches are
-//! limited in all and per host, hosts take turns, and a host that fails is left alone for a while (`breaker`). So slow and dead hosts keep
-//! their own callers waiting, and nobody else's.
+//! limited in all and per host, hosts take turns, and a host that fails is left alone for a while (`breaker`). Hosts that have not answered yet
+//! get fewer fetches each, and never all of them. So slow and dead hosts keep their own callers waiting, and nobody else's.
 
 use std::cmp::Reverse;
 use std::collections::hash_map::Entry as Place;
@@ -37,7 +37,8 @@ struct Waiter<W> {
 struct Flight<W> {
     target: Arc<Target>,
     waiters: Vec<Waiter<W>>,
-    has_begun: bool,
+    /// It counts among those of hosts that have not answered yet.
+    is_to_stranger: bool,
     /// Nobody asked: the cached answer is renewed.
     is_refresh: bool,
 }
@@ -45,11 +46,16 @@ struct Flight<W> {
 struct Host {
     breaker: Breaker,
     in_flight: usize,
+    /// It has answered since it failed last.
+    is_known: bool,
     /// URLs that wait for their turn.
     waiting: VecDeque<Arc<str>>,
     /// It stands in [`Door::ready`].
     is_ready: bool,
 }
+
+/// Fetches at a time to a host that has not answered yet.
+const TO_STRANGER: usize = 2;
 
 impl Host {
     fn is_idle(&self) -> bool {
@@ -84,8 +90,10 @@ pub(super) struct Door<W> {
     flights: HashMap<Arc<str>, Flight<W>>,
     hosts: HashMap<Arc<str>, Host>,
     /// Hosts that may begin a fetch, each once.
-    ready: VecDeque<Arc<str>>,
+    ready: Ready,
     in_flight: usize,
+    /// Of these, to hosts that have not answered yet.
+    to_strangers: usize,
     waiters: usize,
     /// When entries are to be renewed if they are used; some are out of date.
     renewals: BinaryHeap<Reverse<(i64, Arc<str>)>>,
@@ -99,8 +107,9 @@ impl<W> Door<W> {
             counts,
             flights: HashMap::new(),
             hosts: HashMap::new(),
-            ready: VecDeque::new(),
+            ready: Ready::default(),
             in_flight: 0,
+            to_strangers: 0,
             waiters: 0,
             renewals: BinaryHeap::new(),
         }
@@ -174,6 +183,7 @@ impl<W> Door<W> {
         let host = self.hosts.entry(Arc::clone(&name)).or_insert_with(|| Host {
             breaker: Breaker::new(),
             in_flight: 0,
+            is_known: false,
             waiting: VecDeque::new(),
             is_ready: false,
         });
@@ -185,12 +195,13 @@ impl<W> Door<W> {
         }
         let url: Arc<str> = url.into();
         host.waiting.push_back(Arc::clone(&url));
-        make_ready(host, &name, &mut self.ready, self.config.max_in_flight_per_host);
-        self.flights.insert(Arc::clone(&url), Flight { target, waiters: Vec::new(), has_begun: false, is_refresh });
+        self.ready.add(host, &name, self.config.max_in_flight_per_host);
+        self.flights
+            .insert(Arc::clone(&url), Flight { target, waiters: Vec::new(), is_to_stranger: false, is_refresh });
         Ok(url)
     }
 
-    /// Hosts of which nothing is known that matters; when that frees nothing, those whose breakers are open for the longest time already.
+    /// Forgets hosts with nothing under way of which nothing is known that matters.
     fn forget_hosts(&mut self, now: Moment) {
         self.hosts.retain(|_, host| !(host.is_idle() && (host.breaker.is_clean() || host.breaker.lets(now.instant))));
     }
@@ -198,7 +209,10 @@ impl<W> Door<W> {
     /// The next fetch that may begin now. Waiters that gave up before their turn are answered; a fetch nobody waits for any more is not begun.
     pub fn next_job(&mut self, now: Moment, answers: &mut Answers<W>) -> Option<Job> {
         while self.in_flight < self.config.max_in_flight {
-            let name = self.ready.pop_front()?;
+            // A quarter is left to hosts that are known to answer.
+            let room = self.to_strangers < (self.config.max_in_flight - self.config.max_in_flight / 4).max(1);
+            let known = self.ready.known.pop_front();
+            let name = known.or_else(|| if room { self.ready.strangers.pop_front() } else { None })?;
             let Some(host) = self.hosts.get_mut(&name) else { continue };
             host.is_ready = false;
             let Some(url) = host.waiting.pop_front() else { continue };
@@ -216,15 +230,16 @@ impl<W> Door<W> {
                 let error = if lets { FetchError::Timeout } else { FetchError::HostDown };
                 flight.waiters.iter().for_each(|_| self.counts.failed(&error));
                 answers.extend(flight.waiters.into_iter().map(|waiter| (waiter.to, Err(error.clone()))));
-                make_ready(host, &name, &mut self.ready, self.config.max_in_flight_per_host);
+                self.ready.add(host, &name, self.config.max_in_flight_per_host);
                 continue;
             }
             host.breaker.begin();
             host.in_flight += 1;
             self.in_flight += 1;
-            flight.get_mut().has_begun = true;
+            flight.get_mut().is_to_stranger = !host.is_known;
+            self.to_strangers += usize::from(!host.is_known);
             let target = Arc::clone(&flight.get().target);
-            make_ready(host, &name, &mut self.ready, self.config.max_in_flight_per_host);
+            self.ready.add(host, &name, self.config.max_in_flight_per_host);
             return Some(Job { url, target });
         }
         None
@@ -234,6 +249,7 @@ impl<W> Door<W> {
     pub fn finish(&mut self, now: Moment, url: &Arc<str>, result: Result<Brought, FetchError>) -> Answers<W> {
         let Some(flight) = self.flights.remove(url) else { return Vec::new() };
         self.in_flight -= 1;
+        self.to_strangers -= usize::from(flight.is_to_stranger);
         self.waiters -= flight.waiters.len();
         let name = flight.target.place();
         if let Some((name, _)) = self.hosts.get_key_value(name) {
@@ -241,8 +257,9 @@ impl<W> Door<W> {
             if let Some(host) = self.hosts.get_mut(&name) {
                 host.in_flight -= 1;
                 let is_alive = result.as_ref().err().is_none_or(FetchError::shows_life);
+                host.is_known = is_alive;
                 host.breaker.heard(is_alive, now.instant, &self.config.breaker);
-                make_ready(host, &name, &mut self.ready, self.config.max_in_flight_per_host);
+                self.ready.add(host, &name, self.config.max_in_flight_per_host);
             }
         }
         let answer = self.keep(now, url, &flight, result);
@@ -369,9 +386,19 @@ impl<W> Door<W> {
     }
 }
 
-fn make_ready(host: &mut Host, name: &Arc<str>, ready: &mut VecDeque<Arc<str>>, limit: usize) {
-    if !host.is_ready && !host.waiting.is_empty() && host.in_flight < limit {
-        host.is_ready = true;
-        ready.push_back(Arc::clone(name));
+/// Hosts with something to fetch and room for it.
+#[derive(Default)]
+struct Ready {
+    known: VecDeque<Arc<str>>,
+    strangers: VecDeque<Arc<str>>,
+}
+
+impl Ready {
+    fn add(&mut self, host: &mut Host, name: &Arc<str>, limit: usize) {
+        let limit = if host.is_known { limit } else { limit.min(TO_STRANGER) };
+        if !host.is_ready && !host.waiting.is_empty() && host.in_flight < limit {
+            host.is_ready = true;
+            if host.is_known { &mut self.known } else { &mut self.strangers }.push_back(Arc::clone(name));
+        }
     }
 }

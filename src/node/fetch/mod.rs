@@ -63,7 +63,7 @@ pub struct Config {
     pub max_body: usize,
     /// Certificates in a body; 6.
     pub max_certificates: usize,
-    /// Fetches that run at the same time; 64.
+    /// Fetches that run at the same time; 256.
     pub max_in_flight: usize,
     /// and to one host; 4.
     pub max_in_flight_per_host: usize,
@@ -118,7 +118,7 @@ impl Default for Config {
             total_timeout: Duration::from_secs(2),
             max_body: 64 * 1024,
             max_certificates: 6,
-            max_in_flight: 64,
+            max_in_flight: 256,
             max_in_flight_per_host: 4,
             max_waiting_per_host: 64,
             max_hosts: 4096,
@@ -399,6 +399,8 @@ fn tls_config(config: &Config) -> Result<rustls::ClientConfig, FetchStartError> 
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
+#[cfg(test)]
+mod kept_tests;
 #[cfg(test)]
 mod storm;
 #[cfg(test)]

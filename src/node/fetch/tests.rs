@@ -19,15 +19,19 @@ use crate::cert::TrustStore;
 use crate::node::clock;
 
 /// An HTTPS server whose certificate is for 127.0.0.1, and what it serves.
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
     ca_file: tempfile::NamedTempFile,
-    chain: Vec<Vec<u8>>,
+    pub chain: Vec<Vec<u8>>,
+    pages: Pages,
 }
 
+/// What is served besides, by path.
+type Pages = Arc<std::sync::Mutex<std::collections::HashMap<String, Vec<u8>>>>;
+
 impl Server {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().unwrap();
@@ -52,26 +56,51 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
+        let pages = Pages::default();
+        let served = Arc::clone(&pages);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, pem, counter) = (acceptor.clone(), chain_pem.clone(), Arc::clone(&counter));
+                let served = Arc::clone(&served);
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| respond(request, pem.clone(), Arc::clone(&counter)));
+                    let service = service_fn(move |request| {
+                        let page = served.lock().unwrap().get(request.uri().path()).cloned();
+                        respond(request, pem.clone(), page, Arc::clone(&counter))
+                    });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
                 });
             }
         });
-        Self { address, requests, ca_file, chain }
+        Self { address, requests, ca_file, chain, pages }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn put(&self, path: &str, content: &[u8]) {
+        self.pages.lock().unwrap().insert(path.to_owned(), content.to_vec());
+    }
+
+    /// A desk that trusts the authority of this server's chain, as if that were an STI authority.
+    pub fn trusting(&self) -> Arc<Desk> {
+        let mut trust = TrustStore::default();
+        trust.anchors.add_der(&self.chain[1]).unwrap();
+        Desk::new(trust)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn asked(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         Config {
             allow_private_addresses: true,
             allow_any_port: true,
@@ -86,15 +115,20 @@ impl Server {
 async fn respond(
     request: Request<Incoming>,
     pem: String,
+    page: Option<Vec<u8>>,
     counter: Arc<AtomicUsize>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     counter.fetch_add(1, Ordering::SeqCst);
     let reply = Response::builder();
+    if let Some(page) = page {
+        return Ok(reply.body(Full::from(page)).unwrap());
+    }
     let reply = match request.uri().path() {
         "/chain.pem" => reply.header("cache-control", "max-age=3600").body(Full::from(pem)),
         "/moved" => reply.status(302).header("location", "/chain.pem").body(Full::default()),
         "/large" => reply.body(Full::from(vec![b'-'; 64 * 1024 + 1])),
         "/page" => reply.body(Full::from("<html>not a certificate</html>")),
+        "/html" => reply.header("content-type", "text/html").body(Full::from("<html>sign in here</html>")),
         "/silent" => std::future::pending().await,
         _ => reply.status(404).body(Full::default()),
     };
@@ -114,7 +148,7 @@ fn question(id: u64, x5u: String, answer_to: mpsc::Sender<Answered>) -> Question
     Question { id, x5u: x5u.into(), deadline: clock::instant() + Duration::from_secs(60), answer_to }
 }
 
-async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
+pub(super) async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
     let (answer_to, mut answers) = mpsc::channel(1);
     assert!(fetcher.ask(question(7, url.to_owned(), answer_to)).is_ok());
     let answered = answers.recv().await.unwrap();
@@ -159,6 +193,7 @@ async fn answers_that_are_no_chain_have_their_own_error() {
         ("/moved", FetchError::Status(302)),
         ("/large", FetchError::TooLarge),
         ("/page", FetchError::NotCertificates),
+        ("/html", FetchError::NotCertificates),
     ] {
         assert_eq!(fetch(server.config(), &server.url(path)).await, Err(error), "{path}");
     }
