@@ -103,7 +103,7 @@ fn the_manual_of_the_admin_socket_names_every_request_and_every_field() {
         source.split("rename = \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
     assert!(named.len() >= 9, "{named:?}");
     assert_eq!(shown, named);
-    for command in ["calls", "bans", "targets"] {
+    for command in ["calls", "bans", "targets", "cache"] {
         let help = String::from_utf8(vesperd(&[command, "--help"])).unwrap();
         let listed = help.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| line.starts_with("  "));
         for action in listed.filter_map(|line| line.split_whitespace().next()).filter(|action| *action != "help") {

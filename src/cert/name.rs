@@ -51,7 +51,7 @@ fn text(tag: u8, value: &[u8]) -> Option<String> {
         TELETEX_STRING => Some(value.iter().map(|octet| char::from(*octet)).collect()),
         BMP_STRING => {
             let units: Vec<u16> = value.chunks_exact(2).map(|pair| u16::from_be_bytes([pair[0], pair[1]])).collect();
-            (value.len() % 2 == 0).then(|| String::from_utf16(&units).ok())?
+            value.len().is_multiple_of(2).then(|| String::from_utf16(&units).ok())?
         }
         _ => None,
     }

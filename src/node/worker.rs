@@ -469,7 +469,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -510,7 +510,7 @@ mod tests {
     /// The rate itself is tested where it is made, in virtual time; here, that a listener asks it and waits.
     #[tokio::test]
     async fn a_listener_that_has_accepted_its_share_lets_others_wait() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let shared = worker.shared(Vec::new(), &Rc::default());
@@ -578,7 +578,7 @@ mod tests {
 
     #[tokio::test]
     async fn ka1_a_reload_gives_and_takes_the_pings_of_connections_that_stand() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -312,7 +312,13 @@ fn examine_chain(cx: &Request<'_>, opened: &Opened<'_>, chain: &ChainVerdict, to
         checks.set(Check::Validity, valid);
     }
     if asked(Check::Revocation) {
-        checks.set(Check::Revocation, checks::revocation(chain, cx.trust, cx.unix, policy.skew));
+        let result = match checks::revocation(chain, cx.trust, cx.unix, policy.skew) {
+            Err(Failure::CrlUnavailable) if policy.modes.get(Check::Revocation) != Mode::Enforce => {
+                CheckResult::Unknown
+            }
+            result => result.into(),
+        };
+        checks.set(Check::Revocation, result);
     }
     if asked(Check::TnAuthorization) {
         let authorized = checks::authorization(chain, profile, policy, opened.ppt, claims);

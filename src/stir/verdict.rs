@@ -15,7 +15,7 @@ pub enum CheckResult {
     NotApplicable,
     /// Good.
     Passed,
-    /// Asked, but there was no room to remember (replay table full).
+    /// Asked, but it can not be told: the replay table is full, or a CRL is not at hand.
     Unknown,
     /// Bad.
     Failed(Failure),
@@ -224,7 +224,8 @@ impl TokenVerdict {
     /// Something was not at hand that may be there for calls to come: a CRL, a TNAuthList by reference. The credential says which.
     pub fn lacks(&self) -> bool {
         let chain = self.credential.as_ref().and_then(|credential| credential.chain.as_ref().ok());
-        self.checks.get(Check::Revocation) == CheckResult::Failed(Failure::CrlUnavailable)
+        let revocation = self.checks.get(Check::Revocation);
+        matches!(revocation, CheckResult::Unknown | CheckResult::Failed(Failure::CrlUnavailable))
             || chain.is_some_and(|chain| !chain.missing_lists().is_empty())
     }
 

@@ -3,7 +3,7 @@ use super::pki::{TestCrl, crl_point, serial_of, subject_of};
 use super::support::*;
 use std::sync::Arc;
 use vesperd::cert::{Certificate, Crl, TrustStore};
-use vesperd::stir::verification::{Check, Failure, Mode, Policy};
+use vesperd::stir::verification::{Check, CheckResult, Failure, Mode, Policy};
 
 const URL: &str = "https://crl.example/list.crl";
 
@@ -67,7 +67,7 @@ fn a_crl_that_is_not_at_hand_is_policy() {
     let verdict = verify(&policy(Mode::Report), none, &world.call());
     assert!(verdict.is_valid() && verdict.rejection().is_none());
     let token = &verdict.tokens()[0];
-    assert_eq!(token.checks.get(Check::Revocation).failure(), Some(Failure::CrlUnavailable));
+    assert_eq!(token.checks.get(Check::Revocation), CheckResult::Unknown);
     assert!(token.lacks(), "so that it is fetched for calls to come");
     let verdict = verify(&policy(Mode::Enforce), none, &world.call());
     assert_fault("none", &verdict, Check::Revocation, Failure::CrlUnavailable, 437);

@@ -103,11 +103,13 @@ pub enum Request {
 }
 
 impl Request {
-    /// For a line of the log: the number that was asked for is shortened.
+    /// For a line of the log: the number that was asked for is shortened, a chain is left out.
     pub(super) fn for_log(&self) -> Self {
         let mut request = self.clone();
-        if let Self::CallsList { number: Some(number), .. } = &mut request {
-            *number = shorten(number);
+        match &mut request {
+            Self::CallsList { number: Some(number), .. } => *number = shorten(number),
+            Self::CacheImport { pem, .. } => pem.clear(),
+            _ => {}
         }
         request
     }

@@ -354,6 +354,7 @@ mod tests {
             published: Arc::default(),
             names: crate::node::names::TrunkNames::default(),
             program: tokio::sync::mpsc::channel(1).0,
+            fetch: tokio::sync::mpsc::channel(1).0,
         };
         let (mut client, served) = UnixStream::pair().unwrap();
         // Without patience: what can not be written at once is not waited for.

@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::guard::{self, Target};
 use super::{Config, FetchError};
+use crate::sip::date;
 
 /// Addresses of one host that are tried before the fetch fails.
 const MAX_ADDRESSES: usize = 2;

@@ -303,7 +303,9 @@ fn strangers_leave_room_for_hosts_that_are_known_to_work() {
     let first = world.ask(&World::url(100, "first"));
     world.pass(50 * MS);
     assert!(world.result(first).is_ok());
-    (0..100).for_each(|host| drop(world.ask(&World::url(host, "a"))));
+    for host in 0..100 {
+        world.ask(&World::url(host, "a"));
+    }
     assert_eq!(world.door.load()[0], 6);
     let known = world.ask(&World::url(100, "second"));
     world.pass(50 * MS);
