@@ -3,7 +3,8 @@
 //! starts is known to work.
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
-//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
+//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust, `signing` who signs
+//! for which numbers,
 //! `operation` call records and the admin socket, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
@@ -22,18 +23,19 @@ mod operation;
 mod prefix_file;
 mod reader;
 mod routes;
+mod signing;
 mod tls;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{admin, cdr, fetch, handshake, resolve};
+use crate::node::{admin, cdr, fetch, handshake, resolve, signer};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -72,6 +74,10 @@ pub struct Config {
     pub admin: Option<admin::Config>,
     /// Name of each signer, and when its certificate ends (Unix seconds).
     pub signers: Vec<(String, i64)>,
+    /// Keys of signers that lie in hardware modules, and the threads that use them.
+    pub keys: signer::Config,
+    /// Files of signers that may be replaced while the edge runs: what they hold then is read anew.
+    pub watched: Vec<PathBuf>,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -162,7 +168,7 @@ impl Config {
         proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, fetch, signers, .. } = identity;
+        let identity::Identity { trust, replay, fetch, signers, keys, watched, .. } = identity;
         Ok(Self {
             node,
             proxy,
@@ -175,6 +181,8 @@ impl Config {
             cdr,
             admin,
             signers,
+            keys,
+            watched,
             warnings,
         })
     }

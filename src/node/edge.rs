@@ -25,6 +25,7 @@ use super::packet_loop::Summary;
 use super::random;
 use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
+use super::signer::{KeyError, SignerThreads};
 use super::worker::{Bound, Orders, Worker};
 use crate::config::{Config, Node};
 use crate::proxy::location::order::Policy;
@@ -59,6 +60,8 @@ pub enum StartError {
     },
     /// The side door did not open.
     Fetch(FetchStartError),
+    /// A key in a hardware module can not be used.
+    Signer(KeyError),
     /// Names can not be resolved.
     Resolve(resolve::StartError),
     /// A worker thread did not start.
@@ -72,6 +75,7 @@ impl fmt::Display for StartError {
             Self::Cdr(error) => write!(f, "cdr.file: {error}"),
             Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
+            Self::Signer(error) => error.fmt(f),
             Self::Resolve(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "worker thread: {error}"),
         }
@@ -89,6 +93,7 @@ pub struct Edge {
     _fetch: FetchThread,
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
+    signer: SignerThreads,
     http: Option<HttpThread>,
     admin: Option<AdminThread>,
     program: Option<mpsc::Receiver<Order>>,
@@ -126,6 +131,10 @@ impl Edge {
         let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
+        let signer = SignerThreads::default();
+        let signature_queue = config.keys.queue + config.keys.threads;
+        signer.configure(config.keys).map_err(StartError::Signer)?;
+        published.set_signer(signer.counts());
         let store = tls::Store::new(config.tls);
         let handshakes = HandshakeThread::start(config.handshakes, store).map_err(StartError::Thread)?;
         let owners = Owners { key: random(), workers };
@@ -145,6 +154,7 @@ impl Edge {
             _fetch: fetch,
             handshakes,
             resolve,
+            signer,
             http,
             admin: None,
             program: None,
@@ -176,6 +186,8 @@ impl Edge {
                 answers: mpsc::channel(fetch_queue),
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
                 located: mpsc::channel(located_queue),
+                signer: edge.signer.asker(),
+                signatures: mpsc::channel(signature_queue),
                 questions: mpsc::channel(QUESTIONS),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
@@ -261,6 +273,7 @@ impl Edge {
         if let Some(cdr) = &config.cdr {
             super::cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { reason: error.kind() })?;
         }
+        self.signer.configure(std::mem::take(&mut config.keys)).map_err(ReloadError::Signer)?;
         let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);
         let credentials = keep_numbers(&old.config.trunks, &self.names, &mut config.proxy, &config.tls)?;

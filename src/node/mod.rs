@@ -1,8 +1,8 @@
 //! The running program: worker (the packet loop), fetch (slow side door), start and stop. Only here tasks are spawned, clocks
 //! are read and randomness is drawn.
 //!
-//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators).
+//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), [`signer`] (keys in hardware modules), `http` (the page for operators, from what [`metrics`] keeps), `reload`
+//! (what a new configuration may change), [`renewal`] (certificates of signers that end or are replaced), [`cdr`] (records of calls), [`admin`] (the socket for operators).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs, `events` tell what happened.
@@ -23,8 +23,10 @@ pub mod names;
 mod packet_loop;
 mod page;
 mod reload;
+pub mod renewal;
 pub mod resolve;
 mod side_thread;
+pub mod signer;
 mod telling;
 mod worker;
 

@@ -31,7 +31,7 @@ use super::metrics::{Published, Report};
 use super::names::TrunkNames;
 use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
-use super::{clock, random};
+use super::{clock, random, signer};
 use crate::proxy::Snapshot;
 use crate::proxy::admission::Rate;
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
@@ -92,6 +92,8 @@ pub(super) struct Worker {
     pub answers: Mailbox<Answered>,
     pub locator: Option<Locator>,
     pub located: Mailbox<(u64, Located)>,
+    pub signer: signer::Asker,
+    pub signatures: Mailbox<signer::Answered>,
     pub questions: Mailbox<Question>,
     pub cdr: Option<Cdr>,
     pub observer: Observer,
@@ -168,6 +170,8 @@ impl Worker {
             answers: self.answers.0.clone(),
             locator: self.locator.clone(),
             located: self.located.0.clone(),
+            signer: self.signer.clone(),
+            signatures: self.signatures.0.clone(),
             cdr: self.cdr.clone(),
             events: Events::new(self.observer.clone(), self.names.clone()),
         }
@@ -199,6 +203,7 @@ impl Worker {
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Some(signature) = self.signatures.1.recv() => shared.enter(|packets| packets.on_signature(signature)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
                     let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
@@ -437,6 +442,8 @@ mod tests {
             answers: mpsc::channel(1),
             locator: None,
             located: mpsc::channel(1),
+            signer: signer::Asker::default(),
+            signatures: mpsc::channel(1),
             questions: mpsc::channel(1),
             cdr: None,
             observer: Observer::default(),

@@ -11,7 +11,8 @@ use super::response_context::Local;
 use super::route::marks::Marks;
 use super::route::number;
 use super::route::preprocess::{self, Preprocessed};
-use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward};
+use super::waiting::Waiting;
+use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, Trunk, TrunkId, UdpOversize, forward};
 use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
 use crate::sip::{Message, Method, NameAddr, Scheme, Uri};
 
@@ -22,6 +23,15 @@ const NO_LISTENER: Local = Local::Refused { status: 500, reason: "No Listener" }
 const NOT_SECURE: Local = Local::Refused { status: 480, reason: "No Next Hop over TLS" };
 const TOO_LARGE: Local = Local::Refused { status: 513, reason: "Message Too Large" };
 const BREADTH_EXCEEDED: Local = Local::Refused { status: 440, reason: "Max-Breadth Exceeded" }; // RFC 5393 5.3.3
+
+/// What became of an attempt that could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    /// It is sent.
+    Sent,
+    /// It waits for its signatures.
+    Waits,
+}
 
 impl Proxy {
     /// Starts the next group; where none of its candidates can be tried the one after it, and so on; with none left the best response
@@ -110,10 +120,8 @@ impl Proxy {
                 let keeps_some = !candidates.is_empty() && may_be_abandoned(&snapshot.config, candidate.egress);
                 let share = if keeps_some { (left / 2).max(1) } else { left };
                 match proxy.attempt(now, key, request, &pre, &candidate, share, out) {
-                    Ok(()) => {
-                        if let Some(branch) = proxy.context(key).and_then(|c| c.branches.last_mut()) {
-                            branch.alternates = candidates;
-                        }
+                    Ok(started) => {
+                        proxy.keep_alternates(key, started, candidates);
                         return true;
                     }
                     Err(why) => proxy.refuse_candidate(key, why),
@@ -122,6 +130,23 @@ impl Proxy {
             false
         });
         tried == Some(true)
+    }
+
+    /// Keeps what is tried when the latest attempt can not serve.
+    fn keep_alternates(&mut self, key: ContextKey, started: Started, candidates: VecDeque<Candidate>) {
+        let Some(context) = self.context(key) else { return };
+        match started {
+            Started::Sent => {
+                if let Some(branch) = context.branches.last_mut() {
+                    branch.alternates = candidates;
+                }
+            }
+            Started::Waits => {
+                if let Some(Waiting::Signature(unfinished)) = context.parked.last_mut().map(|parked| &mut parked.waiting) {
+                    unfinished.alternates = candidates;
+                }
+            }
+        }
     }
 
     /// Tries a candidate, or asks where it is first.
@@ -137,16 +162,16 @@ impl Proxy {
         out: &mut Output,
     ) -> Result<(), Local> {
         let Place::Locate(target) = &candidate.place else {
-            return self.attempt(now, key, request, pre, candidate, share, out);
+            return self.attempt(now, key, request, pre, candidate, share, out).map(drop);
         };
         if let Some(hop) = target.direct() {
             let snapshot = self.snapshot_of(key);
-            return self.attempt(now, key, request, pre, &candidate.at(&snapshot.config, hop), share, out);
+            return self.attempt(now, key, request, pre, &candidate.at(&snapshot.config, hop), share, out).map(drop);
         }
         if self.locate(now, key, candidate, target, share, out) { Ok(()) } else { Err(TABLE_FULL) }
     }
 
-    /// Sends the request to one candidate.
+    /// Sends the request to one candidate, or lets it wait for the signatures of its copy.
     ///
     /// # Errors
     /// Why that is not possible. Nothing was sent then.
@@ -160,16 +185,19 @@ impl Proxy {
         candidate: &Candidate,
         share: u16,
         out: &mut Output,
-    ) -> Result<(), Local> {
+    ) -> Result<Started, Local> {
         self.may_sign(key, candidate.egress, request)?;
         self.may_send(now, key, candidate, request)?;
         self.may_cross(key, candidate, request)?;
+        if self.waits_for_signature(now, key, request, candidate, share, out) {
+            return Ok(Started::Waits);
+        }
         self.admit_call_to(now, key, candidate.egress, request)?;
         let sent = self.attempt_admitted(now, key, request, pre, candidate, share, out);
         if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
             self.uncount(key, egress, candidate.member, None);
         }
-        sent
+        sent.map(|()| Started::Sent)
     }
 
     #[allow(clippy::too_many_arguments)] // one attempt, spelled out
@@ -184,7 +212,6 @@ impl Proxy {
         out: &mut Output,
     ) -> Result<(), Local> {
         self.admit_call_at(now, key, candidate, request)?;
-        self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let sent = self.attempt_with(now, key, request, pre, candidate, share, &mut buffer, out);
@@ -230,7 +257,8 @@ impl Proxy {
         let (client, branch) = self.layer.reserve_client(key.0, loop_hash).map_err(|_| TABLE_FULL)?;
         let method = request.method().unwrap_or(Method::Other(b""));
         let egress = candidate.egress.and_then(|id| config.trunk(id));
-        let session = self.context(key).and_then(|c| c.session);
+        let signs = egress.is_some_and(Trunk::signs);
+        let (session, renews_date) = self.context(key).map(|c| (c.session, c.renews_date)).unwrap_or_default();
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
         let history = self.context(key).map(|c| std::mem::take(&mut c.history)).unwrap_or_default();
         let mut copy = forward::Copy {
@@ -265,7 +293,8 @@ impl Proxy {
             offers_oc: config.guard.role_with(candidate.egress).client,
             alias: egress.is_some_and(|t| t.alias),
             session,
-            lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
+            renews_date: signs && renews_date,
+            lines: if signs { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
@@ -294,7 +323,6 @@ impl Proxy {
             self.vouch_for(now, next.remote);
         }
         self.stats.forwarded += 1;
-        let signs = egress.is_some_and(|t| t.sign.is_some());
         let signed = self.context(key).filter(|_| signs).and_then(|context| context.signed.clone());
         self.note_attempt(key, candidate.egress, next, signed.as_ref());
         let target = target_of(candidate, request);

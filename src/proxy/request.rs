@@ -153,7 +153,9 @@ impl Proxy {
                 history: History::default(),
                 followed: Vec::new(),
                 verified: Verified::default(),
-                signed_by: None,
+                signed_for: None,
+                renews_date: false,
+                earlier_signatures: Vec::new(),
                 signed: None,
                 lines: Vec::new(),
                 breadth,
@@ -347,6 +349,7 @@ impl Proxy {
             offers_oc: false,
             alias: false,
             session: None,
+            renews_date: false,
             lines: &[],
         };
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));

@@ -161,7 +161,7 @@ impl Proxy {
         if kept != Kept::Nothing {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
-            self.write_upstream(key, client, response, &[], &kept, &mut buffer);
+            self.write_upstream(key, client, response, &[], &kept, &mut buffer, out);
             if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
                 context.responses.store(status, sent, &buffer, challenges);
             }
@@ -351,7 +351,7 @@ impl Proxy {
         let reasons = std::mem::take(&mut context.reason_lines);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
+        self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer, out);
         self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
         if let Some(context) = self.context(key) {
@@ -360,6 +360,7 @@ impl Proxy {
     }
 
     /// Writes a response without its top Via value (R-3, V-6), with one Content-Length (F-9).
+    #[allow(clippy::too_many_arguments)] // and the memory lent to it
     fn write_upstream(
         &mut self,
         key: ContextKey,
@@ -368,9 +369,11 @@ impl Proxy {
         lines: &[u8],
         kept: &Kept,
         buffer: &mut Vec<u8>,
+        out: &mut Output,
     ) {
         let told = self.load_told(key, response);
         self.patch.clear();
+        self.keep_own_reasons(key, client, response, out);
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
             crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
         }
