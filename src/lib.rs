@@ -14,7 +14,7 @@
 //! | | [`proxy`] | RFC 3261 section 16: request context, plan and attempts, forwarding, response context, route rules, location (RFC 3263), admission of strangers, overload control, digest, the table of calls | sip passport transaction stir |
 //! | 3 outside: may wait, may store; knows no machine | [`transport`] | UDP batches, TCP connections, TLS, WebSocket, limits | sip |
 //! | | [`pki`] | issuing: certificate authority, transparency log key, the lab | passport cert |
-//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, resolve, handshake, http, admin, cdr), metrics, start, reload and stop | all |
+//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, resolve, handshake, http, admin, cdr, service), metrics, start, reload and stop | all |
 //! | | [`config`], [`cli`] | TOML to valid types; one file per subcommand | all |
 //!
 //! # The life of an INVITE

@@ -379,7 +379,48 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             "14: signer \"sp\".certificate: the certificate has no readable TNAuthList",
         ),
     ];
-    for (text, expected) in cases {
+    let service =
+        |rest: &str| format!("{LEAST}[trunk.verify]\nprofile = \"shaken\"\nchain = \"off\"\n[stir_service]\n{rest}");
+    let local = "bind = \"127.0.0.1:0\"\n";
+    desk.write("tokens", "# clients\nalpha short\n");
+    desk.write("no-tokens", "# clients\n");
+    let services = [
+        (format!("{LEAST}service = \"sign\""), "9: trunk \"carrier\".service: nothing says who signs; add sign"),
+        (format!("{LEAST}service = \"verify\""), "9: trunk \"carrier\".service: there is no policy to verify by"),
+        (format!("{LEAST}no_match = 404"), "9: trunk \"carrier\".no_match: nothing is served to this trunk"),
+        (service("policy = \"carrier\""), "12: stir_service.bind: missing; give \"ip:port\""),
+        (service(local), "12: stir_service.policy: missing; give the name of a [[trunk]]"),
+        (service(&format!("{local}policy = \"nobody\"")), "14: stir_service.policy: there is no trunk \"nobody\""),
+        (
+            format!("{LEAST}[stir_service]\n{local}policy = \"carrier\""),
+            "11: stir_service.policy: the trunk neither signs nor verifies",
+        ),
+        (
+            service("policy = \"carrier\"\nbind = \"192.0.2.1:8443\""),
+            "14: stir_service.bind: what is asked would cross the network in plain text",
+        ),
+        (
+            service(&format!("{local}policy = \"carrier\"\ntokens = \"tokens\"")),
+            "15: stir_service.tokens: tokens:2: the token is too short; give one of 16 characters or more",
+        ),
+        (
+            service(&format!("{local}policy = \"carrier\"\ntokens = \"no-tokens\"")),
+            "15: stir_service.tokens: no-tokens: not lines of",
+        ),
+        (
+            service(
+                "policy = \"carrier\"\nbind = \"192.0.2.1:1\"\n[stir_service.tls]\ncertificate = \"plain.pem\"\nkey = \"sp-key.pem\"",
+            ),
+            "14: stir_service.bind: anybody could have calls signed",
+        ),
+        (
+            signer(
+                "key = \"sp-key.pem\"\ncertificate = \"sp-chain.pem\"\n[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"carrier\"",
+            ),
+            "17: stir_service.policy: the signer of the trunk attests nothing",
+        ),
+    ];
+    for (text, expected) in cases.into_iter().chain(services) {
         let mistakes = desk.mistakes(&text);
         assert!(
             mistakes.len() == 1 && mistakes[0].starts_with(expected),

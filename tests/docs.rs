@@ -179,3 +179,43 @@ fn what_the_conformance_table_names_exists_and_every_case_is_in_it() {
         files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     assert_eq!(named, cases);
 }
+
+/// Every requirement has a row, every row a test that exists or a reason.
+#[test]
+fn what_the_stir_conformance_table_names_exists_and_no_requirement_is_missing() {
+    let table = read("docs/stir-conformance.md");
+    let mut named = BTreeSet::new();
+    for row in table.lines().filter(|row| row.starts_with("| ") && !row.starts_with("| id ")) {
+        let [ids, _, result, by] = row.trim_matches(['|', ' ']).split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("not four cells: {row}")
+        };
+        named.extend(ids.split(", ").map(str::to_owned));
+        match result {
+            "passes" => {
+                for part in by.split("; ") {
+                    let (file, test) = part.split_once(' ').unwrap_or_else(|| panic!("{row}"));
+                    assert!(read(file).contains(&format!("fn {test}(")), "{file} has no {test}");
+                }
+            }
+            "left out" | "open" => assert!(by.len() > 20, "no reason: {row}"),
+            other => panic!("{other}: {row}"),
+        }
+    }
+    let families = [
+        ("P", 1..=23),
+        ("I", 1..=10),
+        ("I", 20..=32),
+        ("S", 1..=6),
+        ("D", 1..=19),
+        ("R", 1..=9),
+        ("C", 1..=16),
+        ("T", 1..=6),
+        ("M", 1..=8),
+        ("E", 1..=12),
+    ];
+    for (family, numbers) in families {
+        for number in numbers {
+            assert!(named.contains(&format!("{family}-{number}")), "{family}-{number} has no row");
+        }
+    }
+}

@@ -816,7 +816,7 @@ fn a_reload_takes_over_records_and_level_of_the_log_and_names_what_needs_a_resta
 
     // A file that can not be opened is told before anything changes.
     let log = reload(&changed.replace("other.jsonl", "nowhere/calls"));
-    assert!(log.contains("cdr.file: entity not found") && log.contains("not taken over"), "{log}");
+    assert!(log.contains("cdr.file nowhere/calls: entity not found") && log.contains("not taken over"), "{log}");
     // Without the table records are written on until the restart.
     let log = reload(&configuration(at, "").replace("http = \"127.0.0.1:0\"\n", ""));
     assert!(log.contains("reload: [cdr] needs a restart") && log.contains("reload: node.http needs"), "{log}");

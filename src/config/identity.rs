@@ -10,6 +10,7 @@ use super::mistake::{Fault, Warning};
 use super::network::{Network, read_name, refer};
 use super::numbers;
 use super::reader::{At, Section};
+use super::service;
 use super::signing::{self, LETTERS, Profiles, SOURCES};
 use crate::cert::{Certificate, TrustPolicy, TrustStore};
 use crate::node::signer::Module;
@@ -91,6 +92,7 @@ pub(super) fn read(
         if let Some(verify) = section.section("verify") {
             trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
         }
+        trunk.service = service::read_trunk(&section, trunk, trunk.verify.is_some());
         section.finish();
     }
     identity

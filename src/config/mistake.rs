@@ -328,6 +328,13 @@ pub enum Warning {
         /// What it should be.
         standard: &'static str,
     },
+    /// What is to be made at the start has no directory to stand in, at least not yet.
+    NoDirectory {
+        /// The key.
+        key: &'static str,
+        /// The directory.
+        directory: PathBuf,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -343,6 +350,9 @@ impl fmt::Display for Warning {
             }
             Self::ShortTimer { key, standard } => {
                 write!(f, "timers.{key}: RFC 3261 wants {standard}; good in closed networks only")
+            }
+            Self::NoDirectory { key, directory } => {
+                write!(f, "{key}: there is no directory {}; without it the edge does not start", directory.display())
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),

@@ -38,6 +38,16 @@ pub enum Target {
     File(PathBuf),
 }
 
+impl Target {
+    /// The file, or `stdout` as the configuration has it.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Stdout => Path::new("stdout"),
+            Self::File(path) => path,
+        }
+    }
+}
+
 /// What was written and what was not.
 #[derive(Debug, Default)]
 pub struct Counts {

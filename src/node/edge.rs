@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, AdminThread, Means, Order, Question};
-use super::cdr::CdrThread;
+use super::cdr::{self, CdrThread};
 use super::clock;
 use super::events::Observer;
 use super::fetch::{FetchStartError, FetchThread};
@@ -25,6 +25,7 @@ use super::packet_loop::Summary;
 use super::random;
 use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
+use super::service::{self, ServiceThread};
 use super::signer::{KeyError, SignerThreads};
 use super::worker::{Bound, Orders, Worker};
 use crate::config::{Config, Node};
@@ -33,6 +34,9 @@ use crate::proxy::{Listener, Snapshot};
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
+
+/// What the STIR service is called among the listeners.
+const STIR_SERVICE: &str = "stir_service";
 
 /// Questions of the operator that wait for a worker.
 const QUESTIONS: usize = 4;
@@ -50,7 +54,12 @@ pub enum StartError {
         error: io::Error,
     },
     /// The file of call records can not be opened.
-    Cdr(io::Error),
+    Cdr {
+        /// Its path, or what stands for the standard output.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The admin socket can not be bound.
     Admin {
         /// Its path.
@@ -72,7 +81,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
-            Self::Cdr(error) => write!(f, "cdr.file: {error}"),
+            Self::Cdr { file, error } => write!(f, "cdr.file {}: {error}", file.display()),
             Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
             Self::Signer(error) => error.fmt(f),
@@ -95,6 +104,7 @@ pub struct Edge {
     resolve: Option<ResolveThread>,
     signer: SignerThreads,
     http: Option<HttpThread>,
+    service: Option<ServiceThread>,
     admin: Option<AdminThread>,
     program: Option<mpsc::Receiver<Order>>,
     cdr: Option<CdrThread>,
@@ -142,8 +152,12 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone(), config.node.drain_timeout));
-        let cdr = cdr.transpose().map_err(StartError::Cdr)?;
+        let start_cdr = |cdr: cdr::Config| {
+            let file = cdr.target.path().to_owned();
+            let started = CdrThread::start(cdr, names.clone(), config.node.drain_timeout);
+            started.map_err(|error| StartError::Cdr { file, error })
+        };
+        let cdr = config.cdr.map(start_cdr).transpose()?;
         cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
         let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
         published.set_snapshot(&snapshot);
@@ -156,6 +170,7 @@ impl Edge {
             resolve,
             signer,
             http,
+            service: None,
             admin: None,
             program: None,
             cdr,
@@ -167,6 +182,8 @@ impl Edge {
             fixed,
         };
         let mut questions = Vec::with_capacity(workers);
+        let mut asked = Vec::with_capacity(workers);
+        let asked_queue = config.service.as_ref().map_or(1, |service| service.queue.max(1));
         let queues = || lane::between(workers, lane_capacity).into_iter();
         let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
@@ -189,19 +206,33 @@ impl Edge {
                 signer: edge.signer.asker(),
                 signatures: mpsc::channel(signature_queue),
                 questions: mpsc::channel(QUESTIONS),
+                asked: mpsc::channel(asked_queue),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
                 names: edge.names.clone(),
                 stop: edge.stop.clone(),
             };
             questions.push(worker.questions.0.clone());
+            asked.push(worker.asked.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
+        }
+        if let Some(service) = config.service {
+            edge.start_service(service, service::Workers { owners, queues: asked, orders: edge.orders.subscribe() })?;
         }
         if let Some(admin) = config.admin {
             edge.start_admin(admin, questions)?;
         }
         Ok(edge)
+    }
+
+    fn start_service(&mut self, config: service::Config, workers: service::Workers) -> Result<(), StartError> {
+        let (address, snapshot) = (config.bind, Arc::clone(&self.orders.borrow().snapshot));
+        let failed = |error| StartError::Bind { listener: STIR_SERVICE.to_owned(), address, error };
+        let thread = ServiceThread::start(config, &snapshot.config.trunks, workers).map_err(failed)?;
+        self.published.set_service(thread.counts());
+        self.service = Some(thread);
+        Ok(())
     }
 
     fn start_admin(&mut self, config: admin::Config, workers: Vec<mpsc::Sender<Question>>) -> Result<(), StartError> {
@@ -252,6 +283,11 @@ impl Edge {
         self.http.as_ref().map(HttpThread::address)
     }
 
+    /// Where the STIR service is, if anywhere.
+    pub fn stir_service(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(ServiceThread::address)
+    }
+
     /// What the workers have written down.
     pub fn published(&self) -> &Arc<Published> {
         &self.published
@@ -271,7 +307,8 @@ impl Edge {
             return Err(ReloadError::Workers);
         }
         if let Some(cdr) = &config.cdr {
-            super::cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { reason: error.kind() })?;
+            let file = cdr.target.path().to_owned();
+            cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { file, reason: error.kind() })?;
         }
         self.signer.configure(std::mem::take(&mut config.keys)).map_err(ReloadError::Signer)?;
         let later = self.fixed.changed(&config);
@@ -288,6 +325,9 @@ impl Edge {
         self.names.note(&snapshot.config.trunks);
         let snapshot = Arc::new(snapshot);
         self.published.set_snapshot(&snapshot);
+        if let (Some(service), Some(config)) = (&self.service, config.service) {
+            service.reload(config, &snapshot.config.trunks);
+        }
         self.orders.send_modify(|orders| {
             orders.snapshot = snapshot;
             orders.tcp = config.node.tcp;
@@ -313,6 +353,7 @@ impl Edge {
 
     fn end(&mut self) -> Summary {
         self.admin = None;
+        self.service = None;
         self.stop.cancel();
         let mut total = Summary::default();
         for (number, worker) in self.workers.drain(..).enumerate() {

@@ -10,7 +10,7 @@ use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::page::Page;
 use super::renewal::Life;
-use super::signer;
+use super::{service, signer};
 use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
 use crate::proxy::meters::{METHODS, Meters, TRANSPORTS, VERDICTS};
@@ -56,6 +56,7 @@ pub struct Published {
     cdr: OnceLock<Arc<cdr::Counts>>,
     clock: OnceLock<Arc<ClockWatch>>,
     signer: OnceLock<Arc<signer::Counts>>,
+    service: OnceLock<Arc<service::Counts>>,
     /// No new calls are taken.
     draining: AtomicBool,
     /// Reloads that were taken over, and those that were not.
@@ -89,6 +90,15 @@ impl Published {
 
     pub(super) fn set_cdr(&self, counts: &Arc<cdr::Counts>) {
         let _ = self.cdr.set(Arc::clone(counts)); // once, at the start
+    }
+
+    pub(super) fn set_service(&self, counts: &Arc<service::Counts>) {
+        let _ = self.service.set(Arc::clone(counts)); // once, at the start
+    }
+
+    /// Requests without an answer: of calls, about a second old, and of the STIR service.
+    pub fn unanswered(&self) -> usize {
+        self.summary().unanswered + self.service.get().map_or(0, |counts| counts.under_way())
     }
 
     pub(super) fn set_draining(&self) {
@@ -200,6 +210,7 @@ impl Published {
         self.targets(&mut page);
         self.queues(&mut page, &total);
         self.configuration(&mut page);
+        self.service.get().into_iter().for_each(|counts| counts.write(&mut page));
         page.into_text()
     }
 

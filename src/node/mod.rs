@@ -1,8 +1,9 @@
 //! The running program: worker (the packet loop), fetch (slow side door), start and stop. Only here tasks are spawned, clocks
 //! are read and randomness is drawn.
 //!
-//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), [`signer`] (keys in hardware modules), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change), [`renewal`] (certificates of signers that end or are replaced), [`cdr`] (records of calls), [`admin`] (the socket for operators).
+//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), [`signer`] (keys in hardware modules), `http` (the page for operators,
+//! from what [`metrics`] keeps), `reload` (what a new configuration may change), [`renewal`] (certificates of signers that end or are
+//! replaced), [`cdr`] (records of calls), [`admin`] (the socket for operators), [`service`] (the STIR engine for those who keep their SBC).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs, `events` tell what happened.
@@ -25,6 +26,7 @@ mod page;
 mod reload;
 pub mod renewal;
 pub mod resolve;
+pub mod service;
 mod side_thread;
 pub mod signer;
 mod telling;

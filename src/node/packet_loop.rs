@@ -19,6 +19,7 @@ use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::random;
 use super::resolve::{self, Locator};
+use super::service::Desk;
 use super::signer;
 use crate::proxy::admission::Rate;
 use crate::proxy::{Now, Snapshot};
@@ -155,6 +156,8 @@ pub(super) struct PacketLoop {
     pub(super) cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
+    /// Questions of the STIR service.
+    pub(super) desk: Desk,
     /// Ways of datagrams to be kept open; all of them are the first worker's.
     mappings: Mappings,
 }
@@ -197,6 +200,7 @@ impl PacketLoop {
             cdr: parts.cdr,
             events: parts.events,
             next_sweep: now().instant,
+            desk: Desk::default(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::TrunkNames;
-use super::{admin, cdr, fetch, handshake, resolve};
+use super::{admin, cdr, fetch, handshake, resolve, service};
 use crate::config::{Config, Node};
 use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
@@ -30,6 +31,8 @@ pub enum ReloadError {
     Signer(super::signer::KeyError),
     /// The new file of call records can not be opened.
     Cdr {
+        /// Its path.
+        file: PathBuf,
         /// Why.
         reason: io::ErrorKind,
     },
@@ -43,7 +46,7 @@ impl fmt::Display for ReloadError {
             }
             Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
             Self::Signer(error) => error.fmt(f),
-            Self::Cdr { reason } => write!(f, "cdr.file: {reason}"),
+            Self::Cdr { file, reason } => write!(f, "cdr.file {}: {reason}", file.display()),
             Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
         }
     }
@@ -62,6 +65,7 @@ pub(super) struct Fixed {
     verifier: VerifierConfig,
     cdr: Option<cdr::Config>,
     admin: Option<admin::Config>,
+    service: Option<service::Config>,
 }
 
 impl Fixed {
@@ -76,6 +80,7 @@ impl Fixed {
             verifier: config.proxy.verifier.clone(),
             cdr: config.cdr.clone(),
             admin: config.admin.clone(),
+            service: config.service.clone(),
         }
     }
 
@@ -89,6 +94,9 @@ impl Fixed {
         let (old, node) = (&self.node, &new.node);
         let (caches, verifier) = (&self.verifier, &new.proxy.verifier);
         let queue = |cdr: &Option<cdr::Config>| cdr.as_ref().map(|cdr| cdr.queue);
+        let service = |what: fn(&service::Config, &service::Config) -> bool| {
+            self.service.as_ref().zip(new.service.as_ref()).is_some_and(|(old, new)| what(old, new))
+        };
         let is_cdr_new = self.cdr.is_some() != new.cdr.is_some();
         let all = [
             ("node.http", old.http != node.http),
@@ -106,6 +114,10 @@ impl Fixed {
             ("stir.cached_refused_chains", caches.max_refused_chains != verifier.max_refused_chains),
             ("[stir.fetch]", self.fetch != new.fetch),
             ("stir.replay_entries", self.replay != new.replay),
+            ("[stir_service]", self.service.is_some() != new.service.is_some()),
+            ("stir_service.bind", service(|old, new| old.bind != new.bind)),
+            ("stir_service.connections", service(|old, new| old.connections != new.connections)),
+            ("stir_service.queue", service(|old, new| old.queue != new.queue)),
             ("[tls]", self.handshakes != new.handshakes),
         ];
         all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()

@@ -31,6 +31,7 @@ use super::metrics::{Published, Report};
 use super::names::TrunkNames;
 use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
+use super::service::Asking;
 use super::{clock, random, signer};
 use crate::proxy::Snapshot;
 use crate::proxy::admission::Rate;
@@ -95,6 +96,7 @@ pub(super) struct Worker {
     pub signer: signer::Asker,
     pub signatures: Mailbox<signer::Answered>,
     pub questions: Mailbox<Question>,
+    pub asked: Mailbox<Asking>,
     pub cdr: Option<Cdr>,
     pub observer: Observer,
     pub names: TrunkNames,
@@ -204,6 +206,7 @@ impl Worker {
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
                 Some(signature) = self.signatures.1.recv() => shared.enter(|packets| packets.on_signature(signature)),
+                Some(asking) = self.asked.1.recv() => shared.enter(|packets| packets.on_asked(asking)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
                     let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
@@ -445,6 +448,7 @@ mod tests {
             signer: signer::Asker::default(),
             signatures: mpsc::channel(1),
             questions: mpsc::channel(1),
+            asked: mpsc::channel(1),
             cdr: None,
             observer: Observer::default(),
             names: TrunkNames::default(),

@@ -23,6 +23,7 @@ use super::route::number::{NumbersIn, NumbersOut};
 use super::route::prefix::PrefixTable;
 use super::route::table::Route;
 use super::route::target::leave_by;
+use super::service::Service;
 use super::session_timer::{self, SessionTimer};
 use super::signing::{IdentityHeaders, RichProfile, Signing, SigningTable};
 use super::trust::{Crossing, HeaderRules};
@@ -233,6 +234,8 @@ pub struct Trunk {
     pub path: bool,
     /// Its requests for foreign domains are sent there (TG-1).
     pub relays: bool,
+    /// Its INVITEs are not forwarded: they are signed or judged, and answered.
+    pub service: Option<Service>,
 }
 
 impl Default for Trunk {
@@ -263,6 +266,7 @@ impl Default for Trunk {
             rr_style: RrStyle::default(),
             path: false,
             relays: false,
+            service: None,
         }
     }
 }

@@ -4,8 +4,8 @@ use super::route::table::{self, Verified};
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy};
 use crate::sip::{Message, Name, Refusal};
-use crate::stir::reason;
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
+use crate::stir::{Verstat, reason};
 
 /// H-6: of two dates one verifier believes the first, the next the second.
 pub(super) const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
@@ -92,6 +92,7 @@ impl Proxy {
         let Some(context) = self.context(key) else { return false };
         let trunk = context.ingress;
         context.verified = verified(&verdict);
+        context.verstat = Some(Verstat::of(&verdict));
         if self.snapshot_of(key).config.observe || !verdict.is_valid() {
             let call_id = request.call_id().unwrap_or_default().into();
             out.events.push(Event::Verified { call_id, trunk, verdict: Box::new(verdict) });

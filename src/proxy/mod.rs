@@ -32,9 +32,11 @@ mod request_context;
 mod response;
 mod response_context;
 pub mod route;
+pub mod service;
 mod session_timer;
 pub mod signing;
 pub mod trust;
+mod upstream;
 mod validate;
 mod waiting;
 mod way_back;
@@ -153,6 +155,8 @@ pub struct Output {
     pub events: Vec<Event>,
     /// Calls that are over, if [`Config::records`] are wanted.
     pub records: Vec<CallRecord>,
+    /// Ends of questions ([`Proxy::ask`]).
+    pub replies: Vec<service::Reply>,
 }
 
 /// What a proxy keeps of requests; see [`Proxy::residue`].
@@ -229,6 +233,7 @@ pub struct Proxy {
     parked: usize,
     parked_acks: ParkedAcks,
     ways_back: way_back::WaysBack,
+    parked_questions: service::ParkedQuestions,
     is_draining: bool,
     stats: Stats,
     meters: Box<Meters>,
@@ -259,6 +264,7 @@ impl Proxy {
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             ways_back: way_back::WaysBack::default(),
+            parked_questions: service::ParkedQuestions::new(),
             stats: Stats::default(),
             meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),

@@ -16,6 +16,7 @@ use super::signing::SignedFor;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
+use crate::stir::Verstat;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
@@ -59,6 +60,8 @@ pub struct RequestContext {
     pub earlier_signatures: Vec<Box<[u8]>>,
     /// Date of the copy is that of a diversion, not the received one (D-6).
     pub renews_date: bool,
+    /// The same in the word for the inside network; `None` if nothing was asked.
+    pub verstat: Option<Verstat>,
     /// What these lines say, for the record of the call; `None` if signing failed.
     pub signed: Option<Arc<Signed>>,
     /// What its session timers become, and its answer is to be given (RFC 4028 8).

@@ -101,7 +101,10 @@ impl Proxy {
             return self.sender_located(now, need, answer, out);
         }
         if need.0 & NO_SLOT == NO_SLOT {
-            return self.ack_located(need, answer, out);
+            if let Some(answer) = self.asked_fetched(now, need, answer, out) {
+                self.ack_located(need, answer, out);
+            }
+            return;
         }
         if probe::is_probe(need.0) {
             return self.ping_located(now, need, &answer, out);

@@ -13,6 +13,7 @@ pub mod call_info;
 mod checks;
 mod credential;
 mod diversion;
+pub mod facts;
 mod failure;
 mod judge;
 mod nested;
@@ -26,6 +27,7 @@ mod signalling;
 pub mod url;
 mod verdict;
 pub mod verification;
+mod verstat;
 
 pub use crate::cert::TrustStore;
 pub use failure::{Failure, FetchFailure};
@@ -34,6 +36,7 @@ pub use rich_call_data::RichCallData;
 pub use verdict::{
     CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
 };
+pub use verstat::Verstat;
 
 /// What to do about one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

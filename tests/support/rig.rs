@@ -91,9 +91,14 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
+        Self::trusting(config, TrustStore::default())
+    }
+
+    /// One that believes some certificates.
+    pub fn trusting(config: Config, trust: TrustStore) -> Self {
         let now = Now { instant: super::epoch(), unix: 1_795_219_200 };
         let limits = config.parser.clone();
-        let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };
+        let snapshot = Snapshot { config, trust, replay: ReplayTable::default() };
         let proxy = Proxy::new(Arc::new(snapshot), [7; 32], now);
         Rig { proxy, now, events: Vec::new(), index: Index::new(), limits }
     }

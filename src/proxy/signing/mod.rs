@@ -26,7 +26,7 @@ use crate::passport::ppt::rcd::Assertion;
 use crate::passport::ppt::shaken::{self, Attestation};
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method, Name, date};
-use crate::stir::authentication::{self, SignError, Signer, Speaker, Wish};
+use crate::stir::authentication::{self, SignError, Signer, Speaker, Wish, elsewhere};
 use crate::stir::{IdentitySource, reason};
 use crate::transaction::ClientId;
 
@@ -174,6 +174,24 @@ impl Proxy {
         made.keys
     }
 
+    /// The same where nobody can wait: what a module would have to sign stays unsigned.
+    pub(super) fn sign(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        egress: Option<TrunkId>,
+        out: &mut Output,
+    ) {
+        if self.sign_candidate(now, key, request, egress, None, out).is_empty() {
+            return;
+        }
+        let Some((context, trunk)) = self.context(key).zip(egress) else { return };
+        elsewhere::take_out(&mut context.lines);
+        context.signed = None;
+        self.unsigned(request, trunk, SignError::KeyElsewhere, out);
+    }
+
     /// The token for the caller's number, or for a message.
     fn sign_number(&mut self, config: &Config, ask: Ask<'_>, made: &mut Made, out: &mut Output) {
         let Ask { now, request, trunk, id, is_trusted } = ask;
@@ -292,23 +310,33 @@ impl Proxy {
         }
     }
 
-    /// RFC 9410 7: what somebody says of tokens of ours is for us, not for the caller. It is counted and logged, and goes.
-    pub(super) fn keep_own_reasons(&mut self, key: ContextKey, client: ClientId, response: Message<'_>, out: &mut Output) {
+    /// RFC 9410 7: what somebody says of tokens of ours is for us, not for the caller: it goes.
+    pub(super) fn remove_own_reasons(&mut self, key: ContextKey, response: Message<'_>) -> usize {
         if response.field(Name::Reason).is_none() {
-            return;
+            return 0; // nearly always
         }
         let mut patch = std::mem::take(&mut self.patch);
-        let mut removed = 0;
-        let mut egress = None;
-        if let Some(context) = self.context(key) {
-            egress = context.branch_mut(client).and_then(|branch| branch.egress);
-            let own: Vec<&[u8]> =
-                signatures(&context.lines).chain(context.earlier_signatures.iter().map(|own| &**own)).collect();
-            if !own.is_empty() {
-                removed = reason::remove_own(response, &own, &mut patch);
-            }
-        }
+        let removed = self.context(key).map_or(0, |context| {
+            let earlier = context.earlier_signatures.iter().map(|own| &**own);
+            let own: Vec<&[u8]> = signatures(&context.lines).chain(earlier).collect();
+            if own.is_empty() { 0 } else { reason::remove_own(response, &own, &mut patch) }
+        });
         self.patch = patch;
+        removed
+    }
+
+    /// The same, first of all: it is counted and logged.
+    pub(super) fn note_own_reasons(
+        &mut self,
+        key: ContextKey,
+        client: ClientId,
+        response: Message<'_>,
+        out: &mut Output,
+    ) {
+        self.patch.clear();
+        let removed = self.remove_own_reasons(key, response);
+        self.patch.clear();
+        let egress = self.context(key).and_then(|context| context.branch_mut(client)?.egress);
         let Some(trunk) = egress.filter(|_| removed > 0) else { return };
         self.stats.reasons_removed += removed as u64;
         let reason = response.field(Name::Reason).map(|field| field.unfolded().into_owned()).unwrap_or_default();
