@@ -145,7 +145,11 @@ fn the_number_that_is_looked_for_is_asserted_by_whom_is_trusted() {
     assert_eq!(call(config.clone(), pai)[0]["orig"]["tn"], "12015550111");
     config.trunks[0].trusted = false;
     let made = call(config, pai);
-    assert_eq!((&made[0]["orig"]["tn"], &made[0]["attest"]), (&json!("12015550100"), &json!("A")), "From, by the default");
+    assert_eq!(
+        (&made[0]["orig"]["tn"], &made[0]["attest"]),
+        (&json!("12015550100"), &json!("A")),
+        "From, by the default"
+    );
 }
 
 #[test]
@@ -194,7 +198,8 @@ fn what_the_inside_network_says_of_signatures_is_heard_from_trusted_trunks_and_g
     let left = |config: Config| {
         let sent = Rig::new(config).receive(CALLER, &request("INVITE", "", &all));
         let copy = requests(&sent, "INVITE")[0].clone();
-        ["P-Identity-Bypass", "P-Attestation-Indicator", "P-Origination-ID", "X-Other"].map(|name| copy.lines(name).len())
+        ["P-Identity-Bypass", "P-Attestation-Indicator", "P-Origination-ID", "X-Other"]
+            .map(|name| copy.lines(name).len())
     };
     assert_eq!(left(world.config()), [0, 1, 1, 1]);
     assert_eq!(left(untrusted), [0, 0, 0, 1]);
@@ -231,7 +236,10 @@ fn d1_d5_d11_a_call_sent_on_to_another_number_gets_one_div_and_keeps_its_identit
     assert!(copy.first_line().contains("+12155559999"), "{}", copy.first_line());
     let made = tokens(&sent);
     assert_eq!(made.len(), 2, "{made:?}");
-    assert!(copy.lines("Identity")[0] == line.split("Identity: ").nth(1).unwrap().trim_end(), "the original stays, first");
+    assert!(
+        copy.lines("Identity")[0] == line.split("Identity: ").nth(1).unwrap().trim_end(),
+        "the original stays, first"
+    );
     let div = &made[1];
     assert_eq!(div["div"], json!({"tn": "12155551213"}));
     assert_eq!(div["dest"], json!({"tn": ["12155559999"]}));
@@ -446,7 +454,11 @@ fn i3_without_a_signature_in_time_the_call_leaves_unsigned() {
         }
         let copy = requests(&sent, "INVITE").first().copied().unwrap_or_else(|| panic!("{how}: {sent:?}"));
         assert!(copy.lines("Identity").is_empty() && copy.lines("Date").is_empty(), "{how}: {}", copy.text);
-        assert!(matches!(rig.events[..], [Event::Unsigned { error: SignError::Signature, .. }]), "{how}: {:?}", rig.events);
+        assert!(
+            matches!(rig.events[..], [Event::Unsigned { error: SignError::Signature, .. }]),
+            "{how}: {:?}",
+            rig.events
+        );
         assert_eq!((rig.proxy.stats().signed, rig.proxy.stats().unsigned), (0, 1), "{how}");
     }
 }
@@ -496,10 +508,7 @@ fn branches_to_two_trunks_wait_each_for_its_own() {
     config.trunks[2].sign = Some(PROVIDER);
     config.trunks[2].signing.attestation = Some(Attestation::Gateway);
     config.routes = vec![vesperd::proxy::Route {
-        action: vesperd::proxy::route::table::Action::To(vec![
-            vesperd::proxy::TrunkId(1),
-            vesperd::proxy::TrunkId(2),
-        ]),
+        action: vesperd::proxy::route::table::Action::To(vec![vesperd::proxy::TrunkId(1), vesperd::proxy::TrunkId(2)]),
         ..vesperd::proxy::Route::default()
     }];
     let key = remote(&world, &mut config);

@@ -12,7 +12,7 @@ use super::check_config::exit_code;
 use super::difference::difference;
 use super::log::Log;
 use super::supervisor;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Mistakes};
 use crate::node::admin::Order;
 use crate::node::renewal::{Notice, Reminder, Watch};
 use crate::node::{Edge, Observer, Summary, clock};
@@ -144,7 +144,8 @@ impl Running<'_> {
             let files: Vec<_> = changed.iter().map(|file| file.display().to_string()).collect();
             tracing::info!(files = files.join(" "), "files of signers were replaced");
             // The text in force, not that of the file: somebody may be writing it.
-            let taken = Config::parse_with(&self.text, self.path, &Environment::of_process(), clock::unix())
+            let taken = self
+                .parse(&self.text, edge)
                 .map_err(|mistakes| mistakes.to_string())
                 .and_then(|config| edge.reload(config).map_err(|error| error.to_string()));
             edge.published().count_reload(taken.is_ok());
@@ -169,6 +170,12 @@ impl Running<'_> {
         }
     }
 
+    /// A text that stands, or stood, in the file, with the files it names as they are now.
+    fn parse(&self, text: &str, edge: &Edge) -> Result<Config, Mistakes> {
+        let in_force = edge.published().leaves();
+        Config::parse_again(text, self.path, &Environment::of_process(), clock::unix(), &in_force)
+    }
+
     /// What SIGHUP and the admin socket ask for: opens the file of call records anew, reloads, and tells the supervisor. What has
     /// changed, or why nothing has.
     fn reload(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
@@ -188,7 +195,8 @@ impl Running<'_> {
     fn take(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
         let path = self.path;
         let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
-        let config = Config::parse_with(&text, path, &Environment::of_process(), clock::unix())
+        let config = self
+            .parse(&text, edge)
             .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
         let (node, warnings) = (config.node.clone(), config.warnings.clone());
         let watch = Watch::new(&config.watched);

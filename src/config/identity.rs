@@ -133,15 +133,19 @@ fn read_signer(
         .map_err(|fault| section.wrong(certificate.offset, "certificate", fault));
     let key_file = match has_module {
         true => Ok(Vec::new()),
-        false => {
-            files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault))
-        }
+        false => files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault)),
     };
     let (chain, key_file) = (chain.ok()?, key_file.ok()?);
     identity.watched.extend([certificate_path.clone(), key_path.clone()]);
-    if let Some(fault) = chain.first().and_then(|leaf| outside_validity(leaf, files.unix, &certificate_path)) {
-        section.wrong(certificate.offset, "certificate", fault);
-        return None;
+    match chain.first().and_then(|leaf| Some((leaf, outside_validity(leaf, files.unix, &certificate_path)?))) {
+        Some((leaf, Fault::Expired { path, not_after })) if files.in_force.contains(leaf) => {
+            warnings.push(Warning::ExpiredSigner { certificate: path, not_after });
+        }
+        Some((_, fault)) => {
+            section.wrong(certificate.offset, "certificate", fault);
+            return None;
+        }
+        None => {}
     }
     let not_after = chain.first().and_then(|leaf| Certificate::from_der(leaf).ok()).map_or(0, |leaf| leaf.not_after());
     let mut config = SignerConfig::new(profile, chain, key_file, x5u.value);

@@ -135,6 +135,18 @@ impl Config {
 
     /// The same with what the environment overrides.
     pub fn parse_with(text: &str, path: &Path, environment: &Environment, unix: i64) -> Result<Self, Mistakes> {
+        Self::parse_again(text, path, environment, unix, &[])
+    }
+
+    /// The same for a program that runs, with the leaf certificates of its signers (DER): one of these that has expired is no mistake
+    /// but a warning, for its end must not keep the other signers from being renewed.
+    pub fn parse_again(
+        text: &str,
+        path: &Path,
+        environment: &Environment,
+        unix: i64,
+        in_force: &[Vec<u8>],
+    ) -> Result<Self, Mistakes> {
         let mut collector = Collector::new(path, text, environment.names());
         let (mut table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -154,7 +166,7 @@ impl Config {
         let collector = RefCell::new(collector);
         let root = Section::new(table.get_ref(), 0..0, String::new(), &collector);
         let mut warnings = Vec::new();
-        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
+        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix, in_force };
 
         let (node, mut proxy) = limits::read(&root, &files, &mut warnings);
         let mut tls = tls::Tls::default();

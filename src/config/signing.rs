@@ -211,7 +211,10 @@ fn parse_table(
             vec![row(second.into(), format!("the numbers stand on line {first} already; keep one"))]
         }
         Collision::Crossing { first, second } => {
-            vec![row(second.into(), format!("the range overlaps that of line {first}, and none lies in the other; divide one"))]
+            vec![row(
+                second.into(),
+                format!("the range overlaps that of line {first}, and none lies in the other; divide one"),
+            )]
         }
     })
 }

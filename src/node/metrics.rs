@@ -137,6 +137,12 @@ impl Published {
         life.collect()
     }
 
+    /// The leaf certificates of the signers in force, DER.
+    pub fn leaves(&self) -> Vec<Vec<u8>> {
+        let signers = self.snapshot().map(|snapshot| snapshot.config.signers.clone()).unwrap_or_default();
+        signers.iter().map(|signer| signer.certificate().der().to_vec()).collect()
+    }
+
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.snapshot.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

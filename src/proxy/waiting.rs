@@ -10,7 +10,9 @@ use super::plan::{Candidate, MAX_ATTEMPTS, Place};
 use super::response_context::Local;
 use super::route::preprocess::preprocess;
 use super::signing::Unfinished;
-use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, SignatureFailure, Timer, probe};
+use super::{
+    Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, SignatureFailure, Timer, probe,
+};
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
 use crate::transaction::timer::TimerHandle;

@@ -193,7 +193,8 @@ mod tests {
     #[test]
     fn exact_before_range_before_prefix() {
         let table =
-            table(&["+4930*", "4930123-4930199", "+4930150", "+49*", "+49301500-+49301599", "1000-1999", "100*"]).unwrap();
+            table(&["+4930*", "4930123-4930199", "+4930150", "+49*", "+49301500-+49301599", "1000-1999", "100*"])
+                .unwrap();
         for (number, wanted) in [
             ("4930150", Some(2)),
             ("4930151", Some(1)),
@@ -224,6 +225,25 @@ mod tests {
         for bad in ["", "*", "+", "12a", "50-10", "10-100", "1234567890123456", "*1", "1-2-3"] {
             assert_eq!(Numbers::parse(bad), None, "{bad}");
         }
+    }
+
+    /// Part 1 of the policy wants a million numbers; what they cost in memory is printed.
+    #[test]
+    fn a_million_numbers_fit_and_are_found() {
+        let numbers: Vec<u64> = (0..1_000_000u64).map(|n| 10_000_000_000 + n * 79_193 % 79_999_999_999).collect();
+        let entries = numbers.iter().zip(0..).map(|(number, line)| Entry {
+            numbers: Numbers::parse(&format!("+{number}")).unwrap(),
+            row: line % 3,
+            line,
+        });
+        let rows = (0..3).map(|n| SigningRow { signer: Some(n), ..SigningRow::default() }).collect();
+        let table = SigningTable::new("t".into(), IdentitySource::From, rows, entries.collect()).unwrap();
+        for (number, n) in numbers.iter().zip(0..) {
+            assert_eq!(found(&table, &number.to_string()), Some(n % 3));
+            assert_eq!(found(&table, &format!("{number}0")), None);
+        }
+        eprintln!("{} numbers: {} octets", table.len(), table.memory());
+        assert!(table.memory() < 32 << 20, "{}", table.memory());
     }
 
     proptest! {
