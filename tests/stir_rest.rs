@@ -80,7 +80,7 @@ impl World {
             "[node]\nworkers = 2\nhttp = \"127.0.0.1:0\"\n[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n\
              {}{}{}{}{}[[trunk]]\nname = \"gateway\"\nnext_hop = \"udp:{gateway}\"\n[[route]]\nto = \"gateway\"\n{signers}\
              [stir]\nanchors = \"lab/sti/root.pem\"\nlog_list = \"lab/log/log-list.json\"\n\
-             [stir.fetch]\nallow_any_port = true\nallow_private_addresses = true\nca_file = \"web-ca.pem\"\n{service}",
+             [stir.fetch]\ntotal_timeout_ms = 4000\nallow_any_port = true\nallow_private_addresses = true\nca_file = \"web-ca.pem\"\n{service}",
             trunk("callers", "127.0.0.0/8", verify),
             trunk("sbc", "192.0.2.1", &format!("sign = \"good\"\n{verify}")),
             trunk("signs-slow", "192.0.2.2", "sign = \"slow\"\n"),
@@ -320,6 +320,22 @@ async fn an_answer_that_takes_too_long_is_503_and_harms_nobody() {
         }
     };
     assert_eq!(tokio::time::timeout(PATIENCE, verified).await.unwrap(), "TN-Validation-Passed");
+}
+
+#[tokio::test]
+async fn a_connection_is_idle_only_while_nothing_is_under_way() {
+    let world = World::new();
+    let edge = world.start(
+        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nidle_timeout_seconds = 1\n[timers]\nneed_timeout_ms = 3500\n",
+    );
+    let address = edge.stir_service().unwrap();
+    let slow = signed(address, "/signs-slow/stir/v1/signing").await;
+    let got = post(address, "/stir/v1/verification", &verification(&slow)).await;
+    assert_eq!(got.body["verificationResponse"]["reasoncode"], 436, "after three times the idle time");
+    let mut quiet = TcpStream::connect(address).await.unwrap();
+    let mut octets = [0; 64];
+    let end = tokio::io::AsyncReadExt::read(&mut quiet, &mut octets);
+    assert_eq!(tokio::time::timeout(PATIENCE, end).await.expect("closed in time").unwrap(), 0);
 }
 
 #[tokio::test]

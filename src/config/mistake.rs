@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cert::{AnchorError, LogListError, PemError};
+use crate::cert::{AnchorError, LogListError, PemError, SignedListError};
 use crate::proxy::digest::UsersError;
 use crate::stir::authentication::{SignerError, SignerWarning};
 use crate::transport::tls::CredentialError;
@@ -137,6 +137,13 @@ pub enum Fault {
         /// Why.
         error: LogListError,
     },
+    /// A signed list, or the key it is signed by.
+    SignedList {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: SignedListError,
+    },
     /// A credential that can not sign.
     Signer(SignerError),
     /// A file of users.
@@ -223,6 +230,7 @@ impl fmt::Display for Fault {
             Self::Pem { path, error } => write!(f, "{}: {error}; give a PEM file with certificates", path.display()),
             Self::Anchor { path, error } => write!(f, "{}: {error}; remove it or give CA certificates", path.display()),
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::SignedList { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Users { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
             Self::Pattern(regex::Error::CompiledTooBig(_)) => {

@@ -3,8 +3,9 @@
 //! starts is known to work.
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
-//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
-//! `signing` who signs for which numbers, `operation` call records and the admin socket, `service` the STIR engine as a service, `limits` the rest; `files` reads certificates and keys.
+//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers and verification, `trust` what
+//! is believed and fetched, `signing` who signs for which numbers, `operation` call records and the admin socket, `service` the STIR engine
+//! as a service, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
 mod dns;
@@ -25,6 +26,7 @@ mod routes;
 mod service;
 mod signing;
 mod tls;
+mod trust;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -183,7 +185,8 @@ impl Config {
         proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, fetch, signers, keys, watched, .. } = identity;
+        let identity::Identity { trust, replay, mut fetch, signers, keys, watched, .. } = identity;
+        fetch.name_servers.clone_from(&resolve.servers);
         Ok(Self {
             node,
             proxy,

@@ -14,7 +14,7 @@ use super::admin::{self, AdminThread, Means, Order, Question};
 use super::cdr::{self, CdrThread};
 use super::clock;
 use super::events::Observer;
-use super::fetch::{FetchStartError, FetchThread};
+use super::fetch::{Command, FetchStartError, FetchThread};
 use super::handshake::HandshakeThread;
 use super::http::HttpThread;
 use super::lane;
@@ -27,7 +27,9 @@ use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
 use super::service::{self, ServiceThread};
 use super::signer::{KeyError, SignerThreads};
+use super::trust::Desk;
 use super::worker::{Bound, Orders, Worker};
+use crate::cert::TrustStore;
 use crate::config::{Config, Node};
 use crate::proxy::location::order::Policy;
 use crate::proxy::{Listener, Snapshot};
@@ -99,7 +101,8 @@ pub struct Edge {
     stop: CancellationToken,
     workers: Vec<JoinHandle<io::Result<Summary>>>,
     // Ends after the workers.
-    _fetch: FetchThread,
+    fetch: FetchThread,
+    desk: Arc<Desk>,
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
     signer: SignerThreads,
@@ -137,8 +140,9 @@ impl Edge {
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let answers_stun = udp.answers_stun;
         let fetch_queue = config.fetch.queue.max(1);
+        let desk = Desk::new(config.trust);
         published.set_clock(&config.proxy.clock);
-        let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
+        let fetch = FetchThread::start(config.fetch, Arc::clone(&desk)).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
         let signer = SignerThreads::default();
@@ -159,13 +163,15 @@ impl Edge {
         };
         let cdr = config.cdr.map(start_cdr).transpose()?;
         cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
-        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: TrustStore::clone(&desk.current()), replay });
+        published.set_fetch(fetch.counts());
         published.set_snapshot(&snapshot);
         let mut edge = Self {
             addresses,
             stop: CancellationToken::new(),
             workers: Vec::new(),
-            _fetch: fetch,
+            fetch,
+            desk,
             handshakes,
             resolve,
             signer,
@@ -181,6 +187,7 @@ impl Edge {
             configured_workers,
             fixed,
         };
+        edge.desk.attach(edge.orders.clone(), Arc::clone(&edge.published));
         let mut questions = Vec::with_capacity(workers);
         let mut asked = Vec::with_capacity(workers);
         let asked_queue = config.service.as_ref().map_or(1, |service| service.queue.max(1));
@@ -198,7 +205,7 @@ impl Edge {
                 message_ins: messages.1,
                 transmit_outs: transmits.0,
                 transmit_ins: transmits.1,
-                fetcher: edge._fetch.fetcher(),
+                fetcher: edge.fetch.fetcher(),
                 handshaker: edge.handshakes.handshaker(),
                 answers: mpsc::channel(fetch_queue),
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
@@ -244,6 +251,7 @@ impl Edge {
             published: Arc::clone(&self.published),
             names: self.names.clone(),
             program,
+            fetch: self.fetch.commands(),
         };
         let thread = AdminThread::start(config, means).map_err(|error| StartError::Admin { socket, error })?;
         (self.admin, self.program) = (Some(thread), Some(orders));
@@ -319,20 +327,23 @@ impl Edge {
         config.proxy.locate &= self.resolve.is_some();
         config.proxy.records = self.fixed.records();
         config.proxy.continue_from(&old.config);
-        config.trust.epoch = old.trust.epoch + 1;
-        let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
         self.tls().replace(credentials);
-        self.names.note(&snapshot.config.trunks);
-        let snapshot = Arc::new(snapshot);
-        self.published.set_snapshot(&snapshot);
-        if let (Some(service), Some(config)) = (&self.service, config.service) {
-            service.reload(config, &snapshot.config.trunks);
-        }
-        self.orders.send_modify(|orders| {
-            orders.snapshot = snapshot;
-            orders.tcp = config.node.tcp;
-            orders.answers_stun = config.node.udp.answers_stun;
+        self.names.note(&config.proxy.trunks);
+        let (proxy, replay) = (config.proxy, old.replay.clone());
+        self.desk.reconfigure(config.trust, |trust| {
+            let snapshot = Arc::new(Snapshot { config: proxy, trust, replay });
+            self.published.set_snapshot(&snapshot);
+            if let (Some(service), Some(config)) = (&self.service, config.service) {
+                service.reload(config, &snapshot.config.trunks);
+            }
+            self.orders.send_modify(|orders| {
+                orders.snapshot = snapshot;
+                orders.tcp = config.node.tcp;
+                orders.answers_stun = config.node.udp.answers_stun;
+            });
         });
+        // Of the side door only what concerns lists changes while it runs; were it that busy, the old settings would stay.
+        let _ = self.fetch.commands().try_send(Command::Configure(Box::new(config.fetch)));
         self.published.set_loaded(clock::unix(), certificates);
         if let (Some(thread), Some(cdr)) = (&self.cdr, config.cdr) {
             thread.configure(cdr);

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cdr;
 use super::clock;
+use super::fetch;
 use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::page::Page;
@@ -57,6 +58,7 @@ pub struct Published {
     clock: OnceLock<Arc<ClockWatch>>,
     signer: OnceLock<Arc<signer::Counts>>,
     service: OnceLock<Arc<service::Counts>>,
+    fetch: OnceLock<Arc<fetch::Counts>>,
     /// No new calls are taken.
     draining: AtomicBool,
     /// Reloads that were taken over, and those that were not.
@@ -86,6 +88,10 @@ impl Published {
 
     pub(super) fn set_signer(&self, counts: &Arc<signer::Counts>) {
         let _ = self.signer.set(Arc::clone(counts));
+    }
+
+    pub(super) fn set_fetch(&self, counts: &Arc<fetch::Counts>) {
+        let _ = self.fetch.set(Arc::clone(counts)); // once, at the start
     }
 
     pub(super) fn set_cdr(&self, counts: &Arc<cdr::Counts>) {
@@ -215,6 +221,8 @@ impl Published {
         self.streams(&mut page, &total);
         self.targets(&mut page);
         self.queues(&mut page, &total);
+        self.fetch.get().into_iter().for_each(|counts| counts.write(&mut page));
+        self.trust(&mut page);
         self.configuration(&mut page);
         self.service.get().into_iter().for_each(|counts| counts.write(&mut page));
         page.into_text()
@@ -375,6 +383,19 @@ impl Published {
         gauge("vesperd_target_calls", "Calls at a member, where they are counted.", &|member| {
             member.calls.map(|calls| calls.to_string())
         });
+    }
+
+    /// What the trust store in force holds.
+    fn trust(&self, page: &mut Page) {
+        let Some(snapshot) = self.snapshot() else { return };
+        let trust = &snapshot.trust;
+        page.single("vesperd_trust_anchors", "gauge", "Trust anchors in force.", trust.anchors.len());
+        page.single("vesperd_trust_logs", "gauge", "Transparency logs in force.", trust.logs.len());
+        let name = "vesperd_crl_next_update_timestamp_seconds";
+        page.help(name, "gauge", "Until when each CRL at hand speaks.");
+        for (url, crl) in trust.revocations.iter() {
+            page.line(name, &[("url", url)], crl.window()[1]);
+        }
     }
 
     fn configuration(&self, page: &mut Page) {

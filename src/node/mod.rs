@@ -6,7 +6,8 @@
 //! replaced), [`cdr`] (records of calls), [`admin`] (the socket for operators), [`service`] (the STIR engine for those who keep their SBC).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
-//! the workers, [`fetch`] serves their needs, `events` tell what happened.
+//! the workers, [`fetch`] serves their needs and keeps lists and CRLs up to date, [`trust`] hands what it learns to all workers, `events`
+//! tell what happened.
 
 pub mod admin;
 pub mod cdr;
@@ -30,6 +31,7 @@ pub mod service;
 mod side_thread;
 pub mod signer;
 mod telling;
+pub mod trust;
 mod worker;
 
 pub use edge::{Edge, StartError};

@@ -112,7 +112,7 @@ impl Fixed {
             ("stir.cached_fetches", caches.max_fetched != verifier.max_fetched),
             ("stir.cached_headers", caches.headers.max_entries != verifier.headers.max_entries),
             ("stir.cached_refused_chains", caches.max_refused_chains != verifier.max_refused_chains),
-            ("[stir.fetch]", self.fetch != new.fetch),
+            ("[stir.fetch]", !self.fetch.differs_by_lists_only(&new.fetch)),
             ("stir.replay_entries", self.replay != new.replay),
             ("[stir_service]", self.service.is_some() != new.service.is_some()),
             ("stir_service.bind", service(|old, new| old.bind != new.bind)),

@@ -422,6 +422,7 @@ mod tests {
     use crate::cert::TrustStore;
     use crate::node::fetch::{self, FetchThread};
     use crate::node::handshake::{self, HandshakeThread};
+    use crate::node::trust::Desk;
     use crate::proxy;
     use crate::stir::replay::ReplayTable;
     use crate::transport::tls;
@@ -458,7 +459,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -475,7 +476,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -516,7 +517,7 @@ mod tests {
     /// The rate itself is tested where it is made, in virtual time; here, that a listener asks it and waits.
     #[tokio::test]
     async fn a_listener_that_has_accepted_its_share_lets_others_wait() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let shared = worker.shared(Vec::new(), &Rc::default());
@@ -543,7 +544,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waits_for_a_lane_goes_on_writing() {
         const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let mut worker = worker(&fetch, &handshakes, CancellationToken::new());
         let owners = Owners { key: [0; 16], workers: 2 };
@@ -584,7 +585,7 @@ mod tests {
 
     #[tokio::test]
     async fn ka1_a_reload_gives_and_takes_the_pings_of_connections_that_stand() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -90,6 +90,8 @@ pub struct Config {
     pub timer_c: Duration,
     /// Longest wait for an answer from the slow side; after it the call goes on without (policy decides how).
     pub need_timeout: Duration,
+    /// The same for a certificate that is to be fetched. The fetch goes on after it, for calls to come.
+    pub certificate_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
     /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
@@ -146,6 +148,7 @@ impl Default for Config {
             parser: sip::Limits::default(),
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
+            certificate_timeout: Duration::from_millis(500),
             max_parked: 10_000,
             locate: false,
             answers_stun: false,

@@ -83,6 +83,8 @@ impl Proxy {
         } else {
             self.stats.verification_failed += 1;
         }
+        let lacking = verdict.tokens().iter().filter(|token| token.lacks());
+        out.lacking.extend(lacking.filter_map(|token| token.credential.clone()));
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
         self.witness_token(now, &verdict, out);
@@ -121,7 +123,8 @@ impl Proxy {
         out: &mut Output,
     ) {
         let failure = answer.as_ref().err().copied();
-        if failure != Some(FetchFailure::Timeout) {
+        // What says nothing of the certificate is not remembered for others.
+        if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
             self.verifier.provide(now.unix, x5u, answer);
         }
         self.with_request(key, |proxy, request| {

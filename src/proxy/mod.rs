@@ -66,7 +66,7 @@ pub use signing::Signing;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
-use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
+use crate::stir::verification::{Credential, FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
@@ -151,6 +151,8 @@ pub struct Output {
     pub outbox: Outbox,
     /// Slow things to get.
     pub needs: Vec<Need>,
+    /// Credentials that lack something which may be there for calls to come: a CRL, a TNAuthList by reference. Nobody waits for it.
+    pub lacking: Vec<Arc<Credential>>,
     /// Things to log.
     pub events: Vec<Event>,
     /// Calls that are over, if [`Config::records`] are wanted.

@@ -78,7 +78,11 @@ impl Proxy {
             return false;
         }
         let need = NeedId(self.next_serial() << 32 | key.slot() as u64);
-        let deadline = now.instant + snapshot.config.need_timeout;
+        let limit = match kind {
+            NeedKind::Certificate { .. } => snapshot.config.certificate_timeout,
+            NeedKind::Locate { .. } | NeedKind::Signature { .. } => snapshot.config.need_timeout,
+        };
+        let deadline = now.instant + limit;
         let timer = self.timers.insert(deadline, Timer::Need { need });
         let Some(context) = self.context(key) else { return false };
         context.parked.push(Parked { need, timer, waiting });

@@ -67,6 +67,8 @@ pub enum Check {
     Chain,
     /// The path is valid now, and the leaf was when the token was made (R28).
     Validity,
+    /// No certificate of the path is on a CRL; under [`Mode::Report`] it is only noted when the CRL can not be had.
+    Revocation,
     /// The certificate speaks for the identity in `orig` (R23), of a diversion for that in `div` (D-8), of `rph` for the namespaces.
     TnAuthorization,
     /// An embedded SCT of a trusted log (R24).
@@ -87,10 +89,11 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which a failure names the token's fault. Freshness comes late: 403 is for tokens that are only stale.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Token,
         Self::Chain,
         Self::Validity,
+        Self::Revocation,
         Self::TnAuthorization,
         Self::Sct,
         Self::Signature,
@@ -107,6 +110,7 @@ impl Check {
             Self::Token => "token",
             Self::Chain => "chain",
             Self::Validity => "validity",
+            Self::Revocation => "revocation",
             Self::TnAuthorization => "tn-authorization",
             Self::Sct => "sct",
             Self::DomainBinding => "domain-binding",

@@ -89,11 +89,13 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// SHAKEN, all checks enforced, failures rejected.
+    /// SHAKEN, all checks enforced (a CRL that can not be had is only noted), failures rejected.
     pub const fn shaken() -> Self {
+        let mut modes = Modes::all(Mode::Enforce);
+        modes.0[Check::Revocation as usize] = Mode::Report;
         Self {
             profile: Profile::Shaken,
-            modes: Modes::all(Mode::Enforce),
+            modes,
             require_identity: false,
             on_failure: OnFailure::Reject,
             freshness: 60,

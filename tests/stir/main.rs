@@ -13,6 +13,7 @@ mod messages;
 mod parties;
 mod priority;
 mod reason;
+mod revocation;
 mod rich_call_data;
 mod robustness;
 mod shaken;

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -74,6 +74,31 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream, remote: SocketAddr) 
     }
 }
 
+/// What a connection is used for.
+#[derive(Default)]
+struct Activity {
+    /// Requests of those who may ask.
+    heard: AtomicU64,
+    /// Requests that have no answer yet.
+    under_way: AtomicUsize,
+}
+
+/// A request that has no answer yet.
+struct Busy<'a>(&'a AtomicUsize);
+
+impl<'a> Busy<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// Requests of one connection, until it has been idle for long or the edge drains: what is under way then is answered first.
 async fn exchange<S>(shared: Arc<Shared>, stream: S, remote: SocketAddr) -> io::Result<()>
 where
@@ -84,12 +109,15 @@ where
         (settings.config.idle_timeout, settings.config.streams)
     };
     let mut orders = shared.workers.orders.clone();
-    let heard = Arc::new(AtomicU64::new(0));
+    let activity = Arc::new(Activity::default());
     let service = service_fn({
-        let (shared, heard) = (Arc::clone(&shared), Arc::clone(&heard));
+        let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
         move |request| {
-            let (shared, heard) = (Arc::clone(&shared), Arc::clone(&heard));
-            async move { Ok::<_, Infallible>(answer(&shared, remote.ip(), request, &heard).await) }
+            let (shared, activity) = (Arc::clone(&shared), Arc::clone(&activity));
+            async move {
+                let _busy = Busy::new(&activity.under_way);
+                Ok::<_, Infallible>(answer(&shared, remote.ip(), request, &activity.heard).await)
+            }
         }
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -110,8 +138,8 @@ where
                 connection.as_mut().graceful_shutdown();
             }
             _ = look.tick() => {
-                let now = heard.load(Ordering::Relaxed);
-                if now != before {
+                let now = activity.heard.load(Ordering::Relaxed);
+                if now != before || activity.under_way.load(Ordering::Relaxed) > 0 {
                     before = now;
                 } else if is_ending {
                     return Err(io::ErrorKind::TimedOut.into());
