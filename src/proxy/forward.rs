@@ -55,6 +55,8 @@ pub struct Copy<'a> {
     pub spent: Option<&'a Digest>,
     /// What its session timers become (RFC 4028 8.1).
     pub session: Option<Treatment>,
+    /// `lines` bring another Date (RFC 8946 3).
+    pub renews_date: bool,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -84,6 +86,8 @@ impl Border<'_> {
     fn write(&self, request: Message<'_>, received: &[u8], patch: &mut Patch) {
         let own = |host: &[u8]| self.config.is_own_host(host);
         self.crossing.write(request, own, patch);
+        let is_inside = self.crossing.from_trusted && self.crossing.to_trusted;
+        self.config.identity_headers.strip(request, is_inside, patch);
         if let Some(identity) = self.asserted.filter(|_| self.crossing.tells_identity(request)) {
             patch.insert_with(request.headers_end(), |buf| {
                 [&b"P-Asserted-Identity: "[..], identity.as_bytes(), b"\r\n"]
@@ -161,6 +165,9 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
         if copy.spent.is_some_and(|digest| digest.is_ours(&field.unfolded())) {
             patch.remove(field.line);
         }
+    }
+    if copy.renews_date {
+        request.fields_of(Name::Date).for_each(|field| patch.remove(field.line));
     }
     copy.border.iter().for_each(|border| border.write(request, &received, patch));
     copy.session.iter().for_each(|session| session.write(request, patch));

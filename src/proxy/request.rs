@@ -153,8 +153,10 @@ impl Proxy {
                 history: History::default(),
                 followed: Vec::new(),
                 verified: Verified::default(),
+                signed_for: None,
+                renews_date: false,
+                earlier_signatures: Vec::new(),
                 verstat: None,
-                signed_by: None,
                 signed: None,
                 lines: Vec::new(),
                 breadth,
@@ -351,6 +353,7 @@ impl Proxy {
             offers_oc: false,
             alias: false,
             session: None,
+            renews_date: false,
             lines: &[],
         };
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));
