@@ -53,6 +53,8 @@ impl World {
         let server = certsrv::start("127.0.0.1".parse().unwrap(), lab.provider.chain_pem(), &ca_file);
         let gateway = UdpSocket::bind("127.0.0.1:0").unwrap();
         gateway.set_read_timeout(Some(PATIENCE)).unwrap();
+        let numbers = format!("number,signer,attest\n{CALLER},good,B\n12015550199,-,\n");
+        fs::write(directory.path().join("numbers.csv"), numbers).unwrap();
         Self { directory, lab, server, gateway }
     }
 
@@ -78,7 +80,7 @@ impl World {
         let verify = "[trunk.verify]\nprofile = \"shaken\"\n";
         format!(
             "[node]\nworkers = 2\nhttp = \"127.0.0.1:0\"\n[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n\
-             {}{}{}{}{}[[trunk]]\nname = \"gateway\"\nnext_hop = \"udp:{gateway}\"\n[[route]]\nto = \"gateway\"\n{signers}\
+             {}{}{}{}{}{}[[signing_table]]\nname = \"numbers\"\nfile = \"numbers.csv\"\n[[trunk]]\nname = \"gateway\"\nnext_hop = \"udp:{gateway}\"\n[[route]]\nto = \"gateway\"\n{signers}\
              [stir]\nanchors = \"lab/sti/root.pem\"\nlog_list = \"lab/log/log-list.json\"\n\
              [stir.fetch]\ntotal_timeout_ms = 4000\nallow_any_port = true\nallow_private_addresses = true\nca_file = \"web-ca.pem\"\n{service}",
             trunk("callers", "127.0.0.0/8", verify),
@@ -86,6 +88,7 @@ impl World {
             trunk("signs-slow", "192.0.2.2", "sign = \"slow\"\n"),
             trunk("partial", "192.0.2.3", "sign = \"partial\"\n"),
             trunk("verifies", "192.0.2.4", verify),
+            trunk("by-number", "192.0.2.5", "sign = \"good\"\nsigning_table = \"numbers\"\n"),
         )
     }
 
@@ -101,7 +104,7 @@ impl World {
     /// On loopback, for anybody.
     fn open(&self) -> Edge {
         self.start(
-            "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\", \"partial\", \"verifies\"]\n",
+            "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\", \"partial\", \"verifies\", \"by-number\"]\n",
         )
     }
 }
@@ -378,6 +381,23 @@ async fn policies_are_chosen_by_path_and_hold() {
     let got = sign("/stir/v1/signing", many).await;
     let claims = json_of(got.body["signingResponse"]["identity"].as_str().unwrap().split('.').nth(1).unwrap());
     assert_eq!(claims["dest"], json!({"tn": [CALLED, "12155551214"], "uri": ["sip:bob@example.com"]}), "in order");
+}
+
+#[tokio::test]
+async fn the_table_of_the_policy_says_who_signs_for_a_number_and_how_much_is_attested() {
+    let world = World::new();
+    let edge = world.open();
+    let address = edge.stir_service().unwrap();
+    let path = "/by-number/stir/v1/signing";
+    let of = |number: &str, attest: &str| {
+        let mut request = signing(attest);
+        request["signingRequest"]["orig"] = json!({"tn": number});
+        request
+    };
+    assert_eq!(problem(&post(address, path, &of(CALLER, "A")).await), "403 POL4030", "its row attests B");
+    assert_eq!(post(address, path, &of(CALLER, "B")).await.status, 200);
+    assert_eq!(problem(&post(address, path, &of("12015550199", "C")).await), "403 POL4030", "its row has no signer");
+    assert_eq!(post(address, path, &of("12015550113", "A")).await.status, 200, "in no row: by the trunk's own signer");
 }
 
 #[tokio::test]

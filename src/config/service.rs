@@ -24,11 +24,11 @@ pub(super) fn read_trunk(section: &Section<'_, '_>, trunk: &Trunk, has_policy: b
     let duty = section.choice("service", &[("sign", Duty::Sign), ("verify", Duty::Verify)]);
     let no_match = section.number("no_match", (400, 699)).and_then(|status| status.try_into().ok());
     let wrong = |key, reason, remedy| section.wrong(section.offset_of(key), key, Fault::Conflict { reason, remedy });
-    let is_signing = trunk.sign.is_some() || !section.is_absent("sign");
+    let is_signing = trunk.signs() || !section.is_absent("sign") || !section.is_absent("signing_table");
     match duty {
         None if no_match.is_some() => wrong("no_match", "nothing is served to this trunk", "add service, or remove it"),
         Some(Duty::Sign) if !is_signing => {
-            wrong("service", "nothing says who signs", "add sign = \"name of a [[signer]]\"");
+            wrong("service", "nothing says who signs", "add sign = \"name of a [[signer]]\", or signing_table");
         }
         Some(Duty::Sign) if has_policy => wrong(
             "service",
@@ -107,9 +107,9 @@ fn read_policies(section: &Section<'_, '_>, proxy: &proxy::Config) -> Vec<String
             continue;
         };
         let signer = trunk.sign.and_then(|place| proxy.signers.get(place));
-        if trunk.sign.is_none() && trunk.verify.is_none() {
+        if !trunk.signs() && trunk.verify.is_none() {
             let reason = "the trunk neither signs nor verifies";
-            wrong(at, Fault::Conflict { reason, remedy: "give it sign or [trunk.verify]" });
+            wrong(at, Fault::Conflict { reason, remedy: "give it sign, signing_table or [trunk.verify]" });
         } else if signer.is_some_and(|signer| signer.attestation().is_none()) {
             let reason = "the signer of the trunk attests nothing";
             wrong(at, Fault::Conflict { reason, remedy: "give the [[signer]] attest, the most that it may attest" });

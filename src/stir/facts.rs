@@ -16,7 +16,8 @@ pub enum Party {
 }
 
 impl Party {
-    fn canonical(&self, plan: &DialPlan) -> Option<CanonicalIdentity> {
+    /// In canonical form; `None` for what is neither a number nor a URI.
+    pub fn canonical(&self, plan: &DialPlan) -> Option<CanonicalIdentity> {
         match self {
             Self::Tn(number) => TelephoneNumber::from_user(number.as_bytes(), plan).map(CanonicalIdentity::Tn),
             Self::Uri(uri) => CanonicalIdentity::from_uri(uri.as_bytes(), plan),
@@ -44,7 +45,7 @@ pub struct Facts {
 pub enum FactsError {
     /// `origid` is no UUID.
     BadOrigId,
-    /// The signer makes plain PASSporTs, or attests less than is asked for.
+    /// The signer makes plain PASSporTs, or less may be attested than is asked for.
     AboveCeiling,
     /// As for a request.
     Sign(SignError),
@@ -69,8 +70,8 @@ impl From<SignError> for FactsError {
 }
 
 impl Signer {
-    /// Appends the value of an Identity field with these claims. The signer's own attestation is the most it attests; `iat` is held
-    /// to the tolerance of Date, the caller to the certificate. `origid` is random (RFC 8588 section 5), for facts without one.
+    /// Appends the value of an Identity field with these claims. No more than `most` is attested; `iat` is held to the tolerance of
+    /// Date, the caller to the certificate. `origid` is random (RFC 8588 section 5), for facts without one.
     ///
     /// # Errors
     /// [`FactsError`]; nothing is appended then.
@@ -78,11 +79,12 @@ impl Signer {
         &self,
         unix: i64,
         facts: &Facts,
+        most: Option<Attestation>,
         origid: [u8; 16],
         value: &mut Vec<u8>,
     ) -> Result<(), FactsError> {
         self.check_validity(unix)?;
-        if self.attestation().is_none_or(|most| facts.attest.letter() < most.letter()) {
+        if self.attestation().and(most).is_none_or(|most| facts.attest.letter() < most.letter()) {
             return Err(FactsError::AboveCeiling); // A is above B is above C
         }
         let iat = facts.iat.unwrap_or(unix);

@@ -7,7 +7,9 @@
 
 use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
+use crate::proxy::signing;
 use crate::proxy::waiting::NO_SLOT;
 use crate::proxy::{Answer, Event, Held, Need, NeedId, NeedKind, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::{self, Framing};
@@ -104,11 +106,13 @@ impl Proxy {
 
     fn sign_facts(&mut self, now: Now, trunk: TrunkId, label: &str, facts: &Facts, out: &mut Output) -> Replied {
         let config = &self.snapshot.config;
-        let signer = config.trunk(trunk).and_then(|trunk| config.signers.get(trunk.sign?)).cloned();
-        let Some(signer) = signer else { return Replied::NoPolicy };
+        let chosen = config.trunk(trunk).and_then(|trunk| signing::signer_of(config, trunk, &facts.orig));
+        let Some((signer, most)) = chosen.map(|(signer, most)| (Arc::clone(signer), most)) else {
+            return Replied::NoPolicy;
+        };
         let mut value = Vec::with_capacity(1024);
         let origid = self.unpredictable();
-        match signer.sign_facts(now.unix, facts, origid, &mut value) {
+        match signer.sign_facts(now.unix, facts, most, origid, &mut value) {
             Ok(()) => Replied::Signed(value),
             Err(error) => {
                 if let FactsError::Sign(error) = &error {

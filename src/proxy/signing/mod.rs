@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 pub use exempt::Exempt;
 pub use headers::IdentityHeaders;
-pub use table::SigningTable;
+pub use table::{SigningRow, SigningTable};
 pub(super) use wait::Unfinished;
 
 use super::calls::Signed;
@@ -27,6 +27,7 @@ use crate::passport::ppt::shaken::{self, Attestation};
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method, Name, date};
 use crate::stir::authentication::{self, SignError, Signer, Speaker, Wish, elsewhere};
+use crate::stir::facts::Party;
 use crate::stir::{IdentitySource, reason};
 use crate::transaction::ClientId;
 
@@ -376,6 +377,33 @@ fn table_of<'c>(config: &'c Config, trunk: &Trunk) -> Option<&'c SigningTable> {
     config.signing_tables.get(trunk.signing.table?).map(|table| &**table)
 }
 
+/// The signer of a caller that somebody states, and the most it attests of him.
+pub(super) fn signer_of<'c>(
+    config: &'c Config,
+    trunk: &Trunk,
+    caller: &Party,
+) -> Option<(&'c Arc<Signer>, Option<Attestation>)> {
+    let row = table_of(config, trunk).and_then(|table| match caller.canonical(&config.verifier.dial_plan)? {
+        CanonicalIdentity::Tn(number) => table.find(&number),
+        CanonicalIdentity::Uri(_) => None,
+    });
+    speaker(config, trunk, row).map(|(_, signer, most)| (signer, most))
+}
+
+/// Who signs, by his place among the signers, and the most he attests: by the row of the number, else by the trunk.
+fn speaker<'c>(
+    config: &'c Config,
+    trunk: &Trunk,
+    row: Option<&SigningRow>,
+) -> Option<(usize, &'c Arc<Signer>, Option<Attestation>)> {
+    let (place, policy) = match row {
+        Some(row) => (row.signer?, row.attestation),
+        None => (trunk.sign?, trunk.signing.attestation),
+    };
+    let signer = config.signers.get(place)?;
+    Some((place, signer, policy.or(signer.attestation())))
+}
+
 /// The signer of the caller's number: by the table, else the trunk's own.
 fn choose<'c>(config: &'c Config, trunk: &'c Trunk, request: Message<'_>, is_trusted: bool) -> Option<Choice<'c>> {
     let believed = |source| if is_trusted { source } else { IdentitySource::From };
@@ -386,16 +414,7 @@ fn choose<'c>(config: &'c Config, trunk: &'c Trunk, request: Message<'_>, is_tru
             CanonicalIdentity::Uri(_) => None,
         }
     });
-    let place = match row {
-        Some((_, row)) => row.signer?,
-        None => trunk.sign?,
-    };
-    let signer = config.signers.get(place)?;
-    let policy = match row {
-        Some((_, row)) => row.attestation,
-        None => trunk.signing.attestation,
-    };
-    let ceiling = policy.or(signer.attestation());
+    let (place, signer, ceiling) = speaker(config, trunk, row.map(|(_, row)| row))?;
     let given = is_trusted.then(|| config.identity_headers.attestation(request)).flatten();
     let own = || config.signer_rich.get(place).and_then(Option::as_ref);
     let rich = row.and_then(|(_, row)| row.rich.as_ref()).or_else(own);
