@@ -16,12 +16,16 @@ use crate::passport::ppt::shaken::Attestation;
 use crate::proxy;
 use crate::stir::authentication::{Signer, SignerConfig, SignerError};
 use crate::stir::replay::ReplayConfig;
-use crate::stir::{Check, IdentitySource, Mode, OnFailure, Policy, Profile};
+use crate::stir::{Callers, Check, IdentitySource, Mode, OnFailure, Policy, Profile};
 
 const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
 const SOURCES: [(&str, IdentitySource); 2] =
     [("from", IdentitySource::From), ("asserted", IdentitySource::AssertedThenFrom)];
 const MODES: [(&str, Mode); 3] = [("off", Mode::Off), ("report", Mode::Report), ("enforce", Mode::Enforce)];
+
+const ON_FAILURE: [(&str, OnFailure); 3] =
+    [("reject", OnFailure::Reject), ("continue", OnFailure::Continue), ("reason", OnFailure::ContinueWithReason)];
+const CALLERS: [(&str, Callers); 3] = [("judge", Callers::Judge), ("pass", Callers::Pass), ("reject", Callers::Reject)];
 
 /// Keys of the checks in `[trunk.verify]`.
 const CHECKS: [(&str, Check); Check::ALL.len()] = [
@@ -35,6 +39,7 @@ const CHECKS: [(&str, Check); Check::ALL.len()] = [
     ("freshness", Check::Freshness),
     ("claims", Check::Claims),
     ("constraints", Check::Constraints),
+    ("strict_serialization", Check::Serialization),
     ("replay", Check::Replay),
 ];
 
@@ -161,19 +166,21 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
             policy.modes.set(check, mode);
         }
     }
-    if let Some(on_failure) =
-        section.choice("on_failure", &[("reject", OnFailure::Reject), ("continue", OnFailure::Continue)])
-    {
-        policy.on_failure = on_failure;
-    }
+    policy.on_failure = section.choice("on_failure", &ON_FAILURE).unwrap_or(policy.on_failure);
+    policy.anonymous = section.choice("anonymous", &CALLERS).unwrap_or(policy.anonymous);
+    policy.unknown = section.choice("unknown", &CALLERS).unwrap_or(policy.unknown);
     let seconds = |key, setting: &mut i64| {
         *setting = section.number(key, (1, 86_400)).and_then(|number| number.try_into().ok()).unwrap_or(*setting);
     };
     seconds("freshness_seconds", &mut policy.freshness);
     seconds("skew_seconds", &mut policy.skew);
+    policy.diverted_freshness = policy.diverted_freshness.max(policy.freshness);
+    read_diverted_freshness(&section, &mut policy);
+    section.size("max_diversions", (1, 10), &mut policy.max_diversions);
     section.size("max_identities", (1, 64), &mut policy.max_identities);
     policy.require_identity = section.bool("require_identity", policy.require_identity);
     policy.strict_retarget = section.bool("strict_retarget", policy.strict_retarget);
+    policy.rcd_prefers_token = section.bool("rcd_prefers_token", policy.rcd_prefers_token);
     policy.allow_missing_mky = section.bool("allow_missing_mky", policy.allow_missing_mky);
     policy.strict_claims = section.bool("strict_claims", policy.strict_claims);
     policy.accept_plain_stir = section.bool("accept_plain_stir", policy.accept_plain_stir);
@@ -197,6 +204,18 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
     }
     section.finish();
     policy
+}
+
+/// The outermost diversion is held to `freshness_seconds`, the tokens behind it to this (RFC 8946 4.2).
+fn read_diverted_freshness(section: &Section<'_, '_>, policy: &mut Policy) {
+    let key = "diverted_freshness_seconds";
+    let Some(seconds) = section.number(key, (1, 10_800)).and_then(|number| i64::try_from(number).ok()) else { return };
+    if seconds < policy.freshness {
+        let reason = "a diverted token would have to be younger than others";
+        let remedy = "raise it to freshness_seconds at least";
+        section.wrong(section.offset_of(key), key, Fault::Conflict { reason, remedy });
+    }
+    policy.diverted_freshness = seconds;
 }
 
 fn read_dial_plan(section: Section<'_, '_>) -> DialPlan {

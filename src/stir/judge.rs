@@ -144,6 +144,9 @@ impl Verifier {
         if policy.modes.get(Check::Token) != Mode::Off {
             token.checks.set(Check::Token, token_check(Some(field), &opened));
         }
+        if policy.modes.get(Check::Serialization) != Mode::Off {
+            token.checks.set(Check::Serialization, checks::serialization(&jws));
+        }
         let verified = examine(cx, &opened, &self.config, &mut token);
         if ppt == Ppt::DivO {
             match self.open_nested(cx, &claims, &mut token) {

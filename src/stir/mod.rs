@@ -10,6 +10,7 @@
 //! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
 pub mod authentication;
 pub mod call_info;
+mod caller;
 mod checks;
 mod credential;
 mod diversion;
@@ -28,8 +29,9 @@ mod verdict;
 pub mod verification;
 
 pub use crate::cert::TrustStore;
+pub use caller::Caller;
 pub use failure::{Failure, FetchFailure};
-pub use policy::{IdentitySource, Modes, OnFailure, Policy, PriorityAuthority};
+pub use policy::{Callers, IdentitySource, Modes, OnFailure, Policy, PriorityAuthority};
 pub use rich_call_data::RichCallData;
 pub use verdict::{
     CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
@@ -78,13 +80,15 @@ pub enum Check {
     Claims,
     /// The claims conform to the certificate's constraints (R25).
     Constraints,
+    /// Header and payload are in the form of RFC 8225 section 9, as their signer had to write them (P-14). A verifier need not ask.
+    Serialization,
     /// Not seen before in another call (RFC 8224 12.1).
     Replay,
 }
 
 impl Check {
     /// All checks, in the order in which a failure names the token's fault. Freshness comes late: 403 is for tokens that are only stale.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Token,
         Self::Chain,
         Self::Validity,
@@ -93,6 +97,7 @@ impl Check {
         Self::Signature,
         Self::Claims,
         Self::Constraints,
+        Self::Serialization,
         Self::DomainBinding,
         Self::Freshness,
         Self::Replay,
@@ -111,6 +116,7 @@ impl Check {
             Self::Freshness => "freshness",
             Self::Claims => "claims",
             Self::Constraints => "constraints",
+            Self::Serialization => "serialization",
             Self::Replay => "replay",
         }
     }

@@ -70,6 +70,9 @@ impl Verifier {
             describe(&opened, &mut inner);
             inner.checks.set(Check::Token, token_check(None, &opened));
             inner.checks.set(Check::Claims, joins(cx, ppt, &claims, &div, &orig));
+            if cx.policy.modes.get(Check::Serialization) != Mode::Off {
+                inner.checks.set(Check::Serialization, checks::serialization(&jws));
+            }
             inner.checks.set(Check::Freshness, checks::diverted_freshness(claims.iat, cx.unix, cx.policy));
             let verified = examine_credential(cx, &opened, &mut inner);
             merge(cx, &inner, token);

@@ -1,7 +1,7 @@
 //! What verification found. A verdict on a request with one Identity field allocates nothing.
 use super::credential::Credential;
 use super::rich_call_data::RichCallData;
-use super::{Check, Failure, Mode, Policy, Profile, reason};
+use super::{Caller, Check, Failure, Mode, OnFailure, Policy, Profile, reason};
 use crate::passport::ppt::{Ppt, shaken::Attestation};
 use crate::passport::{Identity, TelephoneNumber};
 use std::sync::Arc;
@@ -244,7 +244,7 @@ pub enum Overall {
 /// A final response that the policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// 403, 428, 436, 437 or 438.
+    /// 403, 428, 436, 437 or 438; 433 for an anonymous caller.
     pub status: u16,
     /// Its reason phrase.
     pub phrase: &'static str,
@@ -258,6 +258,11 @@ pub struct Verdict {
     tokens: Tokens,
     overall: Overall,
     rejection: Option<Rejection>,
+    pub(super) caller: Caller,
+    /// Upstream is told by Reason fields what failed.
+    pub(super) is_told: bool,
+    /// Told besides: what the policy wants and the request lacks.
+    pub(super) lacking: Option<reason::Code>,
     /// A certificate that was not waited for.
     pub(super) unfetched: Option<Box<str>>,
 }
@@ -273,7 +278,15 @@ enum Tokens {
 
 impl Verdict {
     pub(super) fn new() -> Self {
-        Self { tokens: Tokens::None, overall: Overall::NoIdentity, rejection: None, unfetched: None }
+        Self {
+            tokens: Tokens::None,
+            overall: Overall::NoIdentity,
+            rejection: None,
+            caller: Caller::Named,
+            is_told: true,
+            lacking: None,
+            unfetched: None,
+        }
     }
 
     pub(super) fn push(&mut self, token: TokenVerdict) {
@@ -348,6 +361,11 @@ impl Verdict {
         matches!(self.overall, Overall::Valid { .. })
     }
 
+    /// How the request names its caller, where the policy makes a difference.
+    pub fn caller(&self) -> Caller {
+        self.caller
+    }
+
     /// What to answer; `None` when the call goes on. Policy is applied already.
     pub fn rejection(&self) -> Option<Rejection> {
         self.rejection
@@ -374,6 +392,7 @@ impl Verdict {
             None if judged => Overall::Invalid,
             None => Overall::NoIdentity,
         };
-        self.rejection = reason::rejection(self, policy);
+        self.is_told = policy.on_failure != OnFailure::Continue;
+        (self.rejection, self.lacking) = reason::conclude(self, policy);
     }
 }

@@ -9,6 +9,7 @@ pub use super::{
     PriorityAuthority, Profile, Rejection, Retarget, RichCallData, Role, SignatureText, TokenVerdict, Verdict,
 };
 
+use super::caller::Caller;
 use super::credential::Credentials;
 use super::diversion;
 use super::judge::{Judged, Request, unreadable};
@@ -152,6 +153,7 @@ impl Verifier {
         unreachable: Option<(&str, FetchFailure)>,
     ) -> (Verdict, Option<Wanted>) {
         let mut verdict = Verdict::new();
+        verdict.caller = Caller::of(request, policy, &self.config.dial_plan);
         let mut need = None;
         if request.field(Name::Identity).is_some() {
             let signalling = Signalling::of(request, policy.identity_source, &self.config.dial_plan);
