@@ -16,7 +16,7 @@ use crate::passport::ppt::shaken::Attestation;
 use crate::proxy;
 use crate::stir::authentication::{Signer, SignerConfig, SignerError};
 use crate::stir::replay::ReplayConfig;
-use crate::stir::{Callers, Check, IdentitySource, Mode, OnFailure, Policy, Profile};
+use crate::stir::{Callers, Check, IdentitySource, Methods, Mode, OnFailure, Policy, Profile};
 
 const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
 const SOURCES: [(&str, IdentitySource); 2] =
@@ -178,6 +178,9 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
     read_diverted_freshness(&section, &mut policy);
     section.size("max_diversions", (1, 10), &mut policy.max_diversions);
     section.size("max_identities", (1, 64), &mut policy.max_identities);
+    read_methods(&section, &mut policy);
+    let treatments = [("keep", false), ("strip-unproven", true)];
+    policy.strip_unproven_priority = section.choice("resource_priority", &treatments).unwrap_or_default();
     policy.require_identity = section.bool("require_identity", policy.require_identity);
     policy.strict_retarget = section.bool("strict_retarget", policy.strict_retarget);
     policy.rcd_prefers_token = section.bool("rcd_prefers_token", policy.rcd_prefers_token);
@@ -204,6 +207,25 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
     }
     section.finish();
     policy
+}
+
+/// `methods`: INVITE and MESSAGE are verified unless one of them is left out.
+fn read_methods(section: &Section<'_, '_>, policy: &mut Policy) {
+    let method = |text: &str| match text {
+        "INVITE" => Some(Methods { invite: true, message: false }),
+        "MESSAGE" => Some(Methods { invite: false, message: true }),
+        _ => None,
+    };
+    let listed = section.read_list("methods", "\"INVITE\" or \"MESSAGE\"", method);
+    if section.is_absent("methods") {
+        return;
+    }
+    let has = |of: fn(&Methods) -> bool| listed.iter().any(|listed| of(&listed.value));
+    policy.methods = Methods { invite: has(|methods| methods.invite), message: has(|methods| methods.message) };
+    if section.is_empty_list("methods") {
+        let (reason, remedy) = ("nothing would be verified", "list INVITE, MESSAGE or both, or remove [trunk.verify]");
+        section.wrong(section.offset_of("methods"), "methods", Fault::Conflict { reason, remedy });
+    }
 }
 
 /// The outermost diversion is held to `freshness_seconds`, the tokens behind it to this (RFC 8946 4.2).

@@ -15,6 +15,7 @@ use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
+use crate::stir::Verdict;
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
@@ -52,6 +53,8 @@ pub struct RequestContext {
     pub followed: Vec<Box<[u8]>>,
     /// What verification found.
     pub verified: Verified,
+    /// All of it, where some trunk is told.
+    pub verdict: Option<Rc<Verdict>>,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
     /// What these lines say, for the record of the call; `None` if signing failed.
@@ -78,6 +81,10 @@ pub struct RequestContext {
     pub settled: bool,
     /// `Reason: STIR` lines for the responses of this call (RFC 9410), complete with line ends.
     pub reason_lines: Vec<u8>,
+    /// A provisional response carried them.
+    pub has_told_reasons: bool,
+    /// It was admitted above a limit, as an emergency call.
+    pub is_over_limit: bool,
 }
 
 /// One client transaction of a request.
@@ -166,6 +173,7 @@ impl RequestContext {
         if self.is_done() {
             self.request = Vec::new();
             self.lines = Vec::new();
+            self.verdict = None;
             self.plan.clear();
             self.responses = ResponseContext::default();
         }

@@ -226,6 +226,11 @@ pub(super) fn describe(opened: &Opened<'_>, token: &mut TokenVerdict) {
     let attest = if opened.ppt == Ppt::Shaken { shaken::check(opened.claims).ok() } else { None };
     let authorized = |chain: &ChainVerdict| token.profile == Profile::Shaken || checks::is_authorized(chain, "attest");
     token.attest = attest.filter(|_| opened.chain().is_some_and(authorized));
+    let has_origid = token.attest.is_some()
+        && (token.profile == Profile::Shaken
+            || opened.chain().is_some_and(|chain| checks::is_authorized(chain, "origid")));
+    let origid = opened.claims.origid.as_deref().filter(|_| has_origid);
+    token.origid = origid.and_then(shaken::OrigId::from_text);
 }
 
 /// RFC 8224 4.1: header and field agree (there is no field for a token inside another), and the claims have the shape of their kind.

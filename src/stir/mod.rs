@@ -5,7 +5,7 @@
 //!
 //! Each Identity field is judged by itself (`judge`; a `div-o` token with those inside it, `nested`); then the diversions are joined to
 //! chains (`diversion`), and the verdict is drawn: what the call is worth, what may be shown of the caller ([`rich_call_data`],
-//! [`call_info`]), which Resource-Priority is proven ([`priority`]).
+//! [`call_info`]), which Resource-Priority is proven ([`priority`]), what the inside network is told ([`verstat`], [`verdict_line`]).
 //!
 //! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
 pub mod authentication;
@@ -26,12 +26,14 @@ pub mod rich_call_data;
 mod signalling;
 pub mod url;
 mod verdict;
+pub mod verdict_line;
 pub mod verification;
+pub mod verstat;
 
 pub use crate::cert::TrustStore;
 pub use caller::Caller;
 pub use failure::{Failure, FetchFailure};
-pub use policy::{Callers, IdentitySource, Modes, OnFailure, Policy, PriorityAuthority};
+pub use policy::{Callers, IdentitySource, Methods, Modes, OnFailure, Policy, PriorityAuthority};
 pub use rich_call_data::RichCallData;
 pub use verdict::{
     CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
@@ -55,6 +57,16 @@ pub enum Profile {
     Shaken,
     /// draft-wendt-stir-vesper-07: besides, `x5c`, number in the TNAuthList, SCT, claim constraints, domain binding (R21 to R29).
     Vesper,
+}
+
+impl Profile {
+    /// Its name in settings and headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shaken => "shaken",
+            Self::Vesper => "vesper",
+        }
+    }
 }
 
 /// One question about a token. Each is answered by itself, so that each has its own [`Mode`].

@@ -82,7 +82,7 @@ impl Verifier {
                 self.credentials.remember(cx.trust.epoch, jws.header, known);
             }
             if ppt != Ppt::DivO {
-                (token.role, token.attest) = (inner.role, inner.attest);
+                (token.role, token.attest, token.origid) = (inner.role, inner.attest, inner.origid);
                 if inner.role == Role::Diversion {
                     // What it was meant for is nowhere in here.
                     return fail(token, Check::Claims, Failure::DivIncomplete);

@@ -1,5 +1,6 @@
 //! What a trunk asks of its callers' identity.
 use super::{Check, Mode, Profile};
+use crate::sip::Method;
 
 /// One [`Mode`] per [`Check`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,26 @@ pub enum PriorityAuthority {
     Provider,
 }
 
+/// Methods whose Identity is looked at, outside dialogs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Methods {
+    /// INVITE.
+    pub invite: bool,
+    /// MESSAGE (RFC 9475).
+    pub message: bool,
+}
+
+impl Methods {
+    /// Whether this one is among them.
+    pub fn has(self, method: Option<Method<'_>>) -> bool {
+        match method {
+            Some(Method::Invite) => self.invite,
+            Some(Method::Message) => self.message,
+            _ => false,
+        }
+    }
+}
+
 /// How requests of one trunk are verified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Policy {
@@ -77,6 +98,10 @@ pub struct Policy {
     pub profile: Profile,
     /// What to do about each check.
     pub modes: Modes,
+    /// Methods that are verified.
+    pub methods: Methods,
+    /// Take r-values that no valid token speaks for out of Resource-Priority: the call is an ordinary one then.
+    pub strip_unproven_priority: bool,
     /// Refuse a request without a usable Identity field by 428.
     pub require_identity: bool,
     /// Refuse a request whose tokens are all invalid.
@@ -119,6 +144,8 @@ impl Policy {
         Self {
             profile: Profile::Shaken,
             modes: Modes::usual(),
+            methods: Methods { invite: true, message: true },
+            strip_unproven_priority: false,
             require_identity: false,
             on_failure: OnFailure::Reject,
             anonymous: Callers::Judge,

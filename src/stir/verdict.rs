@@ -1,8 +1,9 @@
 //! What verification found. A verdict on a request with one Identity field allocates nothing.
 use super::credential::Credential;
-use super::rich_call_data::RichCallData;
+use super::rich_call_data::{Element, RichCallData};
 use super::{Caller, Check, Failure, Mode, OnFailure, Policy, Profile, reason};
-use crate::passport::ppt::{Ppt, shaken::Attestation};
+use crate::passport::ppt::Ppt;
+use crate::passport::ppt::shaken::{Attestation, OrigId};
 use crate::passport::{Identity, TelephoneNumber};
 use std::sync::Arc;
 
@@ -141,6 +142,8 @@ pub struct TokenVerdict {
     pub role: Role,
     /// `attest`, when it is well-formed and (under VESPER) authorized by the certificate.
     pub attest: Option<Attestation>,
+    /// `origid`, likewise.
+    pub origid: Option<OrigId>,
     /// `orig` as a number.
     pub orig: Option<TelephoneNumber>,
     /// `iat`, UNIX seconds.
@@ -193,6 +196,7 @@ impl TokenVerdict {
             ppt: None,
             role: Role::Number,
             attest: None,
+            origid: None,
             orig: None,
             iat: None,
             retargeted: false,
@@ -334,6 +338,27 @@ impl Verdict {
             data.filter(move |data| data.is_first_party() == first_party)
         };
         of(true).chain(of(false))
+    }
+
+    /// Whether a signed name may be shown; `None` without one.
+    pub fn is_name_verified(&self) -> Option<bool> {
+        let is_name = |(element, _): &(Element, _)| *element == Element::Name;
+        let has_name = |data: &RichCallData| data.name.is_some();
+        let is_refused = |data: &RichCallData| data.unverified.iter().any(is_name);
+        if self.rich_call_data().any(has_name) {
+            return Some(true);
+        }
+        let mut all = self.tokens().iter().filter_map(|token| token.rich_call_data.as_deref());
+        all.any(|data| has_name(data) || is_refused(data)).then_some(false)
+    }
+
+    /// `valid`, `invalid` or `none`.
+    pub fn word(&self) -> &'static str {
+        match self.overall {
+            Overall::NoIdentity => "none",
+            Overall::Valid { .. } => "valid",
+            Overall::Invalid => "invalid",
+        }
     }
 
     /// Who diverted the call, the first one first, by its valid token; empty when nobody did or nothing proves it.
