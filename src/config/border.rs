@@ -56,11 +56,7 @@ fn read_disclosure(trunk: &Section<'_, '_>) -> Disclosure {
     let verstat_attestation = trunk.bool("verstat_attestation", false);
     if verstat_attestation && !trunk.bool("verstat", false) {
         let (reason, remedy) = ("there is no verstat that it could be part of", "add verstat = true");
-        trunk.wrong(
-            trunk.offset_of("verstat_attestation"),
-            "verstat_attestation",
-            Fault::Conflict { reason, remedy },
-        );
+        trunk.wrong(trunk.offset_of("verstat_attestation"), "verstat_attestation", Fault::Conflict { reason, remedy });
     }
     let expected = "the name of a header that means nothing else, such as \"X-Identity-Verdict\"";
     let is_free = |text: &str| is_token(text.as_bytes()) && text.len() > 1 && Name::new(text.as_bytes()) == Name::Other;

@@ -10,7 +10,8 @@ use crate::stir::verstat::Mark;
 use crate::stir::{Verdict, verdict_line, verstat};
 
 /// Usual names of headers that tell attestation and origination. Nobody outside the trust domain may say them.
-pub const USUAL_NAMES: [&str; 4] = ["P-Attestation-Indicator", "P-Origination-ID", "Attestation-Info", "Origination-Id"];
+pub const USUAL_NAMES: [&str; 4] =
+    ["P-Attestation-Indicator", "P-Origination-ID", "Attestation-Info", "Origination-Id"];
 
 /// What a trunk is told of verified requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -110,6 +110,8 @@ stats! {
     identity_missing,
     /// Requests whose Resource-Priority lost values that nothing proves.
     priorities_stripped,
+    /// Requests of which the table of tokens, being full, could not tell whether they are replays.
+    replay_unknown,
     /// INVITEs signed.
     signed,
     /// INVITEs that left unsigned although their trunk wants a signature.

@@ -11,8 +11,8 @@ use super::route::table::{self, Verified};
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
 use crate::sip::{Message, Name, Refusal};
-use crate::stir::{priority, reason};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
+use crate::stir::{Check, CheckResult, TokenVerdict, priority, reason};
 
 /// H-6: of two dates one verifier believes the first, the next the second.
 const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
@@ -87,6 +87,8 @@ impl Proxy {
         } else {
             self.stats.verification_failed += 1;
         }
+        let is_open = |token: &TokenVerdict| token.checks.get(Check::Replay) == CheckResult::Unknown;
+        self.stats.replay_unknown += u64::from(verdict.tokens().iter().any(is_open));
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
         self.witness_token(now, &verdict, out);

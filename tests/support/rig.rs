@@ -91,9 +91,12 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
+        Self::of(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() })
+    }
+
+    pub fn of(snapshot: Snapshot) -> Self {
         let now = Now { instant: super::epoch(), unix: 1_795_219_200 };
-        let limits = config.parser.clone();
-        let snapshot = Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() };
+        let limits = snapshot.config.parser.clone();
         let proxy = Proxy::new(Arc::new(snapshot), [7; 32], now);
         Rig { proxy, now, events: Vec::new(), index: Index::new(), limits }
     }
