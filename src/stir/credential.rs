@@ -74,6 +74,8 @@ pub(super) struct Credentials {
     fetched: ChainCache<Fetched>,
     /// Headers that were known, and that were not.
     pub(super) counts: [u64; 2],
+    /// Chains assessed, and the certificates in them.
+    pub(super) assessed: [u64; 2],
 }
 
 impl Credentials {
@@ -89,6 +91,7 @@ impl Credentials {
             pathless: ChainCache::new(small(config.max_refused_chains)),
             fetched: ChainCache::new(small(config.max_fetched)),
             counts: [0; 2],
+            assessed: [0; 2],
         }
     }
 
@@ -198,6 +201,8 @@ impl Credentials {
                 return Arc::clone(credential);
             }
         }
+        let [chains, certificates] = &mut self.assessed;
+        (*chains, *certificates) = (*chains + 1, *certificates + chain.len() as u64);
         let credential = Arc::new(Credential { chain: trust.assess(chain) });
         if has_path(&credential) {
             // Kept a negative time even when expired, so that an expired chain is not assessed for every call.

@@ -17,6 +17,7 @@ use crate::passport::{Claims, HeaderError, ProtectedHeader, TelephoneNumber, Tok
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method};
 use aws_lc_rs::digest::{self, Digest};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What all tokens of one request have in common.
@@ -31,6 +32,8 @@ pub(super) struct Request<'a> {
     pub(super) unreachable: Option<(&'a str, FetchFailure)>,
     /// A field says `ppt=div`: what the tokens say of origin and destination is kept, to join them to chains.
     pub(super) is_diverted: bool,
+    /// Signatures checked.
+    pub(super) signatures: Cell<u64>,
 }
 
 /// A token taken apart: what the checks look at.
@@ -340,6 +343,7 @@ fn examine_chain(cx: &Request<'_>, opened: &Opened<'_>, chain: &ChainVerdict, to
         }
     }
     // Asked even when it is not to count: it decides what is remembered.
+    cx.signatures.set(cx.signatures.get() + 1);
     let signature = checks::signature(chain, &opened.seal, opened.signature);
     if asked(Check::Signature) {
         checks.set(Check::Signature, signature);

@@ -5,6 +5,8 @@ mod pki;
 mod support;
 
 mod authentication;
+#[allow(dead_code)]
+mod bombs;
 mod command;
 mod compact;
 mod fetch;
@@ -12,3 +14,4 @@ mod reason;
 mod robustness;
 mod shaken;
 mod vesper;
+mod work;
