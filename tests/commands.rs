@@ -181,3 +181,24 @@ fn an_imported_list_is_a_configuration() {
     let nothing = vesperd(directory.path(), &["import", "dispatcher", "no-such-file"], "");
     assert_eq!(nothing.status.code(), Some(2));
 }
+
+/// What would keep it from starting, as far as that can be known before.
+#[test]
+fn check_config_warns_of_directories_that_are_not_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let listener = "[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n";
+    let more = "[cdr]\nfile = \"records/calls\"\n[admin]\nsocket = \"run/admin.sock\"\n";
+    std::fs::write(directory.path().join("edge.toml"), format!("{listener}{more}")).unwrap();
+    let check = || {
+        let output = vesperd(directory.path(), &["check-config", "edge.toml"], "");
+        assert!(output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = check();
+    assert!(said.contains("warning: cdr.file: there is no directory records;"), "{said}");
+    assert!(said.contains("warning: admin.socket: there is no directory run;"), "{said}");
+    for name in ["records", "run"] {
+        std::fs::create_dir(directory.path().join(name)).unwrap();
+    }
+    assert_eq!(check(), "");
+}

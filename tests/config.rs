@@ -157,6 +157,7 @@ on_failure = "continue"
 require_identity = false
 freshness_seconds = 30
 sct = "report"
+revocation = "enforce"
 replay = "off"
 identity_source = "asserted"
 [[trunk]]
@@ -176,11 +177,24 @@ to = "b"
 anchors = ["anchors", "anchors/root.pem"]
 log_list = "log-list.json"
 replay_entries = 1000
+state_directory = "state"
+list_refresh_minutes = 5
+[stir.anchor_list]
+location = "https://sti-pa.example/list"
+key = "plain.pem"
+grace_hours = 1
+[stir.crl]
+urls = "https://sti-pa.example/crl"
+issuers = "anchors/root.pem"
+refresh_minutes = 10
 [stir.dial_plan]
 country_code = "1"
 [stir.fetch]
 allow_any_port = true
 total_timeout_ms = 1500
+call_budget_ms = 250
+breaker_failures = 5
+prefetch_percent = 70
 ca_file = "anchors/root.pem"
 [timers]
 t1_ms = 100
@@ -219,6 +233,17 @@ max_connections_per_prefix = 7
     assert_eq!(proxy.verifier.dial_plan.country_code.as_deref(), Some("1"));
     assert!(config.fetch.allow_any_port && proxy.verifier.allow_any_port);
     assert_eq!(config.fetch.total_timeout, Duration::from_millis(1500));
+    assert_eq!(proxy.certificate_timeout, Duration::from_millis(250));
+    assert_eq!((config.fetch.breaker.failures, config.fetch.prefetch_percent), (5, 70));
+    assert!(config.fetch.state_directory.as_ref().is_some_and(|path| path.ends_with("state")));
+    let keeper = &config.fetch.keeper;
+    assert_eq!(keeper.list_interval, Duration::from_secs(300));
+    let list = keeper.anchors.as_ref().unwrap();
+    assert_eq!(list.place, vesperd::node::fetch::Place::Url("https://sti-pa.example/list".to_owned()));
+    assert_eq!(list.grace, Duration::from_secs(3600));
+    assert_eq!((&keeper.crl_urls[..], keeper.crl_issuers.len()), (&["https://sti-pa.example/crl".to_owned()][..], 1));
+    assert_eq!(keeper.crl_interval, Duration::from_secs(600));
+    assert_eq!(policy.modes.get(Check::Revocation), Mode::Enforce);
     assert_eq!((proxy.transaction.t1, proxy.timer_c), (Duration::from_millis(100), Duration::from_secs(200)));
     assert_eq!(proxy.parser.fields, 100);
 }
@@ -379,7 +404,48 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             "14: signer \"sp\".certificate: the certificate has no readable TNAuthList",
         ),
     ];
-    for (text, expected) in cases {
+    let service =
+        |rest: &str| format!("{LEAST}[trunk.verify]\nprofile = \"shaken\"\nchain = \"off\"\n[stir_service]\n{rest}");
+    let local = "bind = \"127.0.0.1:0\"\n";
+    desk.write("tokens", "# clients\nalpha short\n");
+    desk.write("no-tokens", "# clients\n");
+    let services = [
+        (format!("{LEAST}service = \"sign\""), "9: trunk \"carrier\".service: nothing says who signs; add sign"),
+        (format!("{LEAST}service = \"verify\""), "9: trunk \"carrier\".service: there is no policy to verify by"),
+        (format!("{LEAST}no_match = 404"), "9: trunk \"carrier\".no_match: nothing is served to this trunk"),
+        (service("policy = \"carrier\""), "12: stir_service.bind: missing; give \"ip:port\""),
+        (service(local), "12: stir_service.policy: missing; give the name of a [[trunk]]"),
+        (service(&format!("{local}policy = \"nobody\"")), "14: stir_service.policy: there is no trunk \"nobody\""),
+        (
+            format!("{LEAST}[stir_service]\n{local}policy = \"carrier\""),
+            "11: stir_service.policy: the trunk neither signs nor verifies",
+        ),
+        (
+            service("policy = \"carrier\"\nbind = \"192.0.2.1:8443\""),
+            "14: stir_service.bind: what is asked would cross the network in plain text",
+        ),
+        (
+            service(&format!("{local}policy = \"carrier\"\ntokens = \"tokens\"")),
+            "15: stir_service.tokens: tokens:2: the token is too short; give one of 16 characters or more",
+        ),
+        (
+            service(&format!("{local}policy = \"carrier\"\ntokens = \"no-tokens\"")),
+            "15: stir_service.tokens: no-tokens: not lines of",
+        ),
+        (
+            service(
+                "policy = \"carrier\"\nbind = \"192.0.2.1:1\"\n[stir_service.tls]\ncertificate = \"plain.pem\"\nkey = \"sp-key.pem\"",
+            ),
+            "14: stir_service.bind: anybody could have calls signed",
+        ),
+        (
+            signer(
+                "key = \"sp-key.pem\"\ncertificate = \"sp-chain.pem\"\n[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"carrier\"",
+            ),
+            "17: stir_service.policy: the signer of the trunk attests nothing",
+        ),
+    ];
+    for (text, expected) in cases.into_iter().chain(services) {
         let mistakes = desk.mistakes(&text);
         assert!(
             mistakes.len() == 1 && mistakes[0].starts_with(expected),

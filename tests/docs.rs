@@ -103,7 +103,7 @@ fn the_manual_of_the_admin_socket_names_every_request_and_every_field() {
         source.split("rename = \"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned()).collect();
     assert!(named.len() >= 9, "{named:?}");
     assert_eq!(shown, named);
-    for command in ["calls", "bans", "targets"] {
+    for command in ["calls", "bans", "targets", "cache"] {
         let help = String::from_utf8(vesperd(&[command, "--help"])).unwrap();
         let listed = help.split("Commands:\n").nth(1).unwrap().lines().take_while(|line| line.starts_with("  "));
         for action in listed.filter_map(|line| line.split_whitespace().next()).filter(|action| *action != "help") {
@@ -178,4 +178,79 @@ fn what_the_conformance_table_names_exists_and_every_case_is_in_it() {
     let cases: std::collections::BTreeSet<String> =
         files.map(|file| file.unwrap().path().file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     assert_eq!(named, cases);
+}
+
+/// Every requirement has a row, every row a test that exists or a reason.
+#[test]
+fn what_the_stir_conformance_table_names_exists_and_no_requirement_is_missing() {
+    let table = read("docs/stir-conformance.md");
+    let mut named = BTreeSet::new();
+    for row in table.lines().filter(|row| row.starts_with("| ") && !row.starts_with("| id ")) {
+        let [ids, _, result, by] = row.trim_matches(['|', ' ']).split(" | ").collect::<Vec<_>>()[..] else {
+            panic!("not four cells: {row}")
+        };
+        named.extend(ids.split(", ").map(str::to_owned));
+        match result {
+            "passes" => {
+                for part in by.split("; ") {
+                    let (file, test) = part.split_once(' ').unwrap_or_else(|| panic!("{row}"));
+                    assert!(read(file).contains(&format!("fn {test}(")), "{file} has no {test}");
+                }
+            }
+            "left out" | "open" => assert!(by.len() > 20, "no reason: {row}"),
+            other => panic!("{other}: {row}"),
+        }
+    }
+    let families = [
+        ("P", 1..=23),
+        ("I", 1..=10),
+        ("I", 20..=32),
+        ("S", 1..=6),
+        ("D", 1..=19),
+        ("R", 1..=9),
+        ("C", 1..=16),
+        ("T", 1..=6),
+        ("M", 1..=8),
+        ("E", 1..=12),
+    ];
+    for (family, numbers) in families {
+        for number in numbers {
+            assert!(named.contains(&format!("{family}-{number}")), "{family}-{number} has no row");
+        }
+    }
+}
+
+#[test]
+fn what_the_table_of_certificates_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let table = read("docs/stir-conformance-certificates.md");
+    let rows: Vec<Vec<&str>> = table
+        .lines()
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| id "))
+        .map(|line| line.trim_matches('|').split('|').map(str::trim).collect())
+        .collect();
+    assert!(rows.len() > 90, "{} rows", rows.len());
+    for row in rows {
+        let [id, _, result, by] = row[..] else { panic!("{row:?}") };
+        assert_eq!(result.starts_with("passes"), !by.is_empty(), "{id}: what passes is shown by a test");
+        for named in by.split("; ").filter(|named| !named.is_empty()) {
+            let (file, test) = named.split_once(' ').unwrap_or_else(|| panic!("{id}: {named}"));
+            let source = fs::read_to_string(root.join(file)).unwrap_or_else(|e| panic!("{id}: {file}: {e}"));
+            assert!(source.contains(&format!("fn {test}(")), "{id}: {file} has no {test}");
+        }
+    }
+    for (letter, last) in [('R', 37), ('B', 7)] {
+        let has = |number: usize| {
+            table.lines().filter_map(|line| line.strip_prefix("| ")).any(|line| {
+                let ids = line.split('|').next().unwrap_or_default().split(", ").map(str::trim);
+                ids.into_iter().any(|id| {
+                    let numbers: Vec<usize> =
+                        id.split(" to ").filter_map(|id| id.trim().strip_prefix(letter)?.parse().ok()).collect();
+                    matches!(numbers[..], [one] if one == number)
+                        || matches!(numbers[..], [from, to] if (from..=to).contains(&number))
+                })
+            })
+        };
+        assert!((1..=last).all(has), "{letter}1 to {letter}{last} are all there");
+    }
 }

@@ -333,8 +333,8 @@ fn a_wait_ends_by_its_deadline() {
     let mut edge = world.verifying(|_| {});
     edge.receive(CALLER, &signed(&signer, "c1"));
     let need = edge.need();
-    assert!(need.deadline > edge.now.instant);
-    let sent = edge.pass(Duration::from_millis(2_050));
+    assert_eq!(need.deadline, edge.now.instant + Duration::from_millis(500), "the budget of a call");
+    let sent = edge.pass(Duration::from_millis(550));
     assert_eq!(first_lines(&sent), ["SIP/2.0 436 Bad Identity Info"]);
     let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
     assert!(edge.answer(&need, Ok(chain)).is_empty(), "late answers are dropped");

@@ -415,6 +415,51 @@ fn a_call_is_listed_ended_and_recorded_and_the_file_can_be_rotated() {
     assert_eq!(command(&program, &["calls", "list"]).0, 2, "nobody is there");
 }
 
+#[test]
+fn chains_are_imported_listed_and_purged_once_their_root_is_trusted() {
+    use vesperd::pki::lab::{self, Options};
+    let gateway = socket();
+    let mut program = Program::start_with(gateway.local_addr().unwrap(), OPERATED);
+    lab::create(&program.file("lab"), vesperd::node::clock::unix(), &Options::default()).unwrap();
+    let (url, chain) = ("https://certs.example/sp.pem", "lab/provider/shaken.pem");
+    let (code, _, error) = command(&program, &["cache", "import", url, chain]);
+    assert_eq!(code, 1, "no trust anchor: {error}");
+    let trusting = format!("{OPERATED}[stir]\nanchors = \"lab/sti/root.pem\"\nstate_directory = \"state\"\n");
+    fs::write(program.file("edge.toml"), configuration(gateway.local_addr().unwrap(), &trusting)).unwrap();
+    program.signal("HUP");
+    program.expect("the new configuration is in force");
+    let (code, said, error) = command(&program, &["cache", "import", url, chain]);
+    assert_eq!(code, 0, "{error}");
+    assert!(
+        said.starts_with(&format!("{url} fresh")) && said.contains("spc 709J") && said.contains("imported"),
+        "{said}"
+    );
+    fs::create_dir(program.file("chains")).unwrap();
+    for name in ["a.pem", "b.pem"] {
+        fs::copy(program.file(chain), program.file("chains").join(name)).unwrap();
+    }
+    assert_eq!(command(&program, &["cache", "import", "https://other.example/x/", "chains"]).0, 0);
+    for refused in ["http://certs.example/sp.pem", "https://user@certs.example/", "junk"] {
+        assert_eq!(command(&program, &["cache", "import", refused, chain]).0, 1, "{refused}");
+    }
+    let (_, list, _) = command(&program, &["cache", "list", "--json"]);
+    let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+    let urls: Vec<_> = list["entries"].as_array().unwrap().iter().map(|entry| entry["x5u"].as_str().unwrap()).collect();
+    assert_eq!(urls, [url, "https://other.example/x/a.pem", "https://other.example/x/b.pem"]);
+    let entry = &list["entries"][0];
+    assert_eq!((&entry["trusted"], &entry["hits"], &entry["host"]), (&true.into(), &0.into(), &"up".into()));
+    let (_, one, _) = command(&program, &["cache", "list", "--host", "certs.example"]);
+    assert_eq!(one.lines().count(), 1);
+    assert_eq!(command(&program, &["cache", "purge", "--url", url]).1, "purged 1\n");
+    assert_eq!(command(&program, &["cache", "purge", "--url", url]).1, "purged 0\n");
+    assert_eq!(command(&program, &["cache", "purge", "--host", "Other.example"]).1, "purged 2\n");
+    assert_eq!(command(&program, &["cache", "purge", "--all"]).1, "purged 0\n");
+    assert_eq!(command(&program, &["cache", "purge"]).0, 2);
+    assert!(!program.log().contains("BEGIN CERTIFICATE"), "chains do not go into the log");
+    program.signal("TERM");
+    assert!(program.end().success());
+}
+
 /// A pipe that nobody reads and that holds no more: the writer of records is stuck in its first one.
 fn full_pipe(path: &std::path::Path) -> fs::File {
     use std::os::unix::fs::OpenOptionsExt;
@@ -816,7 +861,7 @@ fn a_reload_takes_over_records_and_level_of_the_log_and_names_what_needs_a_resta
 
     // A file that can not be opened is told before anything changes.
     let log = reload(&changed.replace("other.jsonl", "nowhere/calls"));
-    assert!(log.contains("cdr.file: entity not found") && log.contains("not taken over"), "{log}");
+    assert!(log.contains("cdr.file nowhere/calls: entity not found") && log.contains("not taken over"), "{log}");
     // Without the table records are written on until the restart.
     let log = reload(&configuration(at, "").replace("http = \"127.0.0.1:0\"\n", ""));
     assert!(log.contains("reload: [cdr] needs a restart") && log.contains("reload: node.http needs"), "{log}");

@@ -108,6 +108,10 @@ cases! {
     k04_kamailio_refuses_a_broken_signature: "K-04b",
     k05_we_verify_what_kamailio_signs: "K-05",
     k10_baresip: "K-10",
+    s01_redirect_signs_udp: "S-01",
+    s01b_redirect_signs_tcp: "S-01b",
+    s02_redirect_verifies: "S-02",
+    s02b_redirect_verdict_is_bad_or_missing: "S-02b",
 }
 
 /// Every case file is run, and every case has its file.

@@ -57,6 +57,15 @@ impl TrustAnchors {
         Ok(())
     }
 
+    /// Adds all of another set; of two with the same name and key the other's stays.
+    pub fn extend(&mut self, other: &Self) {
+        for anchor in other.iter() {
+            let same_name = self.by_subject.entry(anchor.subject_raw.clone()).or_default();
+            same_name.retain(|own| own.spki_der() != anchor.spki_der());
+            same_name.push(Arc::clone(anchor));
+        }
+    }
+
     /// Anchors from DER certificates, stopping at the first that cannot be one.
     ///
     /// # Errors

@@ -5,11 +5,13 @@ use std::fmt;
 use x509_parser::{
     asn1_rs::FromDer,
     certificate::X509Certificate,
-    extensions::{GeneralName, ParsedExtension, X509Extension},
+    extensions::{CRLDistributionPoint, DistributionPointName, GeneralName, ParsedExtension, X509Extension},
 };
 
 use super::claim_constraints::{ClaimConstraints, ClaimConstraintsError, ConstraintKind, is_baseline_claim};
+use super::crl::CrlPoint;
 use super::der::{self, DerError, Reader};
+use super::name::canonical;
 use super::name_constraints::NameConstraints;
 use super::oid;
 use super::sct::{SctList, SctListError};
@@ -101,6 +103,10 @@ pub(crate) struct Extensions {
     pub(crate) policies: Vec<String>,
     pub(crate) name_constraints: Option<NameConstraints>,
     pub(crate) no_rev_avail: bool,
+    /// keyUsage with cRLSign; `None` without keyUsage.
+    pub(crate) crl_sign: Option<bool>,
+    /// CRL distribution points that name a URI.
+    pub(crate) crl_points: Vec<CrlPoint>,
     /// CRL distribution points, freshest CRL, or an OCSP responder.
     pub(crate) status_pointer: bool,
     pub(crate) poison: bool,
@@ -240,6 +246,7 @@ impl Certificate {
             }
             ParsedExtension::KeyUsage(usage) => {
                 facts.key_usage = Some((usage.digital_signature(), usage.key_cert_sign()));
+                facts.crl_sign = Some(usage.crl_sign());
             }
             ParsedExtension::SubjectKeyIdentifier(id) => facts.subject_key_id = Some(id.0.into()),
             ParsedExtension::AuthorityKeyIdentifier(id) => {
@@ -248,7 +255,10 @@ impl Certificate {
             ParsedExtension::CertificatePolicies(policies) => {
                 facts.policies = policies.iter().map(|policy| oid::dotted(policy.policy_id.as_bytes())).collect();
             }
-            ParsedExtension::CRLDistributionPoints(_) => facts.status_pointer = true,
+            ParsedExtension::CRLDistributionPoints(points) => {
+                facts.status_pointer = true;
+                facts.crl_points = points.iter().filter_map(crl_point).collect();
+            }
             ParsedExtension::AuthorityInfoAccess(access) => {
                 for description in access.iter() {
                     let method = description.access_method.as_bytes();
@@ -443,8 +453,40 @@ impl Certificate {
         Frame::read(&self.der).map_or(&[], |frame| frame.tbs)
     }
 
+    /// The serial number's contents octets.
+    pub(crate) fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// Its key may sign CRLs: keyUsage says so, or says nothing.
+    pub(crate) fn may_sign_crls(&self) -> bool {
+        self.extensions.crl_sign.unwrap_or(true)
+    }
+
+    /// Takes a list that it names by reference for its own (RFC 9060 section 6: as if by value).
+    pub(crate) fn adopt_tn_auth_list(&mut self, list: TnAuthList) {
+        self.tn_auth_list = Some(Ok(list));
+    }
+
     /// Subject and issuer are the same name.
     pub(crate) fn is_self_issued(&self) -> bool {
         self.subject_raw == self.issuer_raw
     }
+}
+
+/// A distribution point with URIs; one that names its CRL otherwise can not be fetched from.
+fn crl_point(point: &CRLDistributionPoint<'_>) -> Option<CrlPoint> {
+    let Some(DistributionPointName::FullName(names)) = &point.distribution_point else { return None };
+    let uris: Vec<String> = names
+        .iter()
+        .filter_map(|name| match name {
+            GeneralName::URI(uri) => Some((*uri).to_owned()),
+            _ => None,
+        })
+        .collect();
+    let crl_issuer = point.crl_issuer.iter().flatten().find_map(|name| match name {
+        GeneralName::DirectoryName(name) => Some(canonical(name.as_raw())),
+        _ => None,
+    });
+    (!uris.is_empty()).then_some(CrlPoint { uris, crl_issuer })
 }

@@ -149,7 +149,7 @@ impl Log {
 }
 
 /// The point of a P-256 SubjectPublicKeyInfo.
-fn p256_point(spki: &[u8]) -> Option<&[u8]> {
+pub(super) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
     let mut fields = Reader::new(der::only(spki, der::SEQUENCE).ok()?);
     let algorithm = fields.expect(der::SEQUENCE).ok()?;
     let bits = fields.expect(der::BIT_STRING).ok()?;
@@ -186,6 +186,11 @@ impl LogList {
         }
         self.logs.insert(log.id, (operator.to_owned(), log));
         Ok(())
+    }
+
+    /// Adds all of another list; what it says of a log that is here too counts.
+    pub fn extend(&mut self, other: &Self) {
+        self.logs.extend(other.logs.iter().map(|(id, log)| (*id, log.clone())));
     }
 
     /// Reads `operators[].logs[]` and `operators[].tiled_logs[]`; unknown members are ignored.

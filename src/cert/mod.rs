@@ -8,14 +8,18 @@ mod anchors;
 mod cache;
 mod certificate;
 mod claim_constraints;
+mod crl;
 pub(crate) mod der;
 pub mod lint;
 mod log_list;
+mod name;
 mod name_constraints;
 pub mod oid;
 mod path;
 mod pem;
+mod referenced;
 pub mod sct;
+mod signed_list;
 mod store;
 mod tn_auth_list;
 
@@ -25,11 +29,14 @@ pub use certificate::{Certificate, CertificateError, X509Fault};
 pub use claim_constraints::{
     ClaimConstraints, ClaimConstraintsError, ConstraintKind, ConstraintViolation, PermittedValues, is_baseline_claim,
 };
+pub use crl::{Crl, CrlError, Revocable, Revocation, Revocations, SHORT_LIVED};
 pub use der::DerError;
 pub use log_list::{Log, LogList, LogListError, LogState};
 pub use path::{PathError, PathFacts, ScopeBasis};
 pub use pem::{PemError, certificates_from_pem_or_der};
+pub use referenced::{ReferencedList, ReferencedLists};
 pub use sct::{Sct, SctList, SctListError, TbsError};
+pub use signed_list::{AnchorList, ListKey, SignedListError, open};
 pub use store::{
     ChainVerdict, Limits, ProfileError, SctCounts, SctError, SctFacts, TrustPolicy, TrustStore, UnprovenSpc, ValidSct,
     ValidityError,

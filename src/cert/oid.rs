@@ -52,6 +52,22 @@ oid!(
     /// id-ce-freshestCRL (RFC 5280 section 4.2.1.15).
     FRESHEST_CRL, [2, 5, 29, 46], [0x55, 0x1d, 0x2e]
 );
+oid!(
+    /// id-ce-cRLNumber (RFC 5280 section 5.2.3).
+    CRL_NUMBER, [2, 5, 29, 20], [0x55, 0x1d, 0x14]
+);
+oid!(
+    /// id-ce-issuingDistributionPoint (RFC 5280 section 5.2.5).
+    ISSUING_DISTRIBUTION_POINT, [2, 5, 29, 28], [0x55, 0x1d, 0x1c]
+);
+oid!(
+    /// id-ce-certificateIssuer (RFC 5280 section 5.3.3).
+    CERTIFICATE_ISSUER, [2, 5, 29, 29], [0x55, 0x1d, 0x1d]
+);
+oid!(
+    /// id-ce-authorityKeyIdentifier (RFC 5280 section 4.2.1.1).
+    AUTHORITY_KEY_ID, [2, 5, 29, 35], [0x55, 0x1d, 0x23]
+);
 
 /// The dotted form of an OBJECT IDENTIFIER's contents octets; what is none reads as hexadecimal digits.
 pub(crate) fn dotted(der: &[u8]) -> String {
@@ -97,6 +113,10 @@ mod tests {
             NO_REV_AVAIL,
             AD_OCSP,
             FRESHEST_CRL,
+            CRL_NUMBER,
+            ISSUING_DISTRIBUTION_POINT,
+            CERTIFICATE_ISSUER,
+            AUTHORITY_KEY_ID,
         ] {
             let arcs: Vec<String> = oid.arcs.iter().map(u64::to_string).collect();
             assert_eq!(dotted(oid.der), arcs.join("."));

@@ -11,6 +11,7 @@ use webpki::aws_lc_rs as algorithms;
 
 use super::anchors::TrustAnchors;
 use super::certificate::{Certificate, CertificateError};
+use super::crl::Revocable;
 use super::store::{Limits, TrustPolicy};
 use super::tn_auth_list::{Encompassed, ScopeExcess, TnAuthListError};
 
@@ -229,6 +230,8 @@ pub struct PathFacts {
     pub not_before: i64,
     /// Earliest notAfter of the path, Unix seconds. Before `not_before` when no instant suits all certificates.
     pub not_after: i64,
+    /// The certificates whose revocation is to be asked for.
+    pub revocable: Vec<Revocable>,
 }
 
 /// Whether authorityKeyIdentifier and the issuer's subjectKeyIdentifier agree; `None` when one is absent.
@@ -290,6 +293,7 @@ pub(crate) fn validate(
         null_parameter: path.iter().any(|certificate| ecdsa_null_parameter(&certificate.outer_algorithm).is_some()),
         not_before,
         not_after,
+        revocable: (0..path.len()).filter_map(|index| Revocable::of(index, &path[index], issued_by(index))).collect(),
         anchor,
     })
 }
@@ -453,6 +457,34 @@ pub(crate) fn ecdsa_null_parameter(algorithm: &[u8]) -> Option<&[u8]> {
     ecdsa.iter().any(|id| id.as_ref() == bare).then_some(bare)
 }
 
+/// Why something signed is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SignatureFault {
+    Algorithm,
+    Signature,
+}
+
+/// Whether `signature` over `message` is the issuer's. `algorithm` is the contents of the AlgorithmIdentifier.
+pub(crate) fn check_signed(
+    algorithm: &[u8],
+    message: &[u8],
+    signature: &[u8],
+    issuer: &Certificate,
+    allow_rsa: bool,
+) -> Result<(), SignatureFault> {
+    let algorithm = ecdsa_null_parameter(algorithm).unwrap_or(algorithm);
+    let rsa: &[_] = if allow_rsa { &RSA } else { &[] };
+    let verifier = ECDSA
+        .iter()
+        .chain(rsa)
+        .find(|candidate| {
+            candidate.signature_alg_id().as_ref() == algorithm
+                && candidate.public_key_alg_id().as_ref() == &*issuer.key_algorithm
+        })
+        .ok_or(SignatureFault::Algorithm)?;
+    verifier.verify_signature(&issuer.public_key, message, signature).map_err(|_| SignatureFault::Signature)
+}
+
 fn check_signature(
     index: usize,
     certificate: &Certificate,
@@ -461,18 +493,10 @@ fn check_signature(
     budget: &mut usize,
 ) -> Result<(), PathError> {
     *budget = budget.checked_sub(1).ok_or(PathError::Budget)?;
-    let algorithm = &*certificate.outer_algorithm;
-    let algorithm = ecdsa_null_parameter(algorithm).unwrap_or(algorithm);
-    let rsa: &[_] = if policy.allow_rsa_issuers { &RSA } else { &[] };
-    let verifier = ECDSA
-        .iter()
-        .chain(rsa)
-        .find(|candidate| {
-            candidate.signature_alg_id().as_ref() == algorithm
-                && candidate.public_key_alg_id().as_ref() == &*issuer.key_algorithm
-        })
-        .ok_or(PathError::Algorithm { index })?;
-    verifier
-        .verify_signature(&issuer.public_key, certificate.tbs(), &certificate.signature)
-        .map_err(|_| PathError::Signature { index })
+    let (algorithm, signature) = (&certificate.outer_algorithm, &certificate.signature);
+    check_signed(algorithm, certificate.tbs(), signature, issuer, policy.allow_rsa_issuers).map_err(|fault| match fault
+    {
+        SignatureFault::Algorithm => PathError::Algorithm { index },
+        SignatureFault::Signature => PathError::Signature { index },
+    })
 }

@@ -9,8 +9,10 @@ use time::format_description::well_known::Rfc3339;
 
 use super::anchors::TrustAnchors;
 use super::certificate::{Certificate, CertificateError};
+use super::crl::{Revocable, Revocations};
 use super::log_list::LogList;
 use super::path::{self, PathError, PathFacts, ScopeBasis};
+use super::referenced::ReferencedLists;
 use super::sct::{Entry, SctListError, TbsError};
 
 /// Bounds on what is taken from the network.
@@ -279,6 +281,10 @@ pub struct ChainVerdict {
     pub vesper_profile: Result<(), ProfileError>,
     /// The leaf outlives the lifetime from which on a VESPER leaf is remarked.
     pub long_lived: bool,
+    /// Unix seconds until which the TNAuthLists by reference hold that this rests on; far away when there is none.
+    pub referenced_until: i64,
+    /// URIs of TNAuthLists by reference that were not at hand.
+    missing_lists: Vec<String>,
     key: ParsedPublicKey,
 }
 
@@ -294,6 +300,27 @@ impl ChainVerdict {
             Err(ValidityError::Expired { not_after: self.not_after })
         } else {
             Ok(())
+        }
+    }
+
+    /// Last second at which the verdict may be used without making it anew, Unix seconds.
+    #[must_use]
+    pub fn holds_until(&self) -> i64 {
+        self.not_after.min(self.referenced_until)
+    }
+
+    /// The certificates whose revocation is to be asked for: none without a path.
+    #[must_use]
+    pub fn revocable(&self) -> &[Revocable] {
+        self.path.as_ref().map_or(&[], |path| &path.revocable)
+    }
+
+    /// URIs of TNAuthLists by reference that were not at hand when this was made. None for a chain that leads to no trust anchor: nobody
+    /// is asked on a stranger's behalf.
+    pub fn missing_lists(&self) -> &[String] {
+        match self.path {
+            Ok(_) | Err(PathError::ScopeByReference { .. }) => &self.missing_lists,
+            Err(_) => &[],
         }
     }
 
@@ -331,6 +358,10 @@ pub struct TrustStore {
     pub limits: Limits,
     /// What chains must satisfy.
     pub policy: TrustPolicy,
+    /// Revocation lists at hand. They are asked at each use and may be replaced without a new epoch.
+    pub revocations: Revocations,
+    /// TNAuthLists at hand that certificates name by reference.
+    pub referenced: ReferencedLists,
     /// Generation of this snapshot: whoever replaces a store by another raises it, so that verdicts made under the old one are not
     /// used under the new (the epoch of [`ChainCache`](super::ChainCache)).
     pub epoch: u64,
@@ -363,6 +394,7 @@ impl TrustStore {
                 }
             }
         }
+        let (referenced_until, missing_lists) = self.resolve_references(&mut chain);
         let mut path = match unreadable {
             Some(error) => Err(error),
             None => path::validate(&chain, &self.anchors, &self.limits, &self.policy),
@@ -387,8 +419,26 @@ impl TrustStore {
             not_before,
             not_after,
             scts,
+            referenced_until,
+            missing_lists,
             key,
         })
+    }
+
+    /// RFC 9060 section 6: a list by reference counts as if by value. Gives until when what is known of them holds, and which are missing.
+    fn resolve_references(&self, chain: &mut [Certificate]) -> (i64, Vec<String>) {
+        let (mut until, mut missing) = (i64::MAX, Vec::new());
+        for certificate in chain.iter_mut().filter(|certificate| certificate.tn_auth_list().is_none()) {
+            let Some(uri) = certificate.tn_auth_list_uris().first().cloned() else { continue };
+            match self.referenced.get(&uri) {
+                Some(found) => {
+                    until = until.min(found.fresh_until);
+                    certificate.adopt_tn_auth_list(found.list.clone());
+                }
+                None => missing.push(uri),
+            }
+        }
+        (until, missing)
     }
 
     fn check_limits(&self, chain: &[impl AsRef<[u8]>]) -> Result<(), CertificateError> {

@@ -1,6 +1,6 @@
 //! Asking a running edge over its admin socket.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Write};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -32,6 +32,11 @@ impl Connection {
             Ok(answer) => answer,
             Err(error) => {
                 eprintln!("{}: {error}", self.socket.display());
+                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+                    eprintln!(
+                        "no edge listens there: has its configuration [admin] socket, and is it this one (--socket)?"
+                    );
+                }
                 return ExitCode::from(2);
             }
         };

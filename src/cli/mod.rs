@@ -2,6 +2,7 @@
 
 mod admin;
 pub mod bans;
+pub mod cache;
 pub mod calls;
 pub mod cert;
 pub mod check_config;
@@ -45,6 +46,7 @@ enum Command {
     Calls(calls::CallsCommand),
     Bans(bans::BansCommand),
     Targets(targets::TargetsCommand),
+    Cache(cache::CacheCommand),
     Cert(cert::CertCommand),
     Passport(passport::PassportCommand),
     Import(import::ImportCommand),
@@ -61,6 +63,7 @@ impl Cli {
             Command::Calls(command) => command.run(),
             Command::Bans(command) => command.run(),
             Command::Targets(command) => command.run(),
+            Command::Cache(command) => command.run(),
             Command::Cert(command) => command.run(),
             Command::Passport(command) => command.run(),
             Command::Import(command) => command.run(),

@@ -57,6 +57,7 @@ impl RunCommand {
                 return ExitCode::from(3);
             }
         };
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), configuration = %self.config.display(), "starting");
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
@@ -88,6 +89,9 @@ fn serve(config: Config, path: &Path, log: &Log) -> Result<(), Box<dyn std::erro
     }
     if let Some(address) = edge.http() {
         tracing::info!(%address, "metrics");
+    }
+    if let Some(address) = edge.stir_service() {
+        tracing::info!(%address, "STIR service");
     }
     supervisor::notify("READY=1");
     runtime.block_on(async {
@@ -162,16 +166,16 @@ async fn drain(edge: &Edge, limit: Duration, stops: &mut Stops) {
     let published = edge.published();
     tokio::time::sleep(LOOK).await; // the workers write down how they stand when they get the order
     let quiet = async {
-        while published.summary().unanswered > 0 {
+        while published.unanswered() > 0 {
             tokio::time::sleep(LOOK).await;
         }
     };
-    let unanswered = published.summary().unanswered;
+    let unanswered = published.unanswered();
     tracing::info!(unanswered, seconds = limit.as_secs(), "draining");
     tokio::select! {
         () = quiet => {}
-        () = tokio::time::sleep(limit) => tracing::warn!(unanswered = published.summary().unanswered, "drain timeout"),
-        () = stops.next() => tracing::warn!(unanswered = published.summary().unanswered, "stopped by a second signal"),
+        () = tokio::time::sleep(limit) => tracing::warn!(unanswered = published.unanswered(), "drain timeout"),
+        () = stops.next() => tracing::warn!(unanswered = published.unanswered(), "stopped by a second signal"),
     }
 }
 

@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::mistake::{Fault, Warning};
-use crate::cert::{LogList, TrustAnchors, certificates_from_pem_or_der};
+use crate::cert::{ListKey, LogList, TrustAnchors, certificates_from_pem_or_der, open};
 
 /// What `vesperd lab` writes into the PEM files it makes.
 const LAB_MARKER: &[u8] = b"vesperd lab";
@@ -65,8 +65,13 @@ impl Files<'_> {
         Ok(())
     }
 
-    pub fn read_logs(&self, path: &Path) -> Result<LogList, Fault> {
-        LogList::from_json(&self.read(path)?).map_err(|error| Fault::LogList { path: path.to_owned(), error })
+    /// The list of logs; signed, where there is a key.
+    pub fn read_logs(&self, path: &Path, key: Option<&ListKey>) -> Result<LogList, Fault> {
+        let mut text = self.read(path)?;
+        if let Some(key) = key {
+            text = open(&text, key).map_err(|error| Fault::SignedList { path: path.to_owned(), error })?;
+        }
+        LogList::from_json(&text).map_err(|error| Fault::LogList { path: path.to_owned(), error })
     }
 }
 

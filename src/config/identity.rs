@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::files::Files;
 use super::mistake::{Fault, Warning};
 use super::network::{Network, read_name, refer};
 use super::numbers;
 use super::reader::{At, Section};
+use super::service;
+use super::trust;
 use crate::cert::{Certificate, TrustPolicy, TrustStore};
 use crate::node::fetch;
 use crate::passport::DialPlan;
@@ -32,6 +33,7 @@ const CHECKS: [(&str, Check); Check::ALL.len()] = [
     ("token", Check::Token),
     ("chain", Check::Chain),
     ("validity", Check::Validity),
+    ("revocation", Check::Revocation),
     ("number", Check::TnAuthorization),
     ("sct", Check::Sct),
     ("domain", Check::DomainBinding),
@@ -85,6 +87,7 @@ pub(super) fn read(
         if let Some(verify) = section.section("verify") {
             trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
         }
+        trunk.service = service::read_trunk(&section, trunk, trunk.verify.is_some());
         section.finish();
     }
     identity
@@ -257,7 +260,7 @@ fn read_stir(
     warnings: &mut Vec<Warning>,
 ) {
     section.is_absent("dial_plan"); // is read already
-    identity.has_anchors = !section.is_absent("anchors");
+    identity.has_anchors = !section.is_absent("anchors") || !section.is_absent("anchor_list");
     identity.has_logs = !section.is_absent("log_list");
     for At { value: path, offset } in
         section.read_list("anchors", "files or directories", |text| Some(files.path(text)))
@@ -266,12 +269,8 @@ fn read_stir(
             section.wrong(offset, "anchors", fault);
         }
     }
-    if let Some(At { value, offset }) = section.string("log_list") {
-        match files.read_logs(&files.path(value)) {
-            Ok(logs) => identity.trust.logs = logs,
-            Err(fault) => section.wrong(offset, "log_list", fault),
-        }
-    }
+    identity.fetch.state_directory = section.string("state_directory").map(|at| files.path(at.value));
+    trust::read(&section, files, identity, warnings);
     let TrustPolicy { min_sct_logs, allow_rsa_issuers, allow_direct_ca, check_anchor_validity, .. } =
         &mut identity.trust.policy;
     section.size("min_sct_logs", (1, 16), min_sct_logs);
@@ -285,40 +284,8 @@ fn read_stir(
     section.size("cached_refused_chains", entries, &mut proxy.verifier.max_refused_chains);
     section.size("cached_fetches", entries, &mut proxy.verifier.max_fetched);
     if let Some(fetch) = section.section("fetch") {
-        read_fetch(fetch, files, &mut identity.fetch, warnings);
+        trust::read_fetch(fetch, files, &mut identity.fetch, &mut proxy.certificate_timeout, warnings);
         proxy.verifier.allow_any_port = identity.fetch.allow_any_port;
-    }
-    section.finish();
-}
-
-fn read_fetch(section: Section<'_, '_>, files: &Files<'_>, fetch: &mut fetch::Config, warnings: &mut Vec<Warning>) {
-    fetch.allow_any_port = section.bool("allow_any_port", false);
-    fetch.allow_private_addresses = section.bool("allow_private_addresses", false);
-    if fetch.allow_private_addresses {
-        warnings.push(Warning::PrivateFetch);
-    }
-    if let Some(At { value, offset }) = section.string("ca_file") {
-        let path = files.path(value);
-        match files.read_certificates(&path, warnings) {
-            Ok(_) => fetch.ca_file = Some(path),
-            Err(fault) => section.wrong(offset, "ca_file", fault),
-        }
-    }
-    let time = |key, range, unit: fn(u64) -> Duration, setting: &mut Duration| {
-        *setting = section.number(key, range).map_or(*setting, unit);
-    };
-    time("connect_timeout_ms", (10, 30_000), Duration::from_millis, &mut fetch.connect_timeout);
-    time("total_timeout_ms", (10, 30_000), Duration::from_millis, &mut fetch.total_timeout);
-    let day = (1, 7 * 86_400);
-    time("min_ttl_seconds", day, Duration::from_secs, &mut fetch.min_ttl);
-    time("max_ttl_seconds", day, Duration::from_secs, &mut fetch.max_ttl);
-    time("negative_ttl_seconds", day, Duration::from_secs, &mut fetch.negative_ttl);
-    section.size("max_body_bytes", (1024, 1 << 20), &mut fetch.max_body);
-    section.size("max_certificates", (1, 16), &mut fetch.max_certificates);
-    section.size("max_in_flight", (1, 4096), &mut fetch.max_in_flight);
-    section.size("queue", (1, 65_536), &mut fetch.queue);
-    if let Some(bytes) = section.number("cache_bytes", (1024, 1 << 32)) {
-        fetch.cache_bytes = bytes;
     }
     section.finish();
 }

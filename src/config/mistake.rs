@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::cert::{AnchorError, LogListError, PemError};
+use crate::cert::{AnchorError, LogListError, PemError, SignedListError};
 use crate::proxy::digest::UsersError;
 use crate::stir::authentication::{SignerError, SignerWarning};
 use crate::transport::tls::CredentialError;
@@ -137,6 +137,13 @@ pub enum Fault {
         /// Why.
         error: LogListError,
     },
+    /// A signed list, or the key it is signed by.
+    SignedList {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: SignedListError,
+    },
     /// A credential that can not sign.
     Signer(SignerError),
     /// A file of users.
@@ -223,6 +230,7 @@ impl fmt::Display for Fault {
             Self::Pem { path, error } => write!(f, "{}: {error}; give a PEM file with certificates", path.display()),
             Self::Anchor { path, error } => write!(f, "{}: {error}; remove it or give CA certificates", path.display()),
             Self::LogList { path, error } => write!(f, "{}: {error}", path.display()),
+            Self::SignedList { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Users { path, error } => write!(f, "{}: {error}", path.display()),
             Self::Signer(error) => write!(f, "{error}"),
             Self::Pattern(regex::Error::CompiledTooBig(_)) => {
@@ -328,6 +336,13 @@ pub enum Warning {
         /// What it should be.
         standard: &'static str,
     },
+    /// What is to be made at the start has no directory to stand in, at least not yet.
+    NoDirectory {
+        /// The key.
+        key: &'static str,
+        /// The directory.
+        directory: PathBuf,
+    },
     /// `x5u` may name private addresses: whoever sends an INVITE chooses the URL.
     PrivateFetch,
 }
@@ -343,6 +358,9 @@ impl fmt::Display for Warning {
             }
             Self::ShortTimer { key, standard } => {
                 write!(f, "timers.{key}: RFC 3261 wants {standard}; good in closed networks only")
+            }
+            Self::NoDirectory { key, directory } => {
+                write!(f, "{key}: there is no directory {}; without it the edge does not start", directory.display())
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),

@@ -3,8 +3,9 @@
 //! starts is known to work.
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
-//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers, verification and trust,
-//! `operation` call records and the admin socket, `limits` the rest; `files` reads certificates and keys.
+//! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers and verification, `trust` what
+//! is believed and fetched, `operation` call records and the admin socket, `service` the STIR engine as a service, `limits` the rest; `files`
+//! reads certificates and keys.
 
 mod border;
 mod dns;
@@ -22,7 +23,9 @@ mod operation;
 mod prefix_file;
 mod reader;
 mod routes;
+mod service;
 mod tls;
+mod trust;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -33,7 +36,7 @@ use std::time::Duration;
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{admin, cdr, fetch, handshake, resolve};
+use crate::node::{admin, cdr, fetch, handshake, resolve, service as stir_service};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -70,6 +73,8 @@ pub struct Config {
     pub cdr: Option<cdr::Config>,
     /// The socket for operators, if there is to be one.
     pub admin: Option<admin::Config>,
+    /// The STIR engine over HTTP, if it is wanted.
+    pub service: Option<stir_service::Config>,
     /// Name of each signer, and when its certificate ends (Unix seconds).
     pub signers: Vec<(String, i64)>,
     /// Lawful, but to be known.
@@ -157,12 +162,14 @@ impl Config {
         let network = network::Network::read(&root, &files, &mut proxy, &mut tls, &mut warnings);
         guard::read(&root, &network, &files, &mut proxy);
         let identity = identity::read(&root, network, &files, &mut proxy, &mut warnings);
-        let cdr = operation::read_cdr(&root, &files);
-        let admin = operation::read_admin(&root, &files);
+        let service = service::read(&root, &files, &proxy, &mut warnings);
+        let cdr = operation::read_cdr(&root, &files, &mut warnings);
+        let admin = operation::read_admin(&root, &files, &mut warnings);
         proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, fetch, signers, .. } = identity;
+        let identity::Identity { trust, replay, mut fetch, signers, .. } = identity;
+        fetch.name_servers.clone_from(&resolve.servers);
         Ok(Self {
             node,
             proxy,
@@ -174,6 +181,7 @@ impl Config {
             resolve,
             cdr,
             admin,
+            service,
             signers,
             warnings,
         })

@@ -289,6 +289,7 @@ fn read_trunk(
         rr_style: border.rr_style,
         path: section.bool("path", false),
         relays: section.bool("relay", false),
+        service: None,
         numbers,
         dispatcher,
         name,

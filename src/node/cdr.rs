@@ -17,7 +17,7 @@ use super::names::TrunkNames;
 use crate::passport::ppt::shaken::{self, Attestation};
 use crate::proxy::{CallRecord, TrunkId};
 use crate::sip::hop::Hop;
-use crate::stir::verstat::Verstat;
+use crate::stir::Verstat;
 
 /// Where records go and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +37,16 @@ pub enum Target {
     Stdout,
     /// Appended to this file, which [`CdrThread::reopen`] opens anew.
     File(PathBuf),
+}
+
+impl Target {
+    /// The file, or `stdout` as the configuration has it.
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Stdout => Path::new("stdout"),
+            Self::File(path) => path,
+        }
+    }
 }
 
 /// What was written and what was not.
@@ -460,7 +470,7 @@ fn line_of(record: &CallRecord, names: &TrunkNames, clock: Clock, shortened: boo
         verdict_check: verification.failed,
         attest: verification.attestation.map(Attestation::letter),
         verified_origid: verification.origid.map(|origid| origid.as_str().to_owned()),
-        verstat: verification.verstat.map(Verstat::as_str),
+        verstat: verification.verstat.map(Verstat::text),
         diverted: verification.diverted.iter().map(|identity| number(identity.text().as_bytes())).collect(),
         rcd_name: verification.is_name_verified.map(|is| if is { "verified" } else { "unverified" }),
         certificate: verification.subject(),

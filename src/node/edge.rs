@@ -11,10 +11,10 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::admin::{self, AdminThread, Means, Order, Question};
-use super::cdr::CdrThread;
+use super::cdr::{self, CdrThread};
 use super::clock;
 use super::events::Observer;
-use super::fetch::{FetchStartError, FetchThread};
+use super::fetch::{Command, FetchStartError, FetchThread};
 use super::handshake::HandshakeThread;
 use super::http::HttpThread;
 use super::lane;
@@ -25,13 +25,19 @@ use super::packet_loop::Summary;
 use super::random;
 use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
+use super::service::{self, ServiceThread};
+use super::trust::Desk;
 use super::worker::{Bound, Orders, Worker};
+use crate::cert::TrustStore;
 use crate::config::{Config, Node};
 use crate::proxy::location::order::Policy;
 use crate::proxy::{Listener, Snapshot};
 use crate::sip::hop::{ListenerId, Transport};
 use crate::stir::replay::ReplayTable;
 use crate::transport::{tcp, tls, udp};
+
+/// What the STIR service is called among the listeners.
+const STIR_SERVICE: &str = "stir_service";
 
 /// Questions of the operator that wait for a worker.
 const QUESTIONS: usize = 4;
@@ -49,7 +55,12 @@ pub enum StartError {
         error: io::Error,
     },
     /// The file of call records can not be opened.
-    Cdr(io::Error),
+    Cdr {
+        /// Its path, or what stands for the standard output.
+        file: PathBuf,
+        /// Why.
+        error: io::Error,
+    },
     /// The admin socket can not be bound.
     Admin {
         /// Its path.
@@ -69,7 +80,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bind { listener, address, error } => write!(f, "listener \"{listener}\": bind {address}: {error}"),
-            Self::Cdr(error) => write!(f, "cdr.file: {error}"),
+            Self::Cdr { file, error } => write!(f, "cdr.file {}: {error}", file.display()),
             Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
             Self::Resolve(error) => error.fmt(f),
@@ -86,10 +97,12 @@ pub struct Edge {
     stop: CancellationToken,
     workers: Vec<JoinHandle<io::Result<Summary>>>,
     // Ends after the workers.
-    _fetch: FetchThread,
+    fetch: FetchThread,
+    desk: Arc<Desk>,
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
     http: Option<HttpThread>,
+    service: Option<ServiceThread>,
     admin: Option<AdminThread>,
     program: Option<mpsc::Receiver<Order>>,
     cdr: Option<CdrThread>,
@@ -122,8 +135,9 @@ impl Edge {
         let Node { udp, tcp, lane_capacity, .. } = config.node;
         let answers_stun = udp.answers_stun;
         let fetch_queue = config.fetch.queue.max(1);
+        let desk = Desk::new(config.trust);
         published.set_clock(&config.proxy.clock);
-        let fetch = FetchThread::start(config.fetch).map_err(StartError::Fetch)?;
+        let fetch = FetchThread::start(config.fetch, Arc::clone(&desk)).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
         let store = tls::Store::new(config.tls);
@@ -133,19 +147,26 @@ impl Edge {
         let listeners = [configured, config.proxy.listeners.clone()];
         config.proxy.keys.flow = Some(random());
         config.proxy.keys.trunks.get_or_insert_with(random);
-        let cdr = config.cdr.map(|cdr| CdrThread::start(cdr, names.clone(), config.node.drain_timeout));
-        let cdr = cdr.transpose().map_err(StartError::Cdr)?;
+        let start_cdr = |cdr: cdr::Config| {
+            let file = cdr.target.path().to_owned();
+            let started = CdrThread::start(cdr, names.clone(), config.node.drain_timeout);
+            started.map_err(|error| StartError::Cdr { file, error })
+        };
+        let cdr = config.cdr.map(start_cdr).transpose()?;
         cdr.iter().for_each(|cdr: &CdrThread| published.set_cdr(cdr.counts()));
-        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: config.trust, replay });
+        let snapshot = Arc::new(Snapshot { config: config.proxy, trust: TrustStore::clone(&desk.current()), replay });
+        published.set_fetch(fetch.counts());
         published.set_snapshot(&snapshot);
         let mut edge = Self {
             addresses,
             stop: CancellationToken::new(),
             workers: Vec::new(),
-            _fetch: fetch,
+            fetch,
+            desk,
             handshakes,
             resolve,
             http,
+            service: None,
             admin: None,
             program: None,
             cdr,
@@ -156,7 +177,10 @@ impl Edge {
             configured_workers,
             fixed,
         };
+        edge.desk.attach(edge.orders.clone(), Arc::clone(&edge.published));
         let mut questions = Vec::with_capacity(workers);
+        let mut asked = Vec::with_capacity(workers);
+        let asked_queue = config.service.as_ref().map_or(1, |service| service.queue.max(1));
         let queues = || lane::between(workers, lane_capacity).into_iter();
         let lanes = queues().zip(queues());
         for ((number, bound), (messages, transmits)) in bound.into_iter().enumerate().zip(lanes) {
@@ -171,25 +195,39 @@ impl Edge {
                 message_ins: messages.1,
                 transmit_outs: transmits.0,
                 transmit_ins: transmits.1,
-                fetcher: edge._fetch.fetcher(),
+                fetcher: edge.fetch.fetcher(),
                 handshaker: edge.handshakes.handshaker(),
                 answers: mpsc::channel(fetch_queue),
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
                 located: mpsc::channel(located_queue),
                 questions: mpsc::channel(QUESTIONS),
+                asked: mpsc::channel(asked_queue),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
                 observer: observer.clone(),
                 names: edge.names.clone(),
                 stop: edge.stop.clone(),
             };
             questions.push(worker.questions.0.clone());
+            asked.push(worker.asked.0.clone());
             let thread = std::thread::Builder::new().name(format!("worker-{number}"));
             edge.workers.push(thread.spawn(move || worker.run()).map_err(StartError::Thread)?);
+        }
+        if let Some(service) = config.service {
+            edge.start_service(service, service::Workers { owners, queues: asked, orders: edge.orders.subscribe() })?;
         }
         if let Some(admin) = config.admin {
             edge.start_admin(admin, questions)?;
         }
         Ok(edge)
+    }
+
+    fn start_service(&mut self, config: service::Config, workers: service::Workers) -> Result<(), StartError> {
+        let (address, snapshot) = (config.bind, Arc::clone(&self.orders.borrow().snapshot));
+        let failed = |error| StartError::Bind { listener: STIR_SERVICE.to_owned(), address, error };
+        let thread = ServiceThread::start(config, &snapshot.config.trunks, workers).map_err(failed)?;
+        self.published.set_service(thread.counts());
+        self.service = Some(thread);
+        Ok(())
     }
 
     fn start_admin(&mut self, config: admin::Config, workers: Vec<mpsc::Sender<Question>>) -> Result<(), StartError> {
@@ -201,6 +239,7 @@ impl Edge {
             published: Arc::clone(&self.published),
             names: self.names.clone(),
             program,
+            fetch: self.fetch.commands(),
         };
         let thread = AdminThread::start(config, means).map_err(|error| StartError::Admin { socket, error })?;
         (self.admin, self.program) = (Some(thread), Some(orders));
@@ -240,6 +279,11 @@ impl Edge {
         self.http.as_ref().map(HttpThread::address)
     }
 
+    /// Where the STIR service is, if anywhere.
+    pub fn stir_service(&self) -> Option<SocketAddr> {
+        self.service.as_ref().map(ServiceThread::address)
+    }
+
     /// What the workers have written down.
     pub fn published(&self) -> &Arc<Published> {
         &self.published
@@ -259,7 +303,8 @@ impl Edge {
             return Err(ReloadError::Workers);
         }
         if let Some(cdr) = &config.cdr {
-            super::cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { reason: error.kind() })?;
+            let file = cdr.target.path().to_owned();
+            cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { file, reason: error.kind() })?;
         }
         let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);
@@ -269,17 +314,23 @@ impl Edge {
         config.proxy.locate &= self.resolve.is_some();
         config.proxy.records = self.fixed.records();
         config.proxy.continue_from(&old.config);
-        config.trust.epoch = old.trust.epoch + 1;
-        let snapshot = Snapshot { config: config.proxy, trust: config.trust, replay: old.replay.clone() };
         self.tls().replace(credentials);
-        self.names.note(&snapshot.config.trunks);
-        let snapshot = Arc::new(snapshot);
-        self.published.set_snapshot(&snapshot);
-        self.orders.send_modify(|orders| {
-            orders.snapshot = snapshot;
-            orders.tcp = config.node.tcp;
-            orders.answers_stun = config.node.udp.answers_stun;
+        self.names.note(&config.proxy.trunks);
+        let (proxy, replay) = (config.proxy, old.replay.clone());
+        self.desk.reconfigure(config.trust, |trust| {
+            let snapshot = Arc::new(Snapshot { config: proxy, trust, replay });
+            self.published.set_snapshot(&snapshot);
+            if let (Some(service), Some(config)) = (&self.service, config.service) {
+                service.reload(config, &snapshot.config.trunks);
+            }
+            self.orders.send_modify(|orders| {
+                orders.snapshot = snapshot;
+                orders.tcp = config.node.tcp;
+                orders.answers_stun = config.node.udp.answers_stun;
+            });
         });
+        // Of the side door only what concerns lists changes while it runs; were it that busy, the old settings would stay.
+        let _ = self.fetch.commands().try_send(Command::Configure(Box::new(config.fetch)));
         self.published.set_loaded(clock::unix(), certificates);
         if let (Some(thread), Some(cdr)) = (&self.cdr, config.cdr) {
             thread.configure(cdr);
@@ -300,6 +351,7 @@ impl Edge {
 
     fn end(&mut self) -> Summary {
         self.admin = None;
+        self.service = None;
         self.stop.cancel();
         let mut total = Summary::default();
         for (number, worker) in self.workers.drain(..).enumerate() {

@@ -6,15 +6,17 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::cdr;
 use super::clock;
+use super::fetch;
 use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::page::Page;
+use super::service;
 use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
 use crate::proxy::meters::{ATTESTATIONS, METHODS, Meters, TRANSPORTS, VERDICTS};
 use crate::proxy::{EndedBy, Snapshot, TrunkId};
 use crate::stir::Check;
-use crate::stir::verstat::Verstat;
+use crate::stir::Verstat;
 use crate::transport::tcp::CloseReason;
 
 /// What one worker has seen.
@@ -54,6 +56,8 @@ pub struct Published {
     names: TrunkNames,
     cdr: OnceLock<Arc<cdr::Counts>>,
     clock: OnceLock<Arc<ClockWatch>>,
+    service: OnceLock<Arc<service::Counts>>,
+    fetch: OnceLock<Arc<fetch::Counts>>,
     /// No new calls are taken.
     draining: AtomicBool,
     /// Reloads that were taken over, and those that were not.
@@ -81,8 +85,21 @@ impl Published {
         let _ = self.clock.set(Arc::clone(clock)); // one and the same over all reloads
     }
 
+    pub(super) fn set_fetch(&self, counts: &Arc<fetch::Counts>) {
+        let _ = self.fetch.set(Arc::clone(counts)); // once, at the start
+    }
+
     pub(super) fn set_cdr(&self, counts: &Arc<cdr::Counts>) {
         let _ = self.cdr.set(Arc::clone(counts)); // once, at the start
+    }
+
+    pub(super) fn set_service(&self, counts: &Arc<service::Counts>) {
+        let _ = self.service.set(Arc::clone(counts)); // once, at the start
+    }
+
+    /// Requests without an answer: of calls, about a second old, and of the STIR service.
+    pub fn unanswered(&self) -> usize {
+        self.summary().unanswered + self.service.get().map_or(0, |counts| counts.under_way())
     }
 
     pub(super) fn set_draining(&self) {
@@ -181,7 +198,10 @@ impl Published {
         self.streams(&mut page, &total);
         self.targets(&mut page);
         self.queues(&mut page, &total);
+        self.fetch.get().into_iter().for_each(|counts| counts.write(&mut page));
+        self.trust(&mut page);
         self.configuration(&mut page);
+        self.service.get().into_iter().for_each(|counts| counts.write(&mut page));
         page.into_text()
     }
 
@@ -242,7 +262,7 @@ impl Published {
         }
         page.help("vesperd_verstat_total", "counter", "What verdicts come to for the calling number.");
         for (verstat, count) in Verstat::ALL.iter().zip(meters.verstat) {
-            page.line("vesperd_verstat_total", &[("value", verstat.as_str())], count);
+            page.line("vesperd_verstat_total", &[("value", verstat.text())], count);
         }
         page.help("vesperd_attestations_total", "counter", "Valid tokens by attestation.");
         for (attest, count) in ATTESTATIONS.iter().zip(meters.attestations) {
@@ -344,6 +364,19 @@ impl Published {
         gauge("vesperd_target_calls", "Calls at a member, where they are counted.", &|member| {
             member.calls.map(|calls| calls.to_string())
         });
+    }
+
+    /// What the trust store in force holds.
+    fn trust(&self, page: &mut Page) {
+        let Some(snapshot) = self.snapshot() else { return };
+        let trust = &snapshot.trust;
+        page.single("vesperd_trust_anchors", "gauge", "Trust anchors in force.", trust.anchors.len());
+        page.single("vesperd_trust_logs", "gauge", "Transparency logs in force.", trust.logs.len());
+        let name = "vesperd_crl_next_update_timestamp_seconds";
+        page.help(name, "gauge", "Until when each CRL at hand speaks.");
+        for (url, crl) in trust.revocations.iter() {
+            page.line(name, &[("url", url)], crl.window()[1]);
+        }
     }
 
     fn configuration(&self, page: &mut Page) {

@@ -2,10 +2,12 @@
 //! are read and randomness is drawn.
 //!
 //! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators).
+//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators),
+//! [`service`] (the STIR engine for those who keep their SBC).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
-//! the workers, [`fetch`] serves their needs, `events` tell what happened.
+//! the workers, [`fetch`] serves their needs and keeps lists and CRLs up to date, [`trust`] hands what it learns to all workers, `events`
+//! tell what happened.
 
 pub mod admin;
 pub mod cdr;
@@ -24,8 +26,10 @@ mod packet_loop;
 mod page;
 mod reload;
 pub mod resolve;
+pub mod service;
 mod side_thread;
 mod telling;
+pub mod trust;
 mod worker;
 
 pub use edge::{Edge, StartError};

@@ -19,6 +19,7 @@ use super::lane::{Outs, Parcel};
 use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::random;
 use super::resolve::{self, Locator};
+use super::service::Desk;
 use crate::proxy::admission::Rate;
 use crate::proxy::{Now, Snapshot};
 use crate::sip::Framing;
@@ -150,6 +151,8 @@ pub(super) struct PacketLoop {
     pub(super) cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
+    /// Questions of the STIR service.
+    pub(super) desk: Desk,
     /// Ways of datagrams to be kept open; all of them are the first worker's.
     mappings: Mappings,
 }
@@ -190,6 +193,7 @@ impl PacketLoop {
             cdr: parts.cdr,
             events: parts.events,
             next_sweep: now().instant,
+            desk: Desk::default(),
         }
     }
 

@@ -2,10 +2,11 @@
 
 use std::fmt;
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::names::TrunkNames;
-use super::{admin, cdr, fetch, handshake, resolve};
+use super::{admin, cdr, fetch, handshake, resolve, service};
 use crate::config::{Config, Node};
 use crate::proxy::route::table::Action;
 use crate::proxy::{self, Listener, Trunk, TrunkId};
@@ -28,6 +29,8 @@ pub enum ReloadError {
     Trunks,
     /// The new file of call records can not be opened.
     Cdr {
+        /// Its path.
+        file: PathBuf,
         /// Why.
         reason: io::ErrorKind,
     },
@@ -40,7 +43,7 @@ impl fmt::Display for ReloadError {
                 write!(f, "listener \"{listener}\" was added, removed or changed; that needs a restart")
             }
             Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
-            Self::Cdr { reason } => write!(f, "cdr.file: {reason}"),
+            Self::Cdr { file, reason } => write!(f, "cdr.file {}: {reason}", file.display()),
             Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
         }
     }
@@ -59,6 +62,7 @@ pub(super) struct Fixed {
     verifier: VerifierConfig,
     cdr: Option<cdr::Config>,
     admin: Option<admin::Config>,
+    service: Option<service::Config>,
 }
 
 impl Fixed {
@@ -73,6 +77,7 @@ impl Fixed {
             verifier: config.proxy.verifier.clone(),
             cdr: config.cdr.clone(),
             admin: config.admin.clone(),
+            service: config.service.clone(),
         }
     }
 
@@ -86,6 +91,9 @@ impl Fixed {
         let (old, node) = (&self.node, &new.node);
         let (caches, verifier) = (&self.verifier, &new.proxy.verifier);
         let queue = |cdr: &Option<cdr::Config>| cdr.as_ref().map(|cdr| cdr.queue);
+        let service = |what: fn(&service::Config, &service::Config) -> bool| {
+            self.service.as_ref().zip(new.service.as_ref()).is_some_and(|(old, new)| what(old, new))
+        };
         let is_cdr_new = self.cdr.is_some() != new.cdr.is_some();
         let all = [
             ("node.http", old.http != node.http),
@@ -101,8 +109,12 @@ impl Fixed {
             ("stir.cached_fetches", caches.max_fetched != verifier.max_fetched),
             ("stir.cached_headers", caches.headers.max_entries != verifier.headers.max_entries),
             ("stir.cached_refused_chains", caches.max_refused_chains != verifier.max_refused_chains),
-            ("[stir.fetch]", self.fetch != new.fetch),
+            ("[stir.fetch]", !self.fetch.differs_by_lists_only(&new.fetch)),
             ("stir.replay_entries", self.replay != new.replay),
+            ("[stir_service]", self.service.is_some() != new.service.is_some()),
+            ("stir_service.bind", service(|old, new| old.bind != new.bind)),
+            ("stir_service.connections", service(|old, new| old.connections != new.connections)),
+            ("stir_service.queue", service(|old, new| old.queue != new.queue)),
             ("[tls]", self.handshakes != new.handshakes),
         ];
         all.into_iter().filter(|(_, has_changed)| *has_changed).map(|(key, _)| key).collect()

@@ -31,6 +31,7 @@ use super::metrics::{Published, Report};
 use super::names::TrunkNames;
 use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
+use super::service::Asking;
 use super::{clock, random};
 use crate::proxy::Snapshot;
 use crate::proxy::admission::Rate;
@@ -93,6 +94,7 @@ pub(super) struct Worker {
     pub locator: Option<Locator>,
     pub located: Mailbox<(u64, Located)>,
     pub questions: Mailbox<Question>,
+    pub asked: Mailbox<Asking>,
     pub cdr: Option<Cdr>,
     pub observer: Observer,
     pub names: TrunkNames,
@@ -199,6 +201,7 @@ impl Worker {
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Some(asking) = self.asked.1.recv() => shared.enter(|packets| packets.on_asked(asking)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
                     let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
@@ -414,6 +417,7 @@ mod tests {
     use crate::cert::TrustStore;
     use crate::node::fetch::{self, FetchThread};
     use crate::node::handshake::{self, HandshakeThread};
+    use crate::node::trust::Desk;
     use crate::proxy;
     use crate::stir::replay::ReplayTable;
     use crate::transport::tls;
@@ -438,6 +442,7 @@ mod tests {
             locator: None,
             located: mpsc::channel(1),
             questions: mpsc::channel(1),
+            asked: mpsc::channel(1),
             cdr: None,
             observer: Observer::default(),
             names: TrunkNames::default(),
@@ -447,7 +452,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_this_life_and_nothing_works_on_what_it_left() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -464,7 +469,7 @@ mod tests {
 
     #[tokio::test]
     async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let stop = CancellationToken::new();
         let mut worker = worker(&fetch, &handshakes, stop.clone());
@@ -505,7 +510,7 @@ mod tests {
     /// The rate itself is tested where it is made, in virtual time; here, that a listener asks it and waits.
     #[tokio::test]
     async fn a_listener_that_has_accepted_its_share_lets_others_wait() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let shared = worker.shared(Vec::new(), &Rc::default());
@@ -532,7 +537,7 @@ mod tests {
     #[tokio::test]
     async fn a_connection_that_waits_for_a_lane_goes_on_writing() {
         const OUTPUT: usize = 24 << 20; // more than the kernel takes for a peer that does not read
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let mut worker = worker(&fetch, &handshakes, CancellationToken::new());
         let owners = Owners { key: [0; 16], workers: 2 };
@@ -573,7 +578,7 @@ mod tests {
 
     #[tokio::test]
     async fn ka1_a_reload_gives_and_takes_the_pings_of_connections_that_stand() {
-        let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+        let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
         let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
         let worker = worker(&fetch, &handshakes, CancellationToken::new());
         let peer = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -25,6 +25,11 @@ pub enum ClaimsError {
         /// The limit that was passed.
         limit: usize,
     },
+    /// Objects or arrays within each other, more than [`Config::max_depth`].
+    TooDeep {
+        /// The limit that was passed.
+        limit: usize,
+    },
     /// A claim that has to be there is missing (P-7, P-8, P-9, S-1).
     Missing(&'static str),
     /// A claim has the wrong type or an impossible value, as `iat` in a string or `orig.tn` with a plus sign.
@@ -37,6 +42,7 @@ impl fmt::Display for ClaimsError {
             Self::NotJson { column } => write!(f, "payload is not a JSON object (octet {column})"),
             Self::DuplicateMember => f.write_str("two members of one JSON object have the same name"),
             Self::TooManyMembers { limit } => write!(f, "a JSON object or array has more than {limit} members"),
+            Self::TooDeep { limit } => write!(f, "JSON is more than {limit} levels deep"),
             Self::Missing(claim) => write!(f, "claim {claim} is missing"),
             Self::Malformed(claim) => write!(f, "claim {claim} is malformed"),
         }

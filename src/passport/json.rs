@@ -1,6 +1,6 @@
 //! Reading JSON strictly: serde_json for the grammar, and what it leaves open on top: a repeated member name in one object scope is
 //! refused (P-21, RFC 8225 section 9), objects and arrays are bounded.
-use super::ClaimsError;
+use super::{ClaimsError, Config};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use std::borrow::Cow;
@@ -55,8 +55,25 @@ impl<'de> Visitor<'de> for Text {
 /// Any JSON value, with unique member names at every depth.
 #[derive(Clone, Copy)]
 pub(super) struct Any<'c> {
-    pub(super) fault: &'c Fault,
-    pub(super) max_members: usize,
+    fault: &'c Fault,
+    config: &'c Config,
+    /// Objects and arrays that it may still hold within each other.
+    depth: usize,
+}
+
+impl<'c> Any<'c> {
+    /// A value that stands `depth` objects or arrays deep.
+    pub(super) fn within(fault: &'c Fault, config: &'c Config, depth: usize) -> Self {
+        Self { fault, config, depth: config.max_depth.saturating_sub(depth) }
+    }
+
+    /// The elements or members of this value.
+    fn inner<E: serde::de::Error>(self) -> Result<Self, E> {
+        match self.depth.checked_sub(1) {
+            Some(depth) => Ok(Self { depth, ..self }),
+            None => Err(self.fault.raise(ClaimsError::TooDeep { limit: self.config.max_depth })),
+        }
+    }
 }
 
 impl<'de> DeserializeSeed<'de> for Any<'_> {
@@ -93,25 +110,25 @@ impl<'de> Visitor<'de> for Any<'_> {
         Ok(Value::Null)
     }
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
-        let mut elements = Vec::new();
-        while let Some(element) = seq.next_element_seed(self)? {
-            if elements.len() == self.max_members {
-                return Err(self.fault.raise(ClaimsError::TooManyMembers { limit: self.max_members }));
+        let (inner, mut elements) = (self.inner()?, Vec::new());
+        while let Some(element) = seq.next_element_seed(inner)? {
+            if elements.len() == self.config.max_members {
+                return Err(self.fault.raise(ClaimsError::TooManyMembers { limit: self.config.max_members }));
             }
             elements.push(element);
         }
         Ok(Value::Array(elements))
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Value, A::Error> {
-        let mut members = Map::new();
+        let (inner, mut members) = (self.inner()?, Map::new());
         while let Some(name) = map.next_key::<String>()? {
             if members.contains_key(&name) {
                 return Err(self.fault.raise(ClaimsError::DuplicateMember));
             }
-            if members.len() == self.max_members {
-                return Err(self.fault.raise(ClaimsError::TooManyMembers { limit: self.max_members }));
+            if members.len() == self.config.max_members {
+                return Err(self.fault.raise(ClaimsError::TooManyMembers { limit: self.config.max_members }));
             }
-            let value = map.next_value_seed(self)?;
+            let value = map.next_value_seed(inner)?;
             members.insert(name, value);
         }
         Ok(Value::Object(members))

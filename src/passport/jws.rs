@@ -298,7 +298,7 @@ impl ProtectedHeader {
         decode(segment, Segment::Header, &mut json).map_err(HeaderError::Jws)?;
         let fault = Fault::default();
         let mut deserializer = serde_json::Deserializer::from_slice(&json);
-        let any = Any { fault: &fault, max_members: config.max_members };
+        let any = Any::within(&fault, config, 0);
         let read = any.deserialize(&mut deserializer).and_then(|value| deserializer.end().map(|()| value));
         let mut members = match read {
             Ok(Value::Object(members)) => members,

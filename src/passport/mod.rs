@@ -33,6 +33,8 @@ pub struct Config {
     pub max_x5c: usize,
     /// Most members in any JSON object, and most elements in any array.
     pub max_members: usize,
+    /// Most objects and arrays within each other; a jCard needs eight.
+    pub max_depth: usize,
     /// Accept `iat` as a decimal string, as printed in RFC 8588 section 6 and RFC 8225 section 7.1. Off in production.
     pub lenient_iat: bool,
 }
@@ -46,6 +48,7 @@ impl Default for Config {
             max_certificate: 8 * 1024,
             max_x5c: 24 * 1024,
             max_members: 64,
+            max_depth: 16,
             lenient_iat: false,
         }
     }

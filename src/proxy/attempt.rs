@@ -24,6 +24,18 @@ const NOT_SECURE: Local = Local::Refused { status: 480, reason: "No Next Hop ove
 const TOO_LARGE: Local = Local::Refused { status: 513, reason: "Message Too Large" };
 const BREADTH_EXCEEDED: Local = Local::Refused { status: 440, reason: "Max-Breadth Exceeded" }; // RFC 5393 5.3.3
 
+/// A request on its way to one candidate.
+#[derive(Clone, Copy)]
+struct Attempt<'a> {
+    key: ContextKey,
+    request: Message<'a>,
+    /// What its route set said.
+    pre: &'a Preprocessed,
+    candidate: &'a Candidate,
+    /// Of Max-Breadth.
+    share: u16,
+}
+
 impl Proxy {
     /// Starts the next group; where none of its candidates can be tried the one after it, and so on; with none left the best response
     /// goes upstream. Each copy is made of the request as received (RR-8).
@@ -40,7 +52,8 @@ impl Proxy {
             let mut is_started = false;
             for _ in 0..group {
                 let Some(candidate) = self.context(key).and_then(|c| c.plan.pop()) else { break };
-                match self.try_candidate(now, key, request, pre, &candidate, share, out) {
+                let attempt = Attempt { key, request, pre, candidate: &candidate, share };
+                match self.try_candidate(now, attempt, out) {
                     Ok(()) => is_started = true,
                     Err(why) => self.refuse_candidate(key, why),
                 }
@@ -110,7 +123,8 @@ impl Proxy {
                 }
                 let keeps_some = !candidates.is_empty() && may_be_abandoned(&snapshot.config, candidate.egress);
                 let share = if keeps_some { (left / 2).max(1) } else { left };
-                match proxy.attempt(now, key, request, &pre, &candidate, share, out) {
+                let attempt = Attempt { key, request, pre: &pre, candidate: &candidate, share };
+                match proxy.attempt(now, attempt, out) {
                     Ok(()) => {
                         if let Some(branch) = proxy.context(key).and_then(|c| c.branches.last_mut()) {
                             branch.alternates = candidates;
@@ -126,23 +140,13 @@ impl Proxy {
     }
 
     /// Tries a candidate, or asks where it is first.
-    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
-    fn try_candidate(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        pre: &Preprocessed,
-        candidate: &Candidate,
-        share: u16,
-        out: &mut Output,
-    ) -> Result<(), Local> {
-        let Place::Locate(target) = &candidate.place else {
-            return self.attempt(now, key, request, pre, candidate, share, out);
-        };
+    fn try_candidate(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
+        let Attempt { key, candidate, share, .. } = attempt;
+        let Place::Locate(target) = &candidate.place else { return self.attempt(now, attempt, out) };
         if let Some(hop) = target.direct() {
             let snapshot = self.snapshot_of(key);
-            return self.attempt(now, key, request, pre, &candidate.at(&snapshot.config, hop), share, out);
+            let candidate = candidate.at(&snapshot.config, hop);
+            return self.attempt(now, Attempt { candidate: &candidate, ..attempt }, out);
         }
         if self.locate(now, key, candidate, target, share, out) { Ok(()) } else { Err(TABLE_FULL) }
     }
@@ -151,44 +155,26 @@ impl Proxy {
     ///
     /// # Errors
     /// Why that is not possible. Nothing was sent then.
-    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
-    fn attempt(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        pre: &Preprocessed,
-        candidate: &Candidate,
-        share: u16,
-        out: &mut Output,
-    ) -> Result<(), Local> {
+    fn attempt(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
+        let Attempt { key, request, candidate, .. } = attempt;
         self.may_sign(key, candidate.egress, request)?;
         self.may_send(now, key, candidate, request)?;
         self.may_cross(key, candidate, request)?;
         self.admit_call_to(now, key, candidate.egress, request)?;
-        let sent = self.attempt_admitted(now, key, request, pre, candidate, share, out);
+        let sent = self.attempt_admitted(now, attempt, out);
         if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
             self.uncount(key, egress, candidate.member, None);
         }
         sent
     }
 
-    #[allow(clippy::too_many_arguments)] // one attempt, spelled out
-    fn attempt_admitted(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        pre: &Preprocessed,
-        candidate: &Candidate,
-        share: u16,
-        out: &mut Output,
-    ) -> Result<(), Local> {
+    fn attempt_admitted(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
+        let Attempt { key, request, candidate, .. } = attempt;
         self.admit_call_at(now, key, candidate, request)?;
         self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
-        let sent = self.attempt_with(now, key, request, pre, candidate, share, &mut buffer, out);
+        let sent = self.attempt_with(now, attempt, &mut buffer, out);
         self.buffer = buffer;
         sent
     }
@@ -207,15 +193,10 @@ impl Proxy {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // and the memory lent to it
     fn attempt_with(
         &mut self,
         now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        pre: &Preprocessed,
-        candidate: &Candidate,
-        share: u16,
+        Attempt { key, request, pre, candidate, share }: Attempt<'_>,
         buffer: &mut Vec<u8>,
         out: &mut Output,
     ) -> Result<(), Local> {

@@ -24,6 +24,7 @@ use super::route::number::{NumbersIn, NumbersOut};
 use super::route::prefix::PrefixTable;
 use super::route::table::Route;
 use super::route::target::leave_by;
+use super::service::Service;
 use super::session_timer::{self, SessionTimer};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
@@ -85,6 +86,8 @@ pub struct Config {
     pub timer_c: Duration,
     /// Longest wait for an answer from the slow side; after it the call goes on without (policy decides how).
     pub need_timeout: Duration,
+    /// The same for a certificate that is to be fetched. The fetch goes on after it, for calls to come.
+    pub certificate_timeout: Duration,
     /// Calls that may wait at the same time; above it a call that would have to wait is treated as if the answer had failed.
     pub max_parked: usize,
     /// Names of next hops are located by RFC 3263. Without it a request of a call goes to the trunk on the other side of the call
@@ -139,6 +142,7 @@ impl Default for Config {
             parser: sip::Limits::default(),
             timer_c: Duration::from_secs(185),
             need_timeout: Duration::from_millis(2000),
+            certificate_timeout: Duration::from_millis(500),
             max_parked: 10_000,
             locate: false,
             answers_stun: false,
@@ -227,6 +231,8 @@ pub struct Trunk {
     pub path: bool,
     /// Its requests for foreign domains are sent there (TG-1).
     pub relays: bool,
+    /// Its INVITEs are not forwarded: they are signed or judged, and answered.
+    pub service: Option<Service>,
 }
 
 impl Default for Trunk {
@@ -257,6 +263,7 @@ impl Default for Trunk {
             rr_style: RrStyle::default(),
             path: false,
             relays: false,
+            service: None,
         }
     }
 }

@@ -6,8 +6,8 @@ use super::{Config, Trunk};
 use crate::passport::DialPlan;
 use crate::sip::{Message, Name, Patch};
 use crate::stir::call_info::{self, CallInfoLimits};
-use crate::stir::verstat::Mark;
-use crate::stir::{Verdict, verdict_line, verstat};
+use crate::stir::mark::{self, Mark};
+use crate::stir::{Verdict, verdict_line};
 
 /// Usual names of headers that tell attestation and origination. Nobody outside the trust domain may say them.
 pub const USUAL_NAMES: [&str; 4] =
@@ -123,7 +123,7 @@ pub fn write(
     let mark = telling.and_then(|telling| telling.mark(crossing));
     let marked = mark.and_then(|mark| asserted.and_then(|asserted| mark.marked(asserted)));
     if mark.is_some() && crossing.from_trusted {
-        verstat::strip(request, patch);
+        mark::strip(request, patch);
     }
     if let (Some(mark), None) = (mark, &marked) {
         mark.set(request, crossing.from_trusted && crossing.tells_identity(request), patch);

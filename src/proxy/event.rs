@@ -148,6 +148,12 @@ stats! {
     pings_failed,
     /// Attempts passed over because their next hop is overloaded and said so (RFC 7339); the request may have gone elsewhere.
     withheld,
+    /// INVITEs of a trunk that is served (`service`) answered 302 with an Identity.
+    served_signed,
+    /// Those of such a trunk for which there was nothing to say.
+    served_nothing,
+    /// Those of such a trunk answered 302 with a verdict.
+    served_verdicts,
     /// Calls that were not observed because the table of calls was full.
     unobserved_calls,
 }

@@ -12,10 +12,10 @@ use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
 use crate::sip::{Message, Name, Refusal};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
-use crate::stir::{Check, CheckResult, TokenVerdict, priority, reason};
+use crate::stir::{Check, CheckResult, TokenVerdict, Verstat, priority, reason};
 
 /// H-6: of two dates one verifier believes the first, the next the second.
-const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
+pub(super) const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
 
 /// What routes may ask about a verdict.
 fn verified(verdict: &Verdict) -> Verified {
@@ -89,6 +89,8 @@ impl Proxy {
         }
         let is_open = |token: &TokenVerdict| token.checks.get(Check::Replay) == CheckResult::Unknown;
         self.stats.replay_unknown += u64::from(verdict.tokens().iter().any(is_open));
+        let lacking = verdict.tokens().iter().filter(|token| token.lacks());
+        out.lacking.extend(lacking.filter_map(|token| token.credential.clone()));
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
         self.witness_token(now, &verdict, out);
@@ -100,6 +102,7 @@ impl Proxy {
         let Some(context) = self.context(key) else { return false };
         let trunk = context.ingress;
         context.verified = verified(&verdict);
+        context.verstat = Some(Verstat::of(&verdict));
         let is_told = snapshot.config.observe || !verdict.is_valid();
         if rejection.is_none() && snapshot.config.discloses() {
             context.verdict = Some(Rc::new(verdict.clone()));
@@ -177,7 +180,8 @@ impl Proxy {
         out: &mut Output,
     ) {
         let failure = answer.as_ref().err().copied();
-        if failure != Some(FetchFailure::Timeout) {
+        // What says nothing of the certificate is not remembered for others.
+        if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
             self.verifier.provide(now.unix, x5u, answer);
         }
         self.with_request(key, |proxy, request| {

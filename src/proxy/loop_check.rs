@@ -101,11 +101,13 @@ pub fn loop_hash(key: &[u8; 16], request: Message<'_>, source: Source, config: &
 
 /// The request was here before with the same routing input: some Via of ours carries this very hash (L-3).
 pub fn is_loop(config: &Config, request: Message<'_>, hash: u64) -> bool {
-    // Nearly no value carries it: they are searched for it before they are read.
+    // Nearly no field carries it: they are searched for it before they are read.
     let mut text = [0; 16];
     branch::write_hex(&mut text, hash);
-    let carrying = request.values(Name::Via).filter(|value| contains(value.value, &text));
-    carrying.filter_map(|value| Via::parse(value.value).ok()).any(|via| {
+    if !request.fields_of(Name::Via).any(|field| contains(field.value(), &text)) {
+        return false;
+    }
+    request.values(Name::Via).filter_map(|value| Via::parse(value.value).ok()).any(|via| {
         config.own_listener(via.host(), via.port()).is_some()
             && via.branch().and_then(branch::loop_hash_of).is_some_and(|earlier| earlier == hash)
     })

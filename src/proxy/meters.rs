@@ -7,8 +7,8 @@ use crate::passport::ppt::shaken::Attestation;
 use crate::sip::hop::Transport;
 use crate::sip::{Message, Method};
 use crate::stir::Check;
+use crate::stir::Verstat;
 use crate::stir::verification::{Overall, Verdict};
-use crate::stir::verstat::Verstat;
 
 /// Methods that are told apart, with their names; every other one is `other`.
 pub const METHODS: [&str; 15] = [

@@ -33,8 +33,10 @@ mod request_context;
 mod response;
 mod response_context;
 pub mod route;
+pub mod service;
 mod session_timer;
 pub mod trust;
+mod upstream;
 mod validate;
 mod waiting;
 mod way_back;
@@ -64,7 +66,7 @@ pub use session_timer::SessionTimer;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
-use crate::stir::verification::{FetchFailure, FetchedChain, Verifier};
+use crate::stir::verification::{Credential, FetchFailure, FetchedChain, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
@@ -129,10 +131,14 @@ pub struct Output {
     pub outbox: Outbox,
     /// Slow things to get.
     pub needs: Vec<Need>,
+    /// Credentials that lack something which may be there for calls to come: a CRL, a TNAuthList by reference. Nobody waits for it.
+    pub lacking: Vec<Arc<Credential>>,
     /// Things to log.
     pub events: Vec<Event>,
     /// Calls that are over, if [`Config::records`] are wanted.
     pub records: Vec<CallRecord>,
+    /// Ends of questions ([`Proxy::ask`]).
+    pub replies: Vec<service::Reply>,
 }
 
 /// What a proxy keeps of requests; see [`Proxy::residue`].
@@ -209,6 +215,7 @@ pub struct Proxy {
     parked: usize,
     parked_acks: ParkedAcks,
     ways_back: way_back::WaysBack,
+    parked_questions: service::ParkedQuestions,
     is_draining: bool,
     stats: Stats,
     meters: Box<Meters>,
@@ -239,6 +246,7 @@ impl Proxy {
             is_draining: false,
             parked_acks: ParkedAcks::new(),
             ways_back: way_back::WaysBack::default(),
+            parked_questions: service::ParkedQuestions::new(),
             stats: Stats::default(),
             meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),

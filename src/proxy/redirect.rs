@@ -1,8 +1,8 @@
 //! 3xx responses (RFC 3261 16.7 item 4; R-4): passed on, answered otherwise, or followed to those we know.
 
 use super::failover::Outcome;
-use super::response::Kept;
 use super::route::target;
+use super::upstream::Kept;
 use super::{ContextKey, Now, Output, Proxy};
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
 use crate::transaction::ClientId;

@@ -12,13 +12,13 @@ use super::history::{self, History};
 use super::neighbours::Source;
 use super::plan::{Candidate, Place, Plan};
 use super::request_context::RequestContext;
-use super::response::Answered;
 use super::response_context::ResponseContext;
 use super::route::preprocess::Preprocessed;
 use super::route::table::Verified;
 use super::route::target::{Decline, Known};
 use super::route::{preprocess, target};
 use super::session_timer::{self, TooSmall};
+use super::upstream::Answered;
 use super::validate::{self, Valid};
 use super::{Config, ContextKey, Event, NextHop, Now, Output, Proxy, RrStyle, TrunkId, forward, loop_check, overload};
 use crate::sip::hop::{Hop, PeerId, Transport};
@@ -159,6 +159,7 @@ impl Proxy {
                 followed: Vec::new(),
                 verified: Verified::default(),
                 verdict: None,
+                verstat: None,
                 signed_by: None,
                 signed: None,
                 lines: Vec::new(),
@@ -184,6 +185,9 @@ impl Proxy {
     pub(super) fn route(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
+        if let Some(service) = snapshot.config.trunk(context.ingress).and_then(|trunk| trunk.service) {
+            return self.serve(now, key, request, service, out);
+        }
         let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
         let known = Known { verified, in_call: self.is_in_call(request, ingress) };
         let chance = self.chance(now, Some(ingress));

@@ -15,7 +15,7 @@ use super::session_timer::Treatment;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
-use crate::stir::Verdict;
+use crate::stir::{Verdict, Verstat};
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
@@ -55,6 +55,8 @@ pub struct RequestContext {
     pub verified: Verified,
     /// All of it, where some trunk is told.
     pub verdict: Option<Rc<Verdict>>,
+    /// The same in the word for the inside network; `None` if nothing was asked.
+    pub verstat: Option<Verstat>,
     /// The signer whose header lines are in `lines`.
     pub signed_by: Option<usize>,
     /// What these lines say, for the record of the call; `None` if signing failed.

@@ -2,7 +2,7 @@
 
 use super::history;
 use crate::sip::{Message, Name, Patch};
-use crate::stir::verstat;
+use crate::stir::mark;
 
 /// What becomes of a header that tells where a call has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -130,7 +130,7 @@ impl Crossing {
             removed(Name::PPreferredIdentity, patch);
         }
         if !(self.from_trusted && self.rules.verstat) {
-            verstat::strip(message, patch);
+            mark::strip(message, patch);
         }
         if self.rules.history_info == Passing::Remove {
             removed(Name::HistoryInfo, patch);

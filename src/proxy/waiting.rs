@@ -73,7 +73,11 @@ impl Proxy {
             return false;
         }
         let need = NeedId(self.next_serial() << 32 | key.slot() as u64);
-        let deadline = now.instant + snapshot.config.need_timeout;
+        let limit = match kind {
+            NeedKind::Certificate { .. } => snapshot.config.certificate_timeout,
+            NeedKind::Locate { .. } => snapshot.config.need_timeout,
+        };
+        let deadline = now.instant + limit;
         let timer = self.timers.insert(deadline, Timer::Need { need });
         let Some(context) = self.context(key) else { return false };
         context.parked.push(Parked { need, timer, waiting });
@@ -98,7 +102,10 @@ impl Proxy {
             return self.sender_located(now, need, answer, out);
         }
         if need.0 & NO_SLOT == NO_SLOT {
-            return self.ack_located(need, answer, out);
+            if let Some(answer) = self.asked_fetched(now, need, answer, out) {
+                self.ack_located(need, answer, out);
+            }
+            return;
         }
         if probe::is_probe(need.0) {
             return self.ping_located(now, need, &answer, out);

@@ -229,10 +229,7 @@ impl Signer {
             (Some(_), None) => return Err(SignError::BadDate),
             (Some(_), Some(date)) => date,
         };
-        let age = unix.saturating_sub(iat);
-        if age.saturating_abs() > self.date_tolerance {
-            return Err(SignError::StaleDate { age });
-        }
+        self.check_age(unix, iat)?;
         let keys = media_keys(request);
         Ok(Prepared { signalling, iat, keys: (!keys.is_empty()).then_some(keys) })
     }
@@ -304,7 +301,7 @@ impl Signer {
         out.extend_from_slice(self.parameters.strip_suffix(b"\r\n").unwrap_or(&self.parameters));
     }
 
-    fn check_validity(&self, unix: i64) -> Result<(), SignError> {
+    pub(super) fn check_validity(&self, unix: i64) -> Result<(), SignError> {
         if unix < self.not_before {
             return Err(SignError::NotYetValid { not_before: self.not_before });
         }
@@ -314,8 +311,19 @@ impl Signer {
         Ok(())
     }
 
+    /// I-5, I-6.
+    pub(super) fn check_age(&self, unix: i64, iat: i64) -> Result<(), SignError> {
+        let age = unix.saturating_sub(iat);
+        if age.saturating_abs() > self.date_tolerance { Err(SignError::StaleDate { age }) } else { Ok(()) }
+    }
+
+    /// How numbers are read.
+    pub(super) fn dial_plan(&self) -> &DialPlan {
+        &self.dial_plan
+    }
+
     /// I-1, I-3, R20, D-8: the certificate speaks for this identity, as a verifier will ask.
-    fn check_authority(&self, identity: &Identity<'_>) -> Result<(), SignError> {
+    pub(super) fn check_authority(&self, identity: &Identity<'_>) -> Result<(), SignError> {
         let number = match identity {
             Identity::Tn(number) => number,
             Identity::Uri(_) if self.profile == Profile::Vesper => return Err(SignError::NotTelephoneNumber),

@@ -4,7 +4,7 @@ use super::judge::{Request, Seal};
 use super::signalling::media_keys;
 use super::url::same_host;
 use super::{Failure, Policy, PriorityAuthority, Profile, Role, priority};
-use crate::cert::{ChainVerdict, ProfileError, SctError, TrustStore, is_baseline_claim};
+use crate::cert::{ChainVerdict, ProfileError, Revocation, SctError, TrustStore, is_baseline_claim};
 use crate::passport::form;
 use crate::passport::jws::{Jws, decode_signature};
 use crate::passport::media_key::{same_set, sdp_has_fingerprint};
@@ -41,6 +41,15 @@ pub(super) fn validity(
         return Err(Failure::Profile(ProfileError::Lifetime { seconds }));
     }
     Ok(())
+}
+
+/// RFC 5280 6.1.3 (a)(3), by the CRLs at hand: nothing is waited for. Short-lived leaves are not asked about (R37).
+pub(super) fn revocation(chain: &ChainVerdict, trust: &TrustStore, unix: i64, skew: i64) -> Result<(), Failure> {
+    match trust.revocations.worst(chain.revocable(), unix, skew) {
+        Revocation::Good => Ok(()),
+        Revocation::Revoked => Err(Failure::Revoked),
+        Revocation::Unavailable => Err(Failure::CrlUnavailable),
+    }
 }
 
 /// R23, and under SHAKEN: a TNAuthList with a service provider code speaks for any number; one with numbers alone for these. A URI

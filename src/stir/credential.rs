@@ -72,6 +72,8 @@ pub(super) struct Credentials {
     chains: ChainCache<Credential>,
     pathless: ChainCache<Credential>,
     fetched: ChainCache<Fetched>,
+    /// Epoch of the trust store that was looked up with last: what was fetched before a new one is asked for anew.
+    epoch: u64,
     /// Headers that were known, and that were not.
     pub(super) counts: [u64; 2],
     /// Chains assessed, and the certificates in them.
@@ -90,6 +92,7 @@ impl Credentials {
             chains: ChainCache::new(small(config.max_chains)),
             pathless: ChainCache::new(small(config.max_refused_chains)),
             fetched: ChainCache::new(small(config.max_fetched)),
+            epoch: 0,
             counts: [0; 2],
             assessed: [0; 2],
         }
@@ -125,6 +128,7 @@ impl Credentials {
         header: ProtectedHeader,
         inline_only: bool,
     ) -> Found {
+        self.epoch = trust.epoch;
         let url = header.x5u.as_deref().map_or(Err(UrlError::Scheme), HttpsUrl::parse);
         let inline = !header.x5c.is_empty();
         let (credential, until) = if inline {
@@ -170,7 +174,7 @@ impl Credentials {
 
     fn fetched(&mut self, unix: i64, x5u: &str) -> Option<Arc<Fetched>> {
         let hash = self.hash(x5u.as_bytes());
-        self.fetched.get(hash, x5u.as_bytes(), 0, unix).map(Arc::clone)
+        self.fetched.get(hash, x5u.as_bytes(), self.epoch, unix).map(Arc::clone)
     }
 
     /// Keeps what an `x5u` answered: a chain while it is fresh, a failure for the negative time.
@@ -183,7 +187,7 @@ impl Credentials {
         };
         let until = until.max(unix.saturating_add(self.negative_ttl));
         let hash = self.hash(x5u.as_bytes());
-        self.fetched.insert(hash, x5u.as_bytes(), 0, until, Arc::new(Fetched { answer, until }));
+        self.fetched.insert(hash, x5u.as_bytes(), self.epoch, until, Arc::new(Fetched { answer, until }));
     }
 
     fn assess(&mut self, unix: i64, trust: &TrustStore, chain: &[Vec<u8>]) -> Arc<Credential> {
@@ -221,7 +225,7 @@ fn has_path(credential: &Credential) -> bool {
 }
 
 fn window_end(credential: &Credential) -> i64 {
-    credential.chain.as_ref().map_or(i64::MIN, |chain| chain.not_after)
+    credential.chain.as_ref().map_or(i64::MIN, ChainVerdict::holds_until)
 }
 
 /// A fetched answer that is no certificate is a bad `info` (436), not an unsupported credential.

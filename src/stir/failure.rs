@@ -86,6 +86,10 @@ pub enum Failure {
     Validity(ValidityError),
     /// `iat` is outside the validity of the signer's certificate.
     IatOutsideCertificate,
+    /// A certificate of the path is revoked.
+    Revoked,
+    /// No current CRL is at hand for a certificate of the path that names one.
+    CrlUnavailable,
     /// No TNAuthList, or one that can not be read.
     NoTnAuthList,
     /// The TNAuthList does not cover the number.
@@ -189,6 +193,8 @@ impl Failure {
             Self::Certificate => "the signer's certificate can not be used",
             Self::Path => "no path to a trusted anchor",
             Self::IatOutsideCertificate => "iat is outside the validity of the signer's certificate",
+            Self::Revoked => "a certificate of the path is revoked",
+            Self::CrlUnavailable => "no current CRL is at hand for a certificate of the path",
             Self::NoTnAuthList => "certificate has no readable TNAuthList",
             Self::NumberNotAuthorized => "TNAuthList does not cover the number",
             Self::DomainNotAuthorized => "certificate does not name the domain",

@@ -322,6 +322,15 @@ fn examine_chain(cx: &Request<'_>, opened: &Opened<'_>, chain: &ChainVerdict, to
         let valid = checks::validity(chain, profile, cx.trust, cx.unix, claims.iat, policy.skew);
         checks.set(Check::Validity, valid);
     }
+    if asked(Check::Revocation) {
+        let result = match checks::revocation(chain, cx.trust, cx.unix, policy.skew) {
+            Err(Failure::CrlUnavailable) if policy.modes.get(Check::Revocation) != Mode::Enforce => {
+                CheckResult::Unknown
+            }
+            result => result.into(),
+        };
+        checks.set(Check::Revocation, result);
+    }
     if asked(Check::TnAuthorization) {
         let authorized = checks::authorization(chain, profile, policy, opened.ppt, claims);
         checks.set(Check::TnAuthorization, authorized.map_or(CheckResult::NotApplicable, CheckResult::from));

@@ -5,7 +5,7 @@
 //!
 //! Each Identity field is judged by itself (`judge`; a `div-o` token with those inside it, `nested`); then the diversions are joined to
 //! chains (`diversion`), and the verdict is drawn: what the call is worth, what may be shown of the caller ([`rich_call_data`],
-//! [`call_info`]), which Resource-Priority is proven ([`priority`]), what the inside network is told ([`verstat`], [`verdict_line`]).
+//! [`call_info`]), which Resource-Priority is proven ([`priority`]), what the inside network is told ([`Verstat`], [`mark`], [`verdict_line`]).
 //!
 //! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
 pub mod authentication;
@@ -14,8 +14,10 @@ mod caller;
 mod checks;
 mod credential;
 mod diversion;
+pub mod facts;
 mod failure;
 mod judge;
+pub mod mark;
 mod nested;
 mod policy;
 pub mod priority;
@@ -28,7 +30,7 @@ pub mod url;
 mod verdict;
 pub mod verdict_line;
 pub mod verification;
-pub mod verstat;
+mod verstat;
 
 pub use crate::cert::TrustStore;
 pub use caller::Caller;
@@ -38,6 +40,7 @@ pub use rich_call_data::RichCallData;
 pub use verdict::{
     CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
 };
+pub use verstat::Verstat;
 
 /// What to do about one check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,6 +81,8 @@ pub enum Check {
     Chain,
     /// The path is valid now, and the leaf was when the token was made (R28).
     Validity,
+    /// No certificate of the path is on a CRL; under [`Mode::Report`] it is only noted when the CRL can not be had.
+    Revocation,
     /// The certificate speaks for the identity in `orig` (R23), of a diversion for that in `div` (D-8), of `rph` for the namespaces.
     TnAuthorization,
     /// An embedded SCT of a trusted log (R24).
@@ -100,10 +105,11 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which a failure names the token's fault. Freshness comes late: 403 is for tokens that are only stale.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Token,
         Self::Chain,
         Self::Validity,
+        Self::Revocation,
         Self::TnAuthorization,
         Self::Sct,
         Self::Signature,
@@ -121,6 +127,7 @@ impl Check {
             Self::Token => "token",
             Self::Chain => "chain",
             Self::Validity => "validity",
+            Self::Revocation => "revocation",
             Self::TnAuthorization => "tn-authorization",
             Self::Sct => "sct",
             Self::DomainBinding => "domain-binding",

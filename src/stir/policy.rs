@@ -7,10 +7,11 @@ use crate::sip::Method;
 pub struct Modes([Mode; Check::ALL.len()]);
 
 impl Modes {
-    /// All enforced but [`Check::Serialization`], which RFC 8225 asks of signers only.
+    /// All enforced, but [`Check::Revocation`] reported, and [`Check::Serialization`], which RFC 8225 asks of signers only, left out.
     pub const fn usual() -> Self {
         let mut modes = Self::all(Mode::Enforce);
         modes.0[Check::Serialization as usize] = Mode::Off;
+        modes.0[Check::Revocation as usize] = Mode::Report;
         modes
     }
 
@@ -139,7 +140,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// SHAKEN, all usual checks enforced, failures rejected.
+    /// SHAKEN, all usual checks enforced (a CRL that can not be had is only noted), failures rejected.
     pub const fn shaken() -> Self {
         Self {
             profile: Profile::Shaken,

@@ -53,7 +53,9 @@ impl Code {
             (_, Some(Failure::NoInfo | Failure::Url(_) | Failure::Fetch(_))) => Self::BadIdentityInfo,
             (_, Some(Failure::Algorithm | Failure::BadConstraints)) => Self::UnsupportedCredential,
             // RFC 8224 names no code for a certificate without authority over the number; 437 is this program's one choice.
-            (Check::Chain | Check::Validity | Check::TnAuthorization | Check::Sct, _) => Self::UnsupportedCredential,
+            (Check::Chain | Check::Validity | Check::Revocation | Check::TnAuthorization | Check::Sct, _) => {
+                Self::UnsupportedCredential
+            }
             (Check::Freshness, _) => Self::StaleDate,
             _ => Self::InvalidIdentityHeader,
         }
@@ -105,9 +107,11 @@ fn wrong(verdict: &Verdict, policy: &Policy) -> Option<(Code, Option<Check>)> {
 /// One code for several invalid tokens: 436 only if all are unreachable, 403 only if all are stale, 437 if any credential was
 /// obtained and refused, else 438. `None` when no enforced check failed.
 fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
-    let enforced = |token: &&TokenVerdict| {
-        token.role.counts() && token.fault().is_some_and(|(check, _)| policy.modes.get(check) == Mode::Enforce)
+    let counts = |(check, failure): (Check, Option<Failure>)| {
+        // A certificate known to be revoked counts wherever that is looked at.
+        policy.modes.get(check) == Mode::Enforce || failure == Some(Failure::Revoked)
     };
+    let enforced = |token: &&TokenVerdict| token.role.counts() && token.fault().is_some_and(counts);
     let codes = || verdict.tokens().iter().filter(enforced).filter_map(code);
     codes().next()?;
     let all = |wanted: Code| codes().all(|code| code == wanted);

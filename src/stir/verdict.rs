@@ -16,7 +16,7 @@ pub enum CheckResult {
     NotApplicable,
     /// Good.
     Passed,
-    /// Asked, but there was no room to remember (replay table full).
+    /// Asked, but it can not be told: the replay table is full, or a CRL is not at hand.
     Unknown,
     /// Bad.
     Failed(Failure),
@@ -66,7 +66,10 @@ impl Checks {
 
     /// The first enforced check that is not answered well.
     pub(super) fn fault(&self, policy: &Policy) -> Option<Check> {
-        let enforced = |check: &Check| policy.modes.get(*check) == Mode::Enforce;
+        // A certificate known to be revoked counts wherever it is looked at; a CRL that can not be had only where that is enforced.
+        let is_revoked = self.get(Check::Revocation) == CheckResult::Failed(Failure::Revoked);
+        let enforced =
+            |check: &Check| policy.modes.get(*check) == Mode::Enforce || (*check == Check::Revocation && is_revoked);
         let failed = |check: &Check| self.get(*check).failure().is_some();
         let open = |check: &Check| !self.get(*check).ok();
         let all = || Check::ALL.into_iter().filter(enforced);
@@ -220,6 +223,14 @@ impl TokenVerdict {
     /// It makes the call valid (I-29).
     pub fn proves_number(&self) -> bool {
         self.role == Role::Number && self.disposition == Disposition::Valid
+    }
+
+    /// Something was not at hand that may be there for calls to come: a CRL, a TNAuthList by reference. The credential says which.
+    pub fn lacks(&self) -> bool {
+        let chain = self.credential.as_ref().and_then(|credential| credential.chain.as_ref().ok());
+        let revocation = self.checks.get(Check::Revocation);
+        matches!(revocation, CheckResult::Unknown | CheckResult::Failed(Failure::CrlUnavailable))
+            || chain.is_some_and(|chain| !chain.missing_lists().is_empty())
     }
 
     /// The failure that makes it invalid; `None` for a valid or ignored token.

@@ -156,6 +156,53 @@ fn production_issuer_keys() {
     assert_eq!(path_error(&store, &chain), PathError::Algorithm { index: 1 });
 }
 
+/// C11.8: root RSA, then P-384, then P-521, and a leaf that signs ES256, all of another hand.
+#[test]
+fn a_chain_of_mixed_keys_made_by_openssl() {
+    let directory = tempfile::tempdir().unwrap();
+    let openssl = |arguments: &str| {
+        let output = std::process::Command::new("openssl")
+            .args(arguments.split_whitespace())
+            .current_dir(directory.path())
+            .output()
+            .expect("openssl is installed");
+        assert!(output.status.success(), "{arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    };
+    let ca = "basicConstraints=critical,CA:TRUE\nkeyUsage=critical,keyCertSign,cRLSign\nsubjectKeyIdentifier=hash\n";
+    let leaf = "basicConstraints=critical,CA:FALSE\nkeyUsage=critical,digitalSignature\nsubjectKeyIdentifier=hash\n";
+    let below = "authorityKeyIdentifier=keyid\n";
+    let tn = "1.3.6.1.5.5.7.1.26=DER:3008a006160431323334\n";
+    std::fs::write(directory.path().join("ca.cnf"), format!("{ca}{below}")).unwrap();
+    std::fs::write(directory.path().join("leaf.cnf"), format!("{leaf}{below}{tn}")).unwrap();
+    openssl("genpkey -algorithm RSA -pkeyopt rsa_keygen_bits:3072 -out root.key");
+    openssl("req -x509 -new -key root.key -sha256 -days 3650 -subj /C=US/O=T/CN=SHAKEN-ROOT -out root.pem");
+    for (name, curve, issuer, digest, extensions) in [
+        ("one", "P-384", "root", "sha256", "ca.cnf"),
+        ("two", "P-521", "one", "sha384", "ca.cnf"),
+        ("leaf", "P-256", "two", "sha512", "leaf.cnf"),
+    ] {
+        openssl(&format!("genpkey -algorithm EC -pkeyopt ec_paramgen_curve:{curve} -out {name}.key"));
+        openssl(&format!("req -new -key {name}.key -subj /C=US/O=T/CN=SHAKEN-{name} -out {name}.csr"));
+        openssl(&format!(
+            "x509 -req -in {name}.csr -CA {issuer}.pem -CAkey {issuer}.key -CAcreateserial -{digest} -days 30 -extfile {extensions} -out {name}.pem"
+        ));
+    }
+    let der = |name: &str| {
+        let pem = std::fs::read(directory.path().join(format!("{name}.pem"))).unwrap();
+        vesperd::cert::certificates_from_pem_or_der(&pem)[0].clone().unwrap()
+    };
+    let mut store = TrustStore::default();
+    store.anchors.add_der(&der("root")).unwrap();
+    let chain = [der("leaf"), der("two"), der("one")];
+    let verdict = store.assess(&chain).unwrap();
+    assert_eq!(verdict.path.as_ref().unwrap().length, 3);
+    let key = std::fs::read_to_string(directory.path().join("leaf.key")).unwrap();
+    let signature = es256(&KeyPair::from_pem(&key).unwrap(), b"header.payload");
+    assert!(verdict.verify_es256(b"header.payload", &signature));
+    store.policy.allow_rsa_issuers = false;
+    assert_eq!(path_error(&store, &chain), PathError::Algorithm { index: 2 });
+}
+
 #[test]
 fn r22_the_leaf_key_must_sign_es256() {
     let hierarchy = Hierarchy::new();

@@ -290,3 +290,112 @@ pub fn resign(
     let signature = issuer.sign(&tbs).unwrap();
     tlv(0x30, &[tbs, algorithm, tlv(0x03, &[&[0][..], &signature].concat())].concat())
 }
+
+/// Fields of a certificate's TBSCertificate: version, serial, algorithm, issuer, validity, subject, and so on.
+pub fn tbs_fields(der: &[u8]) -> Vec<Vec<u8>> {
+    elements(contents(&elements(contents(der))[0]))
+}
+
+pub fn subject_of(der: &[u8]) -> Vec<u8> {
+    tbs_fields(der)[5].clone()
+}
+
+pub fn serial_of(der: &[u8]) -> Vec<u8> {
+    contents(&tbs_fields(der)[1]).to_vec()
+}
+
+/// cRLDistributionPoints with one point: its URI, and the DER name of who issues the CRL.
+pub fn crl_point(uri: &str, crl_issuer: Option<&[u8]>) -> CustomExtension {
+    let name = tlv(0xa0, &tlv(0xa0, &tlv(0x86, uri.as_bytes())));
+    let issuer = crl_issuer.map(|issuer| tlv(0xa2, &tlv(0xa4, issuer))).unwrap_or_default();
+    let points = tlv(0x30, &tlv(0x30, &[name, issuer].concat()));
+    CustomExtension::from_oid_content(&[2, 5, 29, 31], points)
+}
+
+/// A CRL made by hand, for no library here writes indirect ones.
+#[derive(Clone)]
+pub struct TestCrl {
+    /// DER name.
+    pub issuer: Vec<u8>,
+    pub this_update: i64,
+    pub next_update: Option<i64>,
+    pub number: u8,
+    /// Contents of issuingDistributionPoint.
+    pub scope: Option<Vec<u8>>,
+    /// Serial numbers, each with certificateIssuer where it is given.
+    pub entries: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    /// Further extensions, DER.
+    pub extensions: Vec<Vec<u8>>,
+}
+
+pub fn der_extension(id: &[u8], is_critical: bool, value: &[u8]) -> Vec<u8> {
+    let critical = if is_critical { vec![1, 1, 0xff] } else { vec![] };
+    tlv(0x30, &[tlv(6, id), critical, tlv(4, value)].concat())
+}
+
+fn generalized_time(seconds: i64) -> Vec<u8> {
+    let at = at(seconds);
+    let text = format!(
+        "{:04}{:02}{:02}{:02}{:02}{:02}Z",
+        at.year(),
+        u8::from(at.month()),
+        at.day(),
+        at.hour(),
+        at.minute(),
+        at.second()
+    );
+    tlv(0x18, text.as_bytes())
+}
+
+impl TestCrl {
+    /// Says of itself that it is indirect, and speaks for a day around [`NOW`].
+    pub fn indirect(issuer: &[u8]) -> Self {
+        Self {
+            issuer: issuer.to_vec(),
+            this_update: NOW - HOUR,
+            next_update: Some(NOW + DAY),
+            number: 7,
+            scope: Some(tlv(0x84, &[0xff])),
+            entries: Vec::new(),
+            extensions: Vec::new(),
+        }
+    }
+
+    pub fn revoke(mut self, serial: &[u8], issuer: Option<&[u8]>) -> Self {
+        self.entries.push((serial.to_vec(), issuer.map(<[u8]>::to_vec)));
+        self
+    }
+
+    pub fn sign(&self, key: &KeyPair) -> Vec<u8> {
+        let algorithm = tlv(0x30, &tlv(6, &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2]));
+        let entries: Vec<u8> = self
+            .entries
+            .iter()
+            .flat_map(|(serial, issuer)| {
+                let names = issuer.as_ref().map(|issuer| tlv(0x30, &tlv(0xa4, issuer)));
+                let extensions = names.map(|names| tlv(0x30, &der_extension(&[0x55, 0x1d, 0x1d], true, &names)));
+                tlv(
+                    0x30,
+                    &[tlv(2, serial), generalized_time(self.this_update), extensions.unwrap_or_default()].concat(),
+                )
+            })
+            .collect();
+        let mut extensions = der_extension(&[0x55, 0x1d, 0x14], false, &tlv(2, &[self.number]));
+        if let Some(scope) = &self.scope {
+            extensions.extend(der_extension(&[0x55, 0x1d, 0x1c], true, &tlv(0x30, scope)));
+        }
+        extensions.extend(self.extensions.concat());
+        let tbs = [
+            tlv(2, &[1]),
+            algorithm.clone(),
+            self.issuer.clone(),
+            generalized_time(self.this_update),
+            self.next_update.map(generalized_time).unwrap_or_default(),
+            if self.entries.is_empty() { Vec::new() } else { tlv(0x30, &entries) },
+            tlv(0xa0, &tlv(0x30, &extensions)),
+        ];
+        let tbs = tlv(0x30, &tbs.concat());
+        let signature = key.sign(&tbs).unwrap();
+        tlv(0x30, &[tbs, algorithm, tlv(3, &[&[0][..], &signature].concat())].concat())
+    }
+}

@@ -199,6 +199,9 @@ fn claims_that_are_refused() {
     let many: String = (0..70).map(|n| format!(",\"x{n}\":{n}")).collect();
     let payload = format!("{{{o},{d},{i}{many}}}");
     assert_eq!(Claims::parse(payload.as_bytes(), &config), Err(TooManyMembers { limit: 64 }));
+    let nested = |depth: usize| format!("{{{o},{d},{i},\"x\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
+    assert!(Claims::parse(nested(15).as_bytes(), &config).is_ok(), "with the payload itself sixteen levels");
+    assert_eq!(Claims::parse(nested(16).as_bytes(), &config), Err(TooDeep { limit: 16 }));
     let deep = format!("{{{o},{d},{i},\"x\":{}{}}}", "[".repeat(500), "]".repeat(500));
     assert!(Claims::parse(deep.as_bytes(), &config).is_err());
 }

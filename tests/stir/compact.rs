@@ -43,6 +43,35 @@ fn world() -> (TrustStore, Vec<Vec<u8>>) {
     (trusting(&root), vec![leaf.der, intermediate.der])
 }
 
+/// The full form of a vector.
+pub fn cv(name: &str) -> String {
+    part(name, "token")
+}
+
+/// A token like the vectors', signed with their key.
+pub fn sign(ppt: &str, payload: &Value) -> String {
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let header = serde_json::json!({"alg": "ES256", "ppt": ppt, "typ": "passport", "x5u": URL});
+    let input = format!("{}.{}", encode(&header), encode(payload));
+    let secret = p256::SecretKey::from_sec1_pem(include_str!("../vectors/passport/rfc8946.key.pem")).unwrap();
+    let key = p256::ecdsa::SigningKey::from(secret);
+    let signature: p256::ecdsa::Signature = p256::ecdsa::signature::Signer::sign(&key, input.as_bytes());
+    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature.to_bytes()))
+}
+
+/// A call of the vectors' parties with a token of `ppt=rcd`, this display name, and these lines.
+pub fn rcd_call(token: &str, name: &str, lines: &[String]) -> Verdict {
+    let mut call = Call::new(token, ";ppt=\"rcd\"");
+    call.lines.extend_from_slice(lines);
+    call.verify_edited(&POLICY, |text| text.replace("\"Caller\" ", name))
+}
+
+/// A message of theirs.
+pub fn message_call(token: &str, body: &'static str) -> Verdict {
+    let call = Call { body, ..Call::new(token, ";ppt=\"msg\"") };
+    call.verify_edited(&POLICY, |text| text.replace("INVITE", "MESSAGE"))
+}
+
 struct Call {
     from: &'static str,
     to: &'static str,
@@ -59,8 +88,12 @@ impl Call {
     }
 
     fn verify(&self, policy: &Policy) -> Verdict {
+        self.verify_edited(policy, |text| text)
+    }
+
+    fn verify_edited(&self, policy: &Policy, edit: impl FnOnce(String) -> String) -> Verdict {
         let (trust, chain) = world();
-        let mut octets = String::from_utf8(invite(&self.lines, self.body)).unwrap();
+        let mut octets = edit(String::from_utf8(invite(&self.lines, self.body)).unwrap());
         octets = octets.replace(&format!("sip:+{CALLER}@a.example;user=phone"), self.from);
         octets = octets.replace(&format!("sip:+{CALLEE}@b.example;user=phone"), self.to);
         let replay = ReplayTable::default();

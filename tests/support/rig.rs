@@ -91,7 +91,12 @@ pub struct Rig {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
-        Self::of(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() })
+        Self::trusting(config, TrustStore::default())
+    }
+
+    /// One that believes some certificates.
+    pub fn trusting(config: Config, trust: TrustStore) -> Self {
+        Self::of(Snapshot { config, trust, replay: ReplayTable::default() })
     }
 
     pub fn of(snapshot: Snapshot) -> Self {

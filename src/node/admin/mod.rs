@@ -15,6 +15,7 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 pub use request::{Answer, CallEntry, Request, TargetEntry};
 
+use super::fetch;
 use super::metrics::Published;
 use super::names::TrunkNames;
 use super::side_thread::SideThread;
@@ -120,6 +121,7 @@ pub(in crate::node) struct Means {
     pub published: Arc<Published>,
     pub names: TrunkNames,
     pub program: mpsc::Sender<Order>,
+    pub fetch: mpsc::Sender<fetch::Command>,
 }
 
 /// The thread; ends when it is dropped, and takes the socket away.

@@ -60,6 +60,37 @@ pub enum Request {
         /// The state's name.
         state: String,
     },
+    /// Chains that an `x5u` brought.
+    #[serde(rename = "cache list")]
+    CacheList {
+        /// Only those of this host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// At most so many.
+        #[serde(default = "some_entries")]
+        limit: usize,
+    },
+    /// Puts a chain into the cache.
+    #[serde(rename = "cache import")]
+    CacheImport {
+        /// The `x5u` it is for.
+        x5u: String,
+        /// The chain, leaf first.
+        pem: String,
+    },
+    /// Takes chains out of the cache: by URL, by host, or all.
+    #[serde(rename = "cache purge")]
+    CachePurge {
+        /// This one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        x5u: Option<String>,
+        /// Those of this host.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+        /// All of them.
+        #[serde(default)]
+        all: bool,
+    },
     /// Reads the configuration anew.
     #[serde(rename = "reload")]
     Reload {},
@@ -72,14 +103,20 @@ pub enum Request {
 }
 
 impl Request {
-    /// For a line of the log: the number that was asked for is shortened.
+    /// For a line of the log: the number that was asked for is shortened, a chain is left out.
     pub(super) fn for_log(&self) -> Self {
         let mut request = self.clone();
-        if let Self::CallsList { number: Some(number), .. } = &mut request {
-            *number = shorten(number);
+        match &mut request {
+            Self::CallsList { number: Some(number), .. } => *number = shorten(number),
+            Self::CacheImport { pem, .. } => pem.clear(),
+            _ => {}
         }
         request
     }
+}
+
+fn some_entries() -> usize {
+    10_000
 }
 
 fn some_calls() -> usize {

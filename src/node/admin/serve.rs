@@ -13,6 +13,7 @@ use super::request::{Answer, CallEntry, Request, TargetEntry};
 use super::{Filter, Means, Order, Page, Question, SeenCall};
 use crate::node::cdr::{Clock, hop};
 use crate::node::clock;
+use crate::node::fetch::{Command, Which};
 use crate::proxy::admission::Source;
 use crate::proxy::dispatcher::{MemberReport, MemberState};
 use crate::proxy::{CallState, EndedCalls};
@@ -21,6 +22,8 @@ use crate::proxy::{CallState, EndedCalls};
 const MAX_REQUEST: u64 = 64 * 1024;
 /// Most calls in one answer.
 const MAX_CALLS: usize = 100_000;
+/// Most entries of the cache in one answer.
+const MAX_ENTRIES: usize = 100_000;
 /// A connection that asks nothing for so long is closed.
 const IDLE: Duration = Duration::from_secs(60);
 /// The longest wait for a worker, for the program to reload, and for a client to take its answer.
@@ -109,6 +112,21 @@ async fn answer(request: Request, means: &Means) -> Result<Answer, String> {
             })?;
             means.published.set_member_state(&trunk, &member, found).map_err(|error| error.to_string())?;
             done(json!({ "trunk": trunk, "member": member, "state": found.as_str() }))
+        }
+        Request::CacheList { host, limit } => {
+            let limit = limit.min(MAX_ENTRIES);
+            let entries = order(means, |answer| Command::List { host, limit, answer }).await?;
+            done(json!({ "cut": entries.len() >= limit, "entries": entries }))
+        }
+        Request::CacheImport { x5u, pem } => done(order(means, |answer| Command::Import { x5u, pem, answer }).await??),
+        Request::CachePurge { x5u, host, all } => {
+            let which = match (x5u, host, all) {
+                (Some(x5u), None, false) => Which::Url(x5u),
+                (None, Some(host), false) => Which::Host(host),
+                (None, None, true) => Which::All,
+                _ => return Err("give one of x5u, host and all".to_owned()),
+            };
+            done(json!({ "purged": order(means, |answer| Command::Purge { which, answer }).await? }))
         }
         Request::Reload {} => {
             let (answer, taken) = oneshot::channel();
@@ -235,6 +253,19 @@ async fn ask<T>(
     }
 }
 
+/// Asks the side door; it answers between two of its works.
+async fn order<T>(means: &Means, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, String> {
+    let (answer, answered) = oneshot::channel();
+    let asked = async {
+        means.fetch.send(command(answer)).await.map_err(|_| ())?;
+        answered.await.map_err(|_| ())
+    };
+    match tokio::time::timeout(PATIENCE, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(())) | Err(_) => Err("the fetch thread does not answer".to_owned()),
+    }
+}
+
 fn bans(means: &Means) -> Value {
     let now = clock::instant();
     let bans = Arc::clone(&means.orders.borrow().snapshot.config.guard.bans);
@@ -323,6 +354,7 @@ mod tests {
             published: Arc::default(),
             names: crate::node::names::TrunkNames::default(),
             program: tokio::sync::mpsc::channel(1).0,
+            fetch: tokio::sync::mpsc::channel(1).0,
         };
         let (mut client, served) = UnixStream::pair().unwrap();
         // Without patience: what can not be written at once is not waited for.

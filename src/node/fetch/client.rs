@@ -1,12 +1,15 @@
 //! One fetch over HTTPS: resolve, check the address, connect to exactly that address, TLS, GET, read a bounded body.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hickory_resolver::config::{ConnectionConfig, NameServerConfig, ProtocolConfig, ResolverConfig};
+use hickory_resolver::net::runtime::TokioRuntimeProvider;
+use hickory_resolver::{Resolver, TokioResolver};
 use http_body_util::{BodyExt, Empty, LengthLimitError, Limited};
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, CACHE_CONTROL, HOST, HeaderMap, USER_AGENT};
+use hyper::header::{ACCEPT, AGE, CACHE_CONTROL, DATE, EXPIRES, HOST, HeaderMap, HeaderName, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls_pki_types::CertificateDer;
@@ -17,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::guard::{self, Target};
 use super::{Config, FetchError};
+use crate::sip::date;
 
 /// Addresses of one host that are tried before the fetch fails.
 const MAX_ADDRESSES: usize = 2;
@@ -24,44 +28,73 @@ const MAX_ADDRESSES: usize = 2;
 /// A chain as it came, and how long the server says it may be kept.
 pub(super) struct Fetched {
     pub certificates: Arc<[Vec<u8>]>,
-    pub max_age: Option<Duration>,
+    pub fresh: Option<Duration>,
+}
+
+/// A body as it came, likewise.
+pub(super) struct Body {
+    pub bytes: Bytes,
+    pub fresh: Option<Duration>,
+}
+
+/// What is fetched, and its bounds.
+#[derive(Clone, Copy)]
+pub(super) struct Wish {
+    /// Media type that is asked for.
+    pub accept: &'static str,
+    /// Most octets.
+    pub max_body: usize,
+    /// For everything.
+    pub timeout: Duration,
 }
 
 pub(super) struct Client {
     config: Config,
     tls: TlsConnector,
+    /// Without one (no name servers known) the system is asked.
+    resolver: Option<TokioResolver>,
 }
 
 impl Client {
+    /// To be made in the runtime that it is used in.
     pub fn new(config: Config, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { config, tls: tls.into() }
+        Self { tls: tls.into(), resolver: resolver(&config), config }
+    }
+
+    pub fn allows_any_port(&self) -> bool {
+        self.config.allow_any_port
     }
 
     /// Fetches one chain within the total timeout.
-    pub async fn fetch(&self, x5u: &str) -> Result<Fetched, FetchError> {
-        timeout(self.config.total_timeout, self.fetch_untimed(x5u)).await.unwrap_or(Err(FetchError::Timeout))
+    pub async fn fetch(&self, target: &Target) -> Result<Fetched, FetchError> {
+        let (max_body, timeout) = (self.config.max_body, self.config.total_timeout);
+        let wish = Wish { accept: "application/pem-certificate-chain", max_body, timeout };
+        let body = self.body(target, wish).await?;
+        Ok(Fetched { certificates: certificates(&body.bytes, self.config.max_certificates)?, fresh: body.fresh })
     }
 
-    async fn fetch_untimed(&self, x5u: &str) -> Result<Fetched, FetchError> {
-        let target = guard::target(x5u, self.config.allow_any_port)?;
-        let stream = self.connect(&target).await?;
+    /// Fetches something else.
+    pub async fn body(&self, target: &Target, wish: Wish) -> Result<Body, FetchError> {
+        timeout(wish.timeout, self.body_untimed(target, wish)).await.unwrap_or(Err(FetchError::Timeout))
+    }
+
+    async fn body_untimed(&self, target: &Target, wish: Wish) -> Result<Body, FetchError> {
+        let stream = self.connect(target).await?;
         let tls = self.tls.connect(target.server_name.clone(), stream).await.map_err(|error| tls_error(&error))?;
-        let response = self.get(&target, TokioIo::new(tls)).await?;
+        let response = self.get(target, wish.accept, TokioIo::new(tls)).await?;
         if response.status() != StatusCode::OK {
             return Err(FetchError::Status(response.status().as_u16())); // redirects too: they are not followed
         }
-        let max_age = max_age(response.headers());
-        let body = self.read(response.into_body()).await?;
-        Ok(Fetched { certificates: certificates(&body, self.config.max_certificates)?, max_age })
+        let fresh = freshness(response.headers());
+        let bytes = read(response.into_body(), wish.max_body).await?;
+        Ok(Body { bytes, fresh })
     }
 
     /// The address is checked after resolution and used for the connection: a second lookup could answer otherwise.
     async fn connect(&self, target: &Target) -> Result<TcpStream, FetchError> {
-        let resolved =
-            tokio::net::lookup_host((target.host.as_str(), target.port)).await.map_err(|_| FetchError::Resolve)?;
         let mut failure = FetchError::Resolve;
         let mut tries = 0;
-        for address in resolved {
+        for address in self.addresses(target).await? {
             if !self.config.allow_private_addresses && !guard::is_public(address.ip()) {
                 failure = FetchError::AddressRefused(address.ip());
                 continue;
@@ -78,6 +111,20 @@ impl Client {
         Err(failure)
     }
 
+    async fn addresses(&self, target: &Target) -> Result<Vec<SocketAddr>, FetchError> {
+        if let Ok(literal) = target.host.parse::<IpAddr>() {
+            return Ok(vec![SocketAddr::new(literal, target.port)]);
+        }
+        let Some(resolver) = &self.resolver else {
+            let found = tokio::net::lookup_host((target.host.as_str(), target.port)).await;
+            return found.map(Iterator::collect).map_err(|_| FetchError::Resolve);
+        };
+        // The dot says that no search domain is to be tried.
+        let name = format!("{}.", target.host.trim_end_matches('.'));
+        let found = resolver.lookup_ip(name).await.map_err(|_| FetchError::Resolve)?;
+        Ok(found.iter().map(|address| SocketAddr::new(address, target.port)).collect())
+    }
+
     async fn connect_to(&self, address: SocketAddr) -> Result<TcpStream, FetchError> {
         match timeout(self.config.connect_timeout, TcpStream::connect(address)).await {
             Ok(connected) => connected.map_err(|error| FetchError::Connect(error.kind())),
@@ -85,13 +132,13 @@ impl Client {
         }
     }
 
-    async fn get<S>(&self, target: &Target, stream: TokioIo<S>) -> Result<Response<Incoming>, FetchError>
+    async fn get<S>(&self, target: &Target, accept: &str, stream: TokioIo<S>) -> Result<Response<Incoming>, FetchError>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
     {
         let request = Request::get(&target.path)
             .header(HOST, &target.authority)
-            .header(ACCEPT, "application/pem-certificate-chain")
+            .header(ACCEPT, accept)
             .header(USER_AGENT, "vesperd")
             .body(Empty::<Bytes>::new())
             .map_err(|_| FetchError::UrlRefused)?;
@@ -101,13 +148,48 @@ impl Client {
         tokio::spawn(connection);
         sender.send_request(request).await.map_err(|_| FetchError::Http)
     }
+}
 
-    async fn read(&self, body: Incoming) -> Result<Bytes, FetchError> {
-        match Limited::new(body, self.config.max_body).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
-            Err(_) => Err(FetchError::Http),
+/// Asks name servers itself: a name server that hangs holds up one fetch, not a thread of a pool that all would share.
+fn resolver(config: &Config) -> Option<TokioResolver> {
+    let provider = TokioRuntimeProvider::default();
+    let mut builder = if config.name_servers.is_empty() {
+        match Resolver::builder(provider) {
+            Ok(builder) => builder,
+            Err(error) => {
+                tracing::warn!(%error, "no name servers known: the system is asked for the hosts of x5u");
+                return None;
+            }
         }
+    } else {
+        let servers = config.name_servers.iter().map(|server| name_server(*server)).collect();
+        Resolver::builder_with_config(ResolverConfig::from_name_servers(servers), provider)
+    };
+    let options = builder.options_mut();
+    options.timeout = config.connect_timeout;
+    options.attempts = 1; // one repetition
+    options.ndots = 0;
+    options.cache_size = 4096;
+    options.positive_max_ttl = Some(Duration::from_secs(300));
+    options.negative_max_ttl = Some(config.negative_ttl);
+    builder.build().ok()
+}
+
+fn name_server(server: SocketAddr) -> NameServerConfig {
+    let connection = |protocol| {
+        let mut connection = ConnectionConfig::new(protocol);
+        connection.port = server.port();
+        connection
+    };
+    let connections = vec![connection(ProtocolConfig::Udp), connection(ProtocolConfig::Tcp)];
+    NameServerConfig::new(server.ip(), true, connections)
+}
+
+async fn read(body: Incoming, max: usize) -> Result<Bytes, FetchError> {
+    match Limited::new(body, max).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(FetchError::TooLarge),
+        Err(_) => Err(FetchError::Http),
     }
 }
 
@@ -116,18 +198,27 @@ fn tls_error(error: &std::io::Error) -> FetchError {
     tls.map_or_else(|| FetchError::Connect(error.kind()), |tls| FetchError::Tls(tls.clone()))
 }
 
-/// `Cache-Control: max-age`; `no-store` and `no-cache` count as zero (the caller has a floor).
-fn max_age(headers: &HeaderMap) -> Option<Duration> {
+/// How long the answer stays fresh from now on (RFC 9111 section 4.2): `max-age`, or else Expires less Date, less the Age it has. `no-store`
+/// and `no-cache` count as zero (the caller has a floor).
+fn freshness(headers: &HeaderMap) -> Option<Duration> {
     let directives =
         || headers.get_all(CACHE_CONTROL).iter().filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
     if directives().any(|d| matches!(d.trim().to_ascii_lowercase().as_str(), "no-store" | "no-cache")) {
         return Some(Duration::ZERO);
     }
-    directives().find_map(|directive| {
+    let max_age = directives().find_map(|directive| {
         let (name, value) = directive.split_once('=')?;
-        let seconds = value.trim().trim_matches('"').parse().ok()?;
-        name.trim().eq_ignore_ascii_case("max-age").then_some(Duration::from_secs(seconds))
-    })
+        let seconds: u64 = value.trim().trim_matches('"').parse().ok()?;
+        name.trim().eq_ignore_ascii_case("max-age").then_some(seconds)
+    });
+    let time = |name: HeaderName| headers.get(name).and_then(|value| date::parse(value.as_bytes()));
+    let lifetime = max_age.or_else(|| {
+        headers.get(EXPIRES)?;
+        // An Expires that is no date, such as 0, is in the past.
+        Some(time(EXPIRES).map_or(0, |expires| expires.saturating_sub(time(DATE).unwrap_or(expires))))
+    })?;
+    let age = headers.get(AGE).and_then(|age| age.to_str().ok()?.trim().parse().ok()).unwrap_or(0);
+    Some(Duration::from_secs(lifetime.saturating_sub(age)))
 }
 
 /// PEM with up to `max` certificates, or one certificate as DER.
@@ -158,18 +249,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn max_age_is_read_from_any_directive() {
-        let of = |value: &str| {
+    fn freshness_is_max_age_or_expires_less_age() {
+        let of = |lines: &[(&str, &str)]| {
             let mut headers = HeaderMap::new();
-            headers.insert(CACHE_CONTROL, value.parse().unwrap());
-            max_age(&headers).map(|age| age.as_secs())
+            for (name, value) in lines {
+                headers.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+            }
+            freshness(&headers).map(|age| age.as_secs())
         };
-        assert_eq!(of("public, Max-Age=3600"), Some(3600));
-        assert_eq!(of("max-age=\"5\""), Some(5));
-        assert_eq!(of("max-age=300, no-store"), Some(0));
-        assert_eq!(of("max-age=soon"), None);
-        assert_eq!(of("s-maxage=9"), None);
-        assert_eq!(max_age(&HeaderMap::new()), None);
+        let (date, later) = (("date", "Tue, 24 Nov 2026 10:00:00 GMT"), ("expires", "Tue, 24 Nov 2026 11:00:00 GMT"));
+        for (lines, expected) in [
+            (&[("cache-control", "public, Max-Age=3600")][..], Some(3600)),
+            (&[("cache-control", "max-age=\"5\"")], Some(5)),
+            (&[("cache-control", "max-age=300, no-store")], Some(0)),
+            (&[("cache-control", "public"), ("cache-control", "max-age=300"), ("age", "100")], Some(200)),
+            (&[("cache-control", "max-age=300"), ("age", "400")], Some(0)),
+            (&[date, later], Some(3600)),
+            (&[date, later, ("age", "600")], Some(3000)),
+            (&[date, later, ("cache-control", "max-age=5")], Some(5)),
+            (&[date, ("expires", "0")], Some(0)),
+            (&[("cache-control", "max-age=soon")], None),
+            (&[("cache-control", "s-maxage=9")], None),
+            (&[("age", "5")], None),
+            (&[], None),
+        ] {
+            assert_eq!(of(lines), expected, "{lines:?}");
+        }
     }
 
     #[test]

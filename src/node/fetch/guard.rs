@@ -18,6 +18,14 @@ pub(super) struct Target {
     pub port: u16,
     pub path: String,
     pub server_name: ServerName<'static>,
+    /// Host in lower case and port: what has one breaker.
+    place: String,
+}
+
+impl Target {
+    pub fn place(&self) -> &str {
+        &self.place
+    }
 }
 
 /// Longest URL that is looked at, in bytes.
@@ -46,7 +54,8 @@ pub(super) fn target(x5u: &str, any_port: bool) -> Result<Target, FetchError> {
     }
     let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
     let server_name = ServerName::try_from(host.clone()).map_err(|_| FetchError::UrlRefused)?;
-    Ok(Target { authority: authority.as_str().to_owned(), host, port, path: uri.path().to_owned(), server_name })
+    let place = format!("{}:{port}", host.trim_end_matches('.').to_ascii_lowercase());
+    Ok(Target { authority: authority.as_str().to_owned(), host, port, path: uri.path().to_owned(), server_name, place })
 }
 
 /// Whether an address is global unicast: not private, loopback, link-local (the metadata addresses lie there), shared (CGNAT),

@@ -1,28 +1,41 @@
-//! The slow side door: certificates that only an `x5u` names. Own thread, own runtime, bounded queue, single flight per URL, a
-//! cache with time limits. A call waits parked in its machine; nothing here ever holds a worker up.
+//! The slow side door: certificates that only an `x5u` names, CRLs, lists of authorities and logs. Own thread, own runtime, bounded queues.
+//! A call waits parked in its machine; nothing here ever holds a worker up, and what is in the cache is answered whatever else goes on.
 //!
-//! Rules of the fetch: `guard` (what may be asked), `client` (how it is asked).
+//! `door` decides (who is answered, what is fetched, who waits), `cache` remembers, `breaker` leaves failing hosts alone, `guard` says what may
+//! be asked, `client` asks; `keeper` keeps CRLs and lists up to date, `memory` keeps the cache over a restart, `command` is what operators
+//! do to it.
 
+mod breaker;
+mod cache;
 mod client;
+mod command;
+mod counts;
+mod door;
 mod guard;
+mod keeper;
+mod memory;
+mod serve;
 
 use std::fmt;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use moka::Expiry;
-use moka::future::Cache;
 use rustls_pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
-use self::client::{Client, Fetched};
-use super::clock;
 use super::side_thread::SideThread;
+use super::trust::Desk;
 use crate::stir::FetchFailure;
-use crate::stir::verification::FetchedChain;
+use crate::stir::verification::{Credential, FetchedChain};
+
+pub use breaker::BreakerConfig;
+pub use command::CacheEntry;
+pub(in crate::node) use command::{Command, Which};
+pub(in crate::node) use counts::Counts;
+pub use keeper::{AnchorSource, KeeperConfig, ListSource, Place};
 
 /// A fetched chain; not validated. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +55,7 @@ impl From<Chain> for FetchedChain {
 /// Settings of the side door.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// For one TCP connection; 500 ms.
+    /// For one TCP connection, and for one question to a name server; 500 ms.
     pub connect_timeout: Duration,
     /// For the whole fetch, name lookup included; 2 s.
     pub total_timeout: Duration,
@@ -50,10 +63,18 @@ pub struct Config {
     pub max_body: usize,
     /// Certificates in a body; 6.
     pub max_certificates: usize,
-    /// Fetches that run at the same time; 64.
+    /// Fetches that run at the same time; 256.
     pub max_in_flight: usize,
-    /// Requests that wait; 1024. What comes on top fails at once.
+    /// and to one host; 4.
+    pub max_in_flight_per_host: usize,
+    /// URLs of one host that wait for their turn; 64.
+    pub max_waiting_per_host: usize,
+    /// Hosts that are remembered; 4096.
+    pub max_hosts: usize,
+    /// Questions that wait; 1024. What comes on top fails at once.
     pub queue: usize,
+    /// When a host is left alone.
+    pub breaker: BreakerConfig,
     /// Bytes of cached chains; 64 MiB.
     pub cache_bytes: u64,
     /// A good answer is kept at least this long, whatever the server says; 60 s.
@@ -62,12 +83,32 @@ pub struct Config {
     pub max_ttl: Duration,
     /// A failure is kept this long; 30 s.
     pub negative_ttl: Duration,
+    /// A good answer serves this much longer while it is fetched anew; 1 h.
+    pub stale: Duration,
+    /// What is still used is fetched anew after this share of its time, percent; 80.
+    pub prefetch_percent: u8,
+    /// Where the cache is kept over a restart, and the lists that were good last; without it nowhere.
+    pub state_directory: Option<PathBuf>,
+    /// How often the cache is written there when it has changed; 60 s.
+    pub save_interval: Duration,
     /// Lets `x5u` point into private networks. For laboratories.
     pub allow_private_addresses: bool,
     /// Lets `x5u` name ports other than 443 and 8443.
     pub allow_any_port: bool,
+    /// Name servers; none: those of the system.
+    pub name_servers: Vec<SocketAddr>,
     /// PEM file with roots trusted for the HTTPS servers on top of the system's.
     pub ca_file: Option<PathBuf>,
+    /// CRLs and lists.
+    pub keeper: KeeperConfig,
+}
+
+impl Config {
+    /// The same but for CRLs, lists (which are reloaded) and name servers (which are `[dns]`'s to tell of).
+    pub(in crate::node) fn differs_by_lists_only(&self, other: &Self) -> bool {
+        let (keeper, name_servers) = (other.keeper.clone(), other.name_servers.clone());
+        Self { keeper, name_servers, ..self.clone() } == *other
+    }
 }
 
 impl Default for Config {
@@ -77,15 +118,25 @@ impl Default for Config {
             total_timeout: Duration::from_secs(2),
             max_body: 64 * 1024,
             max_certificates: 6,
-            max_in_flight: 64,
+            max_in_flight: 256,
+            max_in_flight_per_host: 4,
+            max_waiting_per_host: 64,
+            max_hosts: 4096,
             queue: 1024,
+            breaker: BreakerConfig::default(),
             cache_bytes: 64 * 1024 * 1024,
             min_ttl: Duration::from_secs(60),
             max_ttl: Duration::from_secs(24 * 3600),
             negative_ttl: Duration::from_secs(30),
+            stale: Duration::from_secs(3600),
+            prefetch_percent: 80,
+            state_directory: None,
+            save_interval: Duration::from_secs(60),
             allow_private_addresses: false,
             allow_any_port: false,
+            name_servers: Vec::new(),
             ca_file: None,
+            keeper: KeeperConfig::default(),
         }
     }
 }
@@ -119,8 +170,53 @@ pub enum FetchError {
     NotCertificates,
     /// The total time was over.
     Timeout,
-    /// The queue is full or the side door is closed.
+    /// Too many wait, or the side door is closed.
     Busy,
+    /// The host has failed several times and is left alone for a while.
+    HostDown,
+}
+
+impl FetchError {
+    /// What [`FetchError::reason`] may be.
+    pub(in crate::node) const REASONS: [&'static str; 11] = [
+        "refused",
+        "resolve",
+        "connect",
+        "tls",
+        "http",
+        "status",
+        "too_large",
+        "not_certificates",
+        "timeout",
+        "busy",
+        "host_down",
+    ];
+
+    /// In a word, for counters.
+    pub(in crate::node) fn reason(&self) -> &'static str {
+        match self {
+            Self::UrlRefused | Self::SchemeRefused | Self::PortRefused(_) | Self::AddressRefused(_) => "refused",
+            Self::Resolve => "resolve",
+            Self::Connect(_) => "connect",
+            Self::Tls(_) => "tls",
+            Self::Http => "http",
+            Self::Status(_) => "status",
+            Self::TooLarge | Self::TooManyCertificates => "too_large",
+            Self::NotCertificates => "not_certificates",
+            Self::Timeout => "timeout",
+            Self::Busy => "busy",
+            Self::HostDown => "host_down",
+        }
+    }
+
+    /// The host works: it is this resource that does not.
+    fn shows_life(&self) -> bool {
+        match self {
+            Self::Status(status) => *status < 500 && *status != 429,
+            Self::TooLarge | Self::TooManyCertificates | Self::NotCertificates => true,
+            _ => false,
+        }
+    }
 }
 
 impl fmt::Display for FetchError {
@@ -140,6 +236,7 @@ impl fmt::Display for FetchError {
             Self::NotCertificates => write!(f, "body is not a certificate chain"),
             Self::Timeout => write!(f, "timed out"),
             Self::Busy => write!(f, "fetch queue full"),
+            Self::HostDown => write!(f, "host failed several times and is left alone for a while"),
         }
     }
 }
@@ -160,7 +257,7 @@ impl From<FetchError> for FetchFailure {
             FetchError::Status(status) => Self::Status(status),
             FetchError::TooLarge | FetchError::TooManyCertificates => Self::TooLarge,
             FetchError::Timeout => Self::Timeout,
-            FetchError::Busy => Self::Busy,
+            FetchError::Busy | FetchError::HostDown => Self::Busy,
         }
     }
 }
@@ -170,6 +267,8 @@ impl From<FetchError> for FetchFailure {
 pub enum FetchStartError {
     /// The extra CA file can not be read or holds no certificate.
     CaFile(PathBuf),
+    /// The state directory can not be used.
+    StateDirectory(PathBuf, io::Error),
     /// The thread or its runtime did not start.
     Thread(io::Error),
 }
@@ -178,6 +277,7 @@ impl fmt::Display for FetchStartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::CaFile(path) => write!(f, "{}: no readable certificate", path.display()),
+            Self::StateDirectory(path, error) => write!(f, "stir.state_directory {}: {error}", path.display()),
             Self::Thread(error) => write!(f, "fetch thread: {error}"),
         }
     }
@@ -191,6 +291,8 @@ pub struct Question {
     pub id: u64,
     /// What to fetch.
     pub x5u: Box<str>,
+    /// Whoever asks waits no longer.
+    pub deadline: Instant,
     /// Lane of the worker that asks.
     pub answer_to: mpsc::Sender<Answered>,
 }
@@ -204,10 +306,16 @@ pub struct Answered {
     pub result: Result<Chain, FetchError>,
 }
 
+/// Credentials that lack something and wait to be looked at; more are dropped, for the next call brings them again.
+const LACKING: usize = 64;
+/// Orders of operators that wait.
+const COMMANDS: usize = 4;
+
 /// The workers' end: cheap to clone.
 #[derive(Clone)]
 pub struct Fetcher {
     queue: mpsc::Sender<Question>,
+    lacking: mpsc::Sender<Arc<Credential>>,
 }
 
 impl Fetcher {
@@ -217,27 +325,53 @@ impl Fetcher {
             mpsc::error::TrySendError::Full(question) | mpsc::error::TrySendError::Closed(question) => question,
         })
     }
+
+    /// Tells of a credential that lacks a CRL or a list by reference. Never waits, and may be forgotten.
+    pub fn lacks(&self, credential: Arc<Credential>) {
+        let _ = self.lacking.try_send(credential);
+    }
 }
 
 /// The running thread; ends when dropped or stopped.
 pub struct FetchThread {
     fetcher: Fetcher,
+    commands: mpsc::Sender<Command>,
+    counts: Arc<Counts>,
     _thread: SideThread,
 }
 
 impl FetchThread {
     /// Starts the thread.
-    pub fn start(config: Config) -> Result<Self, FetchStartError> {
+    pub fn start(config: Config, desk: Arc<Desk>) -> Result<Self, FetchStartError> {
         let tls = Arc::new(tls_config(&config)?);
+        if let Some(directory) = &config.state_directory {
+            memory::check(directory).map_err(|error| FetchStartError::StateDirectory(directory.clone(), error))?;
+        }
+        keeper::restore(&config, &desk);
         let (queue, questions) = mpsc::channel(config.queue.max(1));
-        let thread =
-            SideThread::start("fetch", move || serve(config, tls, questions)).map_err(FetchStartError::Thread)?;
-        Ok(Self { fetcher: Fetcher { queue }, _thread: thread })
+        let (lacking, lacks) = mpsc::channel(LACKING);
+        let (commands, orders) = mpsc::channel(COMMANDS);
+        let counts = Arc::new(Counts::default());
+        let inlets = serve::Inlets { questions, lacks, orders };
+        let served = Arc::clone(&counts);
+        let thread = SideThread::start("fetch", move || serve::serve(config, tls, desk, served, inlets))
+            .map_err(FetchStartError::Thread)?;
+        Ok(Self { fetcher: Fetcher { queue, lacking }, commands, counts, _thread: thread })
     }
 
     /// The workers' end.
     pub fn fetcher(&self) -> Fetcher {
         self.fetcher.clone()
+    }
+
+    /// The operators' end.
+    pub(in crate::node) fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
+    }
+
+    /// What it has done.
+    pub(in crate::node) fn counts(&self) -> &Arc<Counts> {
+        &self.counts
     }
 }
 
@@ -265,74 +399,9 @@ fn tls_config(config: &Config) -> Result<rustls::ClientConfig, FetchStartError> 
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
-/// What the cache keeps: the answer and for how long it holds.
-#[derive(Clone)]
-struct Entry {
-    result: Result<Chain, FetchError>,
-    ttl: Duration,
-}
-
-struct EntryTtl;
-
-impl Expiry<Box<str>, Entry> for EntryTtl {
-    fn expire_after_create(&self, _: &Box<str>, entry: &Entry, _: Instant) -> Option<Duration> {
-        Some(entry.ttl)
-    }
-}
-
-async fn serve(config: Config, tls: Arc<rustls::ClientConfig>, mut questions: mpsc::Receiver<Question>) {
-    let cache: Cache<Box<str>, Entry> =
-        Cache::builder().max_capacity(config.cache_bytes).weigher(weight).expire_after(EntryTtl).build();
-    let permits = Arc::new(Semaphore::new(config.max_in_flight.max(1)));
-    let client = Arc::new(Client::new(config.clone(), tls));
-    while let Some(question) = questions.recv().await {
-        if let Some(entry) = cache.get(&question.x5u).await {
-            answer(question, entry);
-            continue;
-        }
-        // Waiting here lets the bounded queue fill up, which is what tells the workers.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
-        let (cache, client, config) = (cache.clone(), Arc::clone(&client), config.clone());
-        tokio::spawn(async move {
-            let fetch = async { entry_of(client.fetch(&question.x5u).await, &config, clock::unix()) };
-            let entry = cache.get_with(question.x5u.clone(), fetch).await;
-            drop(permit);
-            answer(question, entry);
-        });
-    }
-}
-
-/// Bytes that an entry takes, near enough.
-fn weight(url: &impl AsRef<str>, entry: &Entry) -> u32 {
-    let chain = entry.result.as_ref().map_or(0, |chain| chain.certificates.iter().map(Vec::len).sum());
-    u32::try_from(url.as_ref().len() + chain + 128).unwrap_or(u32::MAX)
-}
-
-fn answer(question: Question, entry: Entry) {
-    // A worker that is gone or drowning gets no answer: the deadline of its need ends the wait.
-    let _ = question.answer_to.try_send(Answered { id: question.id, result: entry.result });
-}
-
-fn entry_of(fetched: Result<Fetched, FetchError>, config: &Config, unix: i64) -> Entry {
-    match fetched {
-        Ok(fetched) => {
-            let wanted =
-                fetched.max_age.unwrap_or(config.max_ttl).clamp(config.min_ttl, config.max_ttl.max(config.min_ttl));
-            let left = fetched.certificates.first().and_then(|leaf| seconds_left(leaf, unix)).unwrap_or(0);
-            // A leaf that is over is kept like a failure, so that its replacement is seen soon.
-            let ttl = if left == 0 { config.negative_ttl } else { wanted.min(Duration::from_secs(left)) };
-            let fresh_until = unix.saturating_add_unsigned(ttl.as_secs());
-            Entry { result: Ok(Chain { certificates: fetched.certificates, fresh_until }), ttl }
-        }
-        Err(error) => Entry { result: Err(error), ttl: config.negative_ttl },
-    }
-}
-
-/// Seconds to the end of a certificate's validity, 0 when over.
-fn seconds_left(der: &[u8], unix: i64) -> Option<u64> {
-    let (_, certificate) = x509_parser::parse_x509_certificate(der).ok()?;
-    Some(u64::try_from(certificate.validity().not_after.timestamp().saturating_sub(unix)).unwrap_or(0))
-}
-
+#[cfg(test)]
+mod kept_tests;
+#[cfg(test)]
+mod storm;
 #[cfg(test)]
 mod tests;

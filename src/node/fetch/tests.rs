@@ -15,17 +15,23 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
+use crate::cert::TrustStore;
+use crate::node::clock;
 
 /// An HTTPS server whose certificate is for 127.0.0.1, and what it serves.
-struct Server {
+pub(super) struct Server {
     address: SocketAddr,
     requests: Arc<AtomicUsize>,
     ca_file: tempfile::NamedTempFile,
-    chain: Vec<Vec<u8>>,
+    pub chain: Vec<Vec<u8>>,
+    pages: Pages,
 }
 
+/// What is served besides, by path.
+type Pages = Arc<std::sync::Mutex<std::collections::HashMap<String, Vec<u8>>>>;
+
 impl Server {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let mut ca = CertificateParams::new(Vec::new()).unwrap();
         ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let ca_key = KeyPair::generate().unwrap();
@@ -50,26 +56,51 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let requests = Arc::new(AtomicUsize::new(0));
         let counter = Arc::clone(&requests);
+        let pages = Pages::default();
+        let served = Arc::clone(&pages);
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let (acceptor, pem, counter) = (acceptor.clone(), chain_pem.clone(), Arc::clone(&counter));
+                let served = Arc::clone(&served);
                 tokio::spawn(async move {
                     let Ok(stream) = acceptor.accept(stream).await else { return };
-                    let service = service_fn(move |request| respond(request, pem.clone(), Arc::clone(&counter)));
+                    let service = service_fn(move |request| {
+                        let page = served.lock().unwrap().get(request.uri().path()).cloned();
+                        respond(request, pem.clone(), page, Arc::clone(&counter))
+                    });
                     let _ = hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service)
                         .await;
                 });
             }
         });
-        Self { address, requests, ca_file, chain }
+        Self { address, requests, ca_file, chain, pages }
     }
 
-    fn url(&self, path: &str) -> String {
+    pub fn put(&self, path: &str, content: &[u8]) {
+        self.pages.lock().unwrap().insert(path.to_owned(), content.to_vec());
+    }
+
+    /// A desk that trusts the authority of this server's chain, as if that were an STI authority.
+    pub fn trusting(&self) -> Arc<Desk> {
+        let mut trust = TrustStore::default();
+        trust.anchors.add_der(&self.chain[1]).unwrap();
+        Desk::new(trust)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    pub fn asked(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    pub fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.address)
     }
 
-    fn config(&self) -> Config {
+    pub fn config(&self) -> Config {
         Config {
             allow_private_addresses: true,
             allow_any_port: true,
@@ -84,15 +115,20 @@ impl Server {
 async fn respond(
     request: Request<Incoming>,
     pem: String,
+    page: Option<Vec<u8>>,
     counter: Arc<AtomicUsize>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     counter.fetch_add(1, Ordering::SeqCst);
     let reply = Response::builder();
+    if let Some(page) = page {
+        return Ok(reply.body(Full::from(page)).unwrap());
+    }
     let reply = match request.uri().path() {
         "/chain.pem" => reply.header("cache-control", "max-age=3600").body(Full::from(pem)),
         "/moved" => reply.status(302).header("location", "/chain.pem").body(Full::default()),
         "/large" => reply.body(Full::from(vec![b'-'; 64 * 1024 + 1])),
         "/page" => reply.body(Full::from("<html>not a certificate</html>")),
+        "/html" => reply.header("content-type", "text/html").body(Full::from("<html>sign in here</html>")),
         "/silent" => std::future::pending().await,
         _ => reply.status(404).body(Full::default()),
     };
@@ -100,13 +136,21 @@ async fn respond(
 }
 
 async fn fetch(config: Config, url: &str) -> Result<Chain, FetchError> {
-    let thread = FetchThread::start(config).unwrap();
+    let thread = start(config);
     ask(&thread.fetcher(), url).await
 }
 
-async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
+fn start(config: Config) -> FetchThread {
+    FetchThread::start(config, Desk::new(TrustStore::default())).unwrap()
+}
+
+fn question(id: u64, x5u: String, answer_to: mpsc::Sender<Answered>) -> Question {
+    Question { id, x5u: x5u.into(), deadline: clock::instant() + Duration::from_secs(60), answer_to }
+}
+
+pub(super) async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
     let (answer_to, mut answers) = mpsc::channel(1);
-    assert!(fetcher.ask(Question { id: 7, x5u: url.into(), answer_to }).is_ok());
+    assert!(fetcher.ask(question(7, url.to_owned(), answer_to)).is_ok());
     let answered = answers.recv().await.unwrap();
     assert_eq!(answered.id, 7);
     answered.result
@@ -115,11 +159,10 @@ async fn ask(fetcher: &Fetcher, url: &str) -> Result<Chain, FetchError> {
 #[tokio::test]
 async fn a_chain_is_fetched_once_for_many_who_ask() {
     let server = Server::start().await;
-    let thread = FetchThread::start(server.config()).unwrap();
+    let thread = start(server.config());
     let (answer_to, mut answers) = mpsc::channel(16);
     for id in 0..10 {
-        let x5u = server.url("/chain.pem").into();
-        assert!(thread.fetcher().ask(Question { id, x5u, answer_to: answer_to.clone() }).is_ok());
+        assert!(thread.fetcher().ask(question(id, server.url("/chain.pem"), answer_to.clone())).is_ok());
     }
     let mut seen = Vec::new();
     for _ in 0..10 {
@@ -135,7 +178,7 @@ async fn a_chain_is_fetched_once_for_many_who_ask() {
 #[tokio::test]
 async fn a_failure_is_remembered() {
     let server = Server::start().await;
-    let thread = FetchThread::start(server.config()).unwrap();
+    let thread = start(server.config());
     for _ in 0..3 {
         assert_eq!(ask(&thread.fetcher(), &server.url("/nothing")).await, Err(FetchError::Status(404)));
     }
@@ -150,6 +193,7 @@ async fn answers_that_are_no_chain_have_their_own_error() {
         ("/moved", FetchError::Status(302)),
         ("/large", FetchError::TooLarge),
         ("/page", FetchError::NotCertificates),
+        ("/html", FetchError::NotCertificates),
     ] {
         assert_eq!(fetch(server.config(), &server.url(path)).await, Err(error), "{path}");
     }
@@ -188,30 +232,10 @@ async fn private_addresses_and_odd_ports_are_refused_unless_allowed() {
 async fn a_full_queue_refuses_at_once() {
     let server = Server::start().await;
     let narrow = Config { queue: 1, max_in_flight: 1, ..server.config() };
-    let thread = FetchThread::start(narrow).unwrap();
+    let thread = start(narrow);
     let (answer_to, _answers) = mpsc::channel(1);
     let refused = (0..100).find_map(|id| {
-        let x5u = server.url(&format!("/nothing{id}")).into();
-        thread.fetcher().ask(Question { id, x5u, answer_to: answer_to.clone() }).err()
+        thread.fetcher().ask(question(id, server.url(&format!("/nothing{id}")), answer_to.clone())).err()
     });
     assert!(refused.is_some_and(|question| question.id > 0), "the first fits, a later one does not");
-}
-
-#[test]
-fn lifetimes_follow_the_server_within_bounds_and_end_with_the_leaf() {
-    let config = Config::default();
-    let leaf = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap().cert.der().to_vec();
-    let unix = clock::unix();
-    let ttl = |max_age: Option<u64>, unix| {
-        let fetched = Fetched { certificates: vec![leaf.clone()].into(), max_age: max_age.map(Duration::from_secs) };
-        entry_of(Ok(fetched), &config, unix).ttl
-    };
-    assert_eq!(ttl(Some(0), unix), config.min_ttl);
-    assert_eq!(ttl(Some(3600), unix), Duration::from_secs(3600));
-    assert_eq!(ttl(Some(u64::MAX), unix), config.max_ttl);
-    assert_eq!(ttl(None, unix), config.max_ttl);
-    let not_after = unix + i64::try_from(seconds_left(&leaf, unix).unwrap()).unwrap();
-    assert_eq!(ttl(Some(3600), not_after - 90), Duration::from_secs(90));
-    assert_eq!(ttl(Some(3600), not_after + 1), config.negative_ttl);
-    assert_eq!(entry_of(Err(FetchError::Resolve), &config, unix).ttl, config.negative_ttl);
 }

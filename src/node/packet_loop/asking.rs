@@ -28,6 +28,7 @@ impl PacketLoop {
 
     /// Passes needs on to the side door.
     pub(super) fn ask(&mut self, now: Now) {
+        self.machine.output.lacking.drain(..).for_each(|credential| self.fetcher.lacks(credential));
         for need in std::mem::take(&mut self.machine.output.needs) {
             let x5u = match need.kind {
                 NeedKind::Certificate { x5u } => x5u,
@@ -36,7 +37,7 @@ impl PacketLoop {
                     continue;
                 }
             };
-            let question = Question { id: need.id.0, x5u, answer_to: self.answers.clone() };
+            let question = Question { id: need.id.0, x5u, deadline: need.deadline, answer_to: self.answers.clone() };
             if self.fetcher.ask(question).is_err() {
                 self.machine.counters.fetch_full += 1;
                 self.answer(now, need.id, Err(FetchError::Busy));

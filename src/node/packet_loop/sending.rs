@@ -28,6 +28,7 @@ impl PacketLoop {
             self.tcp.flush_all(now.instant, &mut self.failed);
             self.ask(now);
             self.machine.output.events.drain(..).for_each(|event| self.events.tell(now.unix, event));
+            self.machine.output.replies.drain(..).for_each(|reply| self.desk.reply(reply));
             for record in self.machine.output.records.drain(..) {
                 if let Some(cdr) = &self.cdr {
                     cdr.tell(record);
@@ -45,7 +46,10 @@ impl PacketLoop {
             }
             self.failed = failed;
         }
-        for tcp::Tag { worker, tag } in self.tcp.take_failed_of_others() {
+        let mut of_others = self.tcp.take_failed_of_others();
+        of_others.sort_unstable();
+        of_others.dedup();
+        for tcp::Tag { worker, tag } in of_others {
             self.report_failure(usize::from(worker), tag);
         }
         self.machine.lanes.flush();

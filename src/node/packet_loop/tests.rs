@@ -7,6 +7,7 @@ use crate::cert::TrustStore;
 use crate::node::Observer;
 use crate::node::fetch::{self, FetchThread};
 use crate::node::names::TrunkNames;
+use crate::node::trust::Desk;
 use crate::proxy::{Config, Listener, Place, Target, Trunk};
 use crate::sip::Uri;
 use crate::stir::replay::ReplayTable;
@@ -27,7 +28,7 @@ fn packets(max_connections: usize) -> PacketLoop {
     let named = Trunk { keepalive: true, next_hops: vec![Place::Locate(target)], ..Trunk::default() };
     let config = Config { listeners: vec![listener], trunks: vec![Trunk::default(), named], ..Config::default() };
     let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
-    let fetch = FetchThread::start(fetch::Config::default()).unwrap();
+    let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
     let parts = Parts {
         worker: 0,
         restarts: 0,

@@ -43,8 +43,9 @@ impl<'c> Reader<'c> {
         map.next_value_seed(seed).map_err(|_| self.fault.raise(ClaimsError::Malformed(claim)))
     }
 
-    fn any(self) -> Any<'c> {
-        Any { fault: self.fault, max_members: self.config.max_members }
+    /// A value that stands this many objects or arrays deep.
+    fn any(self, depth: usize) -> Any<'c> {
+        Any::within(self.fault, self.config, depth)
     }
 }
 
@@ -92,7 +93,7 @@ impl<'de> Visitor<'de> for Reader<'_> {
                         let limit = self.config.max_members;
                         return Err(self.fault.raise(ClaimsError::TooManyMembers { limit }));
                     }
-                    let value = map.next_value_seed(self.any())?;
+                    let value = map.next_value_seed(self.any(1))?;
                     others.push((name, value));
                 }
             }
@@ -148,7 +149,7 @@ impl<'de> Visitor<'de> for IdentitySeed<'_> {
                         return Err(self.reader.fault.raise(ClaimsError::DuplicateMember));
                     }
                     siblings.push(name);
-                    map.next_value_seed(self.reader.any())?;
+                    map.next_value_seed(self.reader.any(2))?;
                 }
             }
         }

@@ -31,7 +31,7 @@ impl Side {
 const TO: usize = 0;
 const TAG: usize = 1;
 const TARGET: usize = 2;
-const PATH: usize = 3;
+const ROUTES_BACK: usize = 3;
 
 /// One dialog of a call: there is one per To tag of a 2xx (RFC 3261 12.1.2).
 #[derive(Debug)]
@@ -48,12 +48,11 @@ pub struct Dialog {
 
 impl Dialog {
     /// The dialog that this 2xx makes; `None` without a To tag (RFC 2543).
-    pub(super) fn of(config: &Config, response: Message<'_>, next: Hop) -> Option<Self> {
+    pub(super) fn of(response: Message<'_>, next: Hop) -> Option<Self> {
         let to = response.field(Name::To)?.unfolded();
         let cseq = response.cseq().map_or(0, |cseq| cseq.number);
         let target = contact_of(response).unwrap_or_default();
-        let path = path_to_callee(config, response);
-        let answer = Pieces::of([&to, response.to_tag()?, &target, &path]);
+        let answer = Pieces::of([&to, response.to_tag()?, &target, &record_routes(response)]);
         Some(Dialog { answer, moved: [None, None], cseq: [cseq, 0], has_ended: false, next })
     }
 
@@ -83,7 +82,7 @@ impl Dialog {
     }
 
     /// A side is reached at another place from now on.
-    pub(super) fn moved(&mut self, call: &Pieces<7>, side: Side, contact: &[u8]) {
+    pub(super) fn moved(&mut self, call: &Pieces<6>, side: Side, contact: &[u8]) {
         if self.target(call, side) != contact {
             let [caller, callee] = &mut self.moved;
             *if side == Side::Caller { caller } else { callee } = Some(contact.into());
@@ -91,7 +90,7 @@ impl Dialog {
     }
 
     /// Remote target of a side.
-    fn target<'a>(&'a self, call: &'a Pieces<7>, side: Side) -> &'a [u8] {
+    fn target<'a>(&'a self, call: &'a Pieces<6>, side: Side) -> &'a [u8] {
         let [caller, callee] = &self.moved;
         match side {
             Side::Caller => caller.as_deref().unwrap_or(call.get(CONTACT)),
@@ -99,10 +98,16 @@ impl Dialog {
         }
     }
 
-    /// Route values from here to a side, in their order.
-    fn path<'a>(&'a self, call: &'a Pieces<7>, side: Side) -> impl Iterator<Item = &'a [u8]> {
-        let path = if side == Side::Caller { call.get(ROUTES) } else { self.answer.get(PATH) };
-        path.split(|octet| *octet == b'\n').filter(|route| !route.is_empty())
+    /// Route values from here to a side, in their order: to the callee those of the answer's Record-Route above ours, the nearest first
+    /// (RFC 3261 12.1.2).
+    fn path<'a>(&'a self, config: &Config, call: &'a Pieces<6>, side: Side) -> Vec<&'a [u8]> {
+        let lines = if side == Side::Caller { call.get(ROUTES) } else { self.answer.get(ROUTES_BACK) };
+        let mut path: Vec<_> = lines.split(|octet| *octet == b'\n').filter(|route| !route.is_empty()).collect();
+        if side == Side::Callee {
+            path.truncate(path.iter().position(|route| is_ours(config, route)).unwrap_or(0));
+            path.reverse();
+        }
+        path
     }
 }
 
@@ -111,27 +116,28 @@ pub(super) struct Bye<'a> {
     call: &'a Call,
     dialog: &'a Dialog,
     to: Side,
+    /// Route values.
+    path: Vec<&'a [u8]>,
 }
 
 impl<'a> Bye<'a> {
     /// `None` if the side gave no Contact: nobody knows where it is.
-    pub(super) fn new(call: &'a Call, dialog: &'a Dialog, to: Side) -> Option<Self> {
-        (!dialog.target(&call.invite, to).is_empty()).then_some(Bye { call, dialog, to })
+    pub(super) fn new(config: &Config, call: &'a Call, dialog: &'a Dialog, to: Side) -> Option<Self> {
+        let is_known = !dialog.target(&call.invite, to).is_empty();
+        is_known.then(|| Bye { call, dialog, to, path: dialog.path(config, &call.invite, to) })
     }
 
     /// The URI that says where it goes first.
     pub(super) fn next(&self) -> &'a [u8] {
-        let first = self.dialog.path(&self.call.invite, self.to).next();
-        let uri = first.and_then(|route| NameAddr::parse(route).ok()).map(|address| address.uri);
+        let uri = self.path.first().and_then(|route| NameAddr::parse(route).ok()).map(|address| address.uri);
         uri.unwrap_or(self.dialog.target(&self.call.invite, self.to))
     }
 
     /// Appends it. `via` is the value of our Via, `lines` further header lines, each with its CRLF.
     pub(super) fn write(&self, via: &[u8], lines: &[u8], out: &mut Vec<u8>) {
-        let Bye { call, dialog, to } = self;
+        let Bye { call, dialog, to, path } = self;
         let target = request_uri_repaired(dialog.target(&call.invite, *to));
-        let mut path = dialog.path(&call.invite, *to).peekable();
-        let strict = path.peek().and_then(|route| strict_uri(route));
+        let strict = path.first().and_then(|route| strict_uri(route));
         let (from, addressee) = match to {
             Side::Callee => (call.invite.get(FROM), dialog.answer.get(TO)),
             Side::Caller => (dialog.answer.get(TO), call.invite.get(FROM)),
@@ -140,7 +146,7 @@ impl<'a> Bye<'a> {
         let number = if *to == Side::Callee { caller } else { callee }.saturating_add(1);
         let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| out.extend_from_slice(part));
         put(&[b"BYE ", strict.unwrap_or(&target), b" SIP/2.0\r\nVia: ", via, b"\r\nMax-Forwards: 70\r\n"]);
-        for route in path.skip(usize::from(strict.is_some())) {
+        for route in path.iter().skip(usize::from(strict.is_some())) {
             put(&[b"Route: ", route, b"\r\n"]);
         }
         if strict.is_some() {
@@ -182,17 +188,8 @@ fn push_route(out: &mut Vec<u8>, value: &[u8]) {
     out.extend(value.iter().map(|octet| if matches!(octet, b'\r' | b'\n') { b' ' } else { *octet }));
 }
 
-/// Route from here to the callee: the Record-Route values above ours, the nearest first (RFC 3261 12.1.2).
-fn path_to_callee(config: &Config, response: Message<'_>) -> Vec<u8> {
-    let is_ours = |value: &[u8]| {
-        let uri = NameAddr::parse(value).ok().and_then(|address| Uri::parse(address.uri).ok());
-        uri.is_some_and(|uri| uri.user.is_none() && uri.is_loose() && config.listener_of_route(&uri).is_some())
-    };
-    let values = || response.values(Name::RecordRoute).map(|value| value.value);
-    let Some(above) = values().position(is_ours) else { return Vec::new() };
-    let mut out = Vec::new();
-    for place in (0..above).rev() {
-        values().nth(place).into_iter().for_each(|value| push_route(&mut out, value));
-    }
-    out
+/// A value of Record-Route that this element wrote.
+fn is_ours(config: &Config, route: &[u8]) -> bool {
+    let uri = NameAddr::parse(route).ok().and_then(|address| Uri::parse(address.uri).ok());
+    uri.is_some_and(|uri| uri.user.is_none() && uri.is_loose() && config.listener_of_route(&uri).is_some())
 }

@@ -63,8 +63,8 @@ impl Proxy {
     fn send_bye(&mut self, now: Now, key: CallKey, place: usize, side: Side, out: &mut Output) {
         let Some(call) = self.calls.get(key) else { return };
         let Some(dialog) = call.dialogs.get(place).filter(|dialog| !dialog.has_ended()) else { return };
-        let Some(bye) = Bye::new(call, dialog, side) else { return };
         let config = &self.snapshot.config;
+        let Some(bye) = Bye::new(config, call, dialog, side) else { return };
         let known = match side {
             Side::Caller => Hop { peer: call.ingress.map(|trunk| PeerId(trunk.0)), ..call.source },
             Side::Callee => dialog.next(),

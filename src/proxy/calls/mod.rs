@@ -92,8 +92,7 @@ const FROM: usize = 1;
 const FROM_TAG: usize = 2;
 const CONTACT: usize = 3;
 const ROUTES: usize = 4;
-const CALLER: usize = 5;
-const CALLED: usize = 6;
+const CALLED: usize = 5;
 
 /// One call.
 #[derive(Debug)]
@@ -130,7 +129,7 @@ pub struct Call {
     cause: Option<u16>,
     verification: Verification,
     signed: Option<Arc<Signed>>,
-    invite: Pieces<7>,
+    invite: Pieces<6>,
     dialogs: Vec<Dialog>,
     guards: Vec<CallGuard>,
 }

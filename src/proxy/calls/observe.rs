@@ -15,7 +15,7 @@ use crate::proxy::request_context::{BranchState, RequestContext};
 use crate::proxy::{ContextKey, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::text::decimal;
-use crate::sip::{Message, Method, Name, Uri};
+use crate::sip::{Message, Method, Name};
 use crate::stir::Verdict;
 use crate::transaction::ClientId;
 
@@ -70,18 +70,6 @@ fn q850_of(message: Message<'_>) -> Option<u16> {
         };
         protocol.eq_ignore_ascii_case(b"Q.850").then(cause).flatten().and_then(|cause| u16::try_from(cause).ok())
     })
-}
-
-/// The part of a URI that says whom it means: user, number, or the host where there is no user.
-fn user_of(uri: &[u8]) -> &[u8] {
-    match Uri::parse(uri) {
-        Ok(parsed) => parsed.user.unwrap_or(if parsed.host_bytes.is_empty() {
-            parsed.opaque.split(|octet| *octet == b';').next().unwrap_or_default()
-        } else {
-            parsed.host_bytes
-        }),
-        Err(_) => &[],
-    }
 }
 
 impl Proxy {
@@ -152,15 +140,13 @@ impl Proxy {
     ) -> Box<Call> {
         let from = invite.field(Name::From).map(|field| field.unfolded()).unwrap_or_default();
         let contact = contact_of(invite).unwrap_or_default();
-        let caller = invite.from().map_or(&[][..], |from| user_of(from.uri));
         let pieces = [
             invite.call_id().unwrap_or_default(),
             &from,
             invite.from_tag().unwrap_or_default(),
             &contact,
             &record_routes(invite),
-            caller,
-            user_of(invite.request_uri()),
+            invite.request_uri(),
         ];
         Box::new(Call {
             serial: 0,
@@ -264,6 +250,13 @@ impl Proxy {
         }
     }
 
+    /// The answer to the INVITE carries this signature of ours.
+    pub(in crate::proxy) fn note_signed(&mut self, key: ContextKey, signed: Arc<Signed>) {
+        if let Some(call) = self.call_begun_by(key) {
+            call.signed = Some(signed);
+        }
+    }
+
     /// A CANCEL came for the INVITE of a call.
     pub(in crate::proxy) fn note_cancel(&mut self, key: ContextKey, cancel: Message<'_>) {
         if let Some(call) = self.call_begun_by(key) {
@@ -330,7 +323,7 @@ impl Proxy {
         let Some(entry) = self.calls.get_mut(call) else { return };
         let is_known = entry.dialogs.iter().any(|dialog| Some(dialog.tag()) == response.to_tag());
         if !is_known && entry.dialogs.len() < MAX_DIALOGS {
-            entry.dialogs.extend(Dialog::of(&snapshot.config, response, next));
+            entry.dialogs.extend(Dialog::of(response, next));
         }
         let is_first = entry.answered.is_none();
         if is_first {

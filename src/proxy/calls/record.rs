@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{CALL_ID, CALLED, CALLER, Call, CallState, FROM_TAG};
+use super::{CALL_ID, CALLED, Call, CallState, FROM, FROM_TAG};
 use crate::passport::Identity;
 use crate::passport::ppt::shaken::{Attestation, OrigId};
 use crate::proxy::TrunkId;
 use crate::sip::hop::Hop;
+use crate::sip::{NameAddr, Uri};
+use crate::stir::Verstat;
 use crate::stir::verification::{Credential, Overall, Profile, Verdict};
-use crate::stir::verstat::Verstat;
 
 /// How a call came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,7 +181,8 @@ impl Call {
 
     /// Who calls whom.
     pub fn numbers(&self) -> Numbers<'_> {
-        Numbers { caller: self.invite.get(CALLER), called: self.invite.get(CALLED) }
+        let caller = NameAddr::parse(self.invite.get(FROM)).map_or(&[][..], |from| user_of(from.uri));
+        Numbers { caller, called: user_of(self.invite.get(CALLED)) }
     }
 
     /// How far it has come.
@@ -266,5 +268,17 @@ impl Call {
     /// When its session ends if it is not refreshed.
     pub fn session_until(&self) -> Option<Instant> {
         self.session
+    }
+}
+
+/// The part of a URI that says whom it means: user, number, or the host where there is no user.
+fn user_of(uri: &[u8]) -> &[u8] {
+    match Uri::parse(uri) {
+        Ok(parsed) => parsed.user.unwrap_or(if parsed.host_bytes.is_empty() {
+            parsed.opaque.split(|octet| *octet == b';').next().unwrap_or_default()
+        } else {
+            parsed.host_bytes
+        }),
+        Err(_) => &[],
     }
 }

@@ -101,11 +101,11 @@ pub fn write(feedback: &Feedback, out: &mut Vec<u8>) {
 /// Edits the Via values of a response behind the first `skip`: the next one tells `ours` if there is something to tell; what others
 /// wrote of their load goes from all of them (O-6).
 pub fn rewrite(response: Message<'_>, skip: usize, ours: Option<&Feedback>, patch: &mut Patch) {
+    if !response.fields_of(Name::Via).any(|field| contains(field.value(), b"oc")) {
+        return; // nearly always
+    }
     for (place, value) in response.values(Name::Via).enumerate().skip(skip) {
         let is_first = place == skip;
-        if !contains(value.value, b"oc") {
-            continue; // nearly always
-        }
         let Ok(via) = Via::parse(value.value) else { continue };
         let told = ours.filter(|_| is_first);
         if told.is_none() && !has_feedback(via) {

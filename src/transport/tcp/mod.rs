@@ -109,7 +109,7 @@ pub enum Refused {
 }
 
 /// The mark of a message, for the report that it could not be delivered.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tag {
     /// Who sent it.
     pub worker: u16,

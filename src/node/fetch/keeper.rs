@@ -1,0 +1,511 @@
+//! CRLs, TNAuthLists by reference, the list of authorities, the list of logs: fetched in the background, anew before they are out of date, and
+//! learned by all workers at once. What can not be had anew stays as long as it counts; nobody waits for any of it.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::client::{Body, Client, Wish};
+use super::{Config, FetchError, guard, memory};
+use crate::cert::{
+    AnchorList, Certificate, Crl, CrlError, ListKey, LogList, LogListError, ReferencedList, SignedListError,
+    TnAuthList, TnAuthListError, open, sct,
+};
+use crate::node::trust::{Desk, Verdicts};
+use crate::stir::verification::Credential;
+
+/// Where a list is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// A file; read anew as often as a URL would be.
+    File(PathBuf),
+    /// An https URL.
+    Url(String),
+}
+
+/// A list that is kept up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListSource {
+    /// Where it is.
+    pub place: Place,
+    /// Whose signature it carries; without a key it is a plain text, believed because of where it comes from.
+    pub key: Option<ListKey>,
+}
+
+/// The STI-PA's list of authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AnchorSource {
+    /// Where it is.
+    pub place: Place,
+    /// Whose signature it carries.
+    pub key: ListKey,
+    /// How long it counts after its `exp`; 72 h.
+    pub grace: Duration,
+}
+
+/// Settings for what is kept up to date.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeeperConfig {
+    /// The list of authorities.
+    pub anchors: Option<AnchorSource>,
+    /// The list of transparency logs.
+    pub logs: Option<ListSource>,
+    /// How often lists are looked at; 1 h.
+    pub list_interval: Duration,
+    /// CRLs that are fetched from the start on; others when a certificate names them.
+    pub crl_urls: Vec<String>,
+    /// Certificates (DER) that sign indirect CRLs, besides the trust anchors.
+    pub crl_issuers: Vec<Vec<u8>>,
+    /// The longest time between two looks at a CRL; 1 h.
+    pub crl_interval: Duration,
+    /// Octets of a CRL; 8 MiB.
+    pub max_crl: usize,
+    /// Entries of a CRL; 500,000.
+    pub max_crl_entries: usize,
+    /// CRLs, and likewise TNAuthLists by reference, that are kept up to date; 64.
+    pub max_lists: usize,
+}
+
+impl Default for KeeperConfig {
+    fn default() -> Self {
+        Self {
+            anchors: None,
+            logs: None,
+            list_interval: Duration::from_secs(3600),
+            crl_urls: Vec::new(),
+            crl_issuers: Vec::new(),
+            crl_interval: Duration::from_secs(3600),
+            max_crl: 8 * 1024 * 1024,
+            max_crl_entries: 500_000,
+            max_lists: 64,
+        }
+    }
+}
+
+/// Octets of a list of authorities or logs.
+const MAX_LIST: usize = 4 * 1024 * 1024;
+/// For fetching one of these lists: nobody waits.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// For fetching a TNAuthList while a call waits for its chain.
+const REFERENCE_PATIENCE: Duration = Duration::from_secs(1);
+/// First wait after a failure; doubled each time, up to sixteenfold.
+const RETRY: i64 = 30;
+/// Clock skew, as everywhere.
+const SKEW: i64 = 60;
+/// File names in the state directory.
+const ANCHORS_FILE: &str = "anchors.jwt";
+const LOGS_FILE: &str = "logs.json";
+
+/// What is kept up to date.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum What {
+    Anchors,
+    Logs,
+    Crl(Arc<str>),
+    Reference(Arc<str>),
+}
+
+impl What {
+    fn describe(&self) -> (&'static str, &str) {
+        match self {
+            Self::Anchors => ("list of authorities", ""),
+            Self::Logs => ("list of logs", ""),
+            Self::Crl(url) => ("CRL", url),
+            Self::Reference(uri) => ("TNAuthList", uri),
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tracked {
+    /// When it is looked at next, Unix seconds.
+    due: i64,
+    failures: u32,
+    is_under_way: bool,
+    /// Certificates of issuers that may have signed this CRL, from validated paths.
+    issuers: Vec<Arc<[u8]>>,
+    /// A TNAuthList by reference counts no longer than the certificate that names it.
+    not_after: i64,
+}
+
+/// Why something could not be learned.
+#[derive(Debug)]
+enum Refused {
+    Fetch(FetchError),
+    File(std::io::Error),
+    Anchors(SignedListError),
+    Logs(LogListError),
+    Crl(CrlError),
+    Reference(TnAuthListError),
+    Panicked,
+}
+
+impl std::fmt::Display for Refused {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fetch(error) => error.fmt(f),
+            Self::File(error) => error.fmt(f),
+            Self::Anchors(error) => error.fmt(f),
+            Self::Logs(error) => error.fmt(f),
+            Self::Crl(error) => error.fmt(f),
+            Self::Reference(error) => error.fmt(f),
+            Self::Panicked => f.write_str("it made the reader panic"),
+        }
+    }
+}
+
+/// Seconds to the next look, after something has been learned.
+type Learned = Result<i64, Refused>;
+
+pub(super) struct Keeper {
+    config: Arc<Config>,
+    client: Arc<Client>,
+    desk: Arc<Desk>,
+    tracked: HashMap<What, Tracked>,
+    jobs: JoinSet<(What, Learned)>,
+}
+
+impl Keeper {
+    pub fn new(config: &Config, client: Arc<Client>, desk: Arc<Desk>) -> Self {
+        let mut keeper = Self { config: Arc::default(), client, desk, tracked: HashMap::new(), jobs: JoinSet::new() };
+        keeper.configure(config.clone());
+        keeper
+    }
+
+    /// Goes on with other settings. What was good last takes the place of what has to be fetched first.
+    pub fn configure(&mut self, config: Config) {
+        let kept = &config.keeper;
+        let mut wanted: Vec<What> = kept.crl_urls.iter().map(|url| What::Crl(url.as_str().into())).collect();
+        wanted.extend(kept.anchors.iter().map(|_| What::Anchors));
+        wanted.extend(kept.logs.iter().map(|_| What::Logs));
+        let (has_anchors, has_logs) = (kept.anchors.is_some(), kept.logs.is_some());
+        self.tracked.retain(|what, _| match what {
+            What::Anchors => has_anchors,
+            What::Logs => has_logs,
+            What::Crl(_) | What::Reference(_) => true,
+        });
+        self.config = config.into();
+        for what in wanted {
+            self.tracked.entry(what).or_default().due = 0;
+        }
+        let learned = self.desk.learned();
+        if (learned.anchors.is_some() && !has_anchors) || (learned.logs.is_some() && !has_logs) {
+            self.desk.learn(Verdicts::AreMadeAnew, |learned| {
+                learned.anchors = learned.anchors.take().filter(|_| has_anchors);
+                learned.logs = learned.logs.take().filter(|_| has_logs);
+            });
+        }
+        restore(&self.config, &self.desk);
+    }
+
+    /// A credential lacks a CRL or a list by reference: from now on it is kept up to date.
+    pub fn want(&mut self, credential: &Credential, unix: i64) {
+        let Ok(chain) = &credential.chain else { return };
+        for certificate in chain.revocable() {
+            for url in certificate.urls().filter(|url| guard::target(url, self.config.allow_any_port).is_ok()) {
+                let what = What::Crl(url.into());
+                if !self.has_room(&what) {
+                    continue;
+                }
+                let tracked = self.tracked.entry(what).or_default();
+                let issuer = certificate.issuer_der();
+                if !tracked.issuers.contains(issuer) && tracked.issuers.len() < 8 {
+                    tracked.issuers.push(Arc::clone(issuer));
+                    tracked.due = tracked.due.min(unix);
+                }
+            }
+        }
+        for uri in chain.missing_lists() {
+            let what = What::Reference(uri.as_str().into());
+            if self.has_room(&what) {
+                let tracked = self.tracked.entry(what).or_default();
+                tracked.not_after = tracked.not_after.max(chain.leaf.not_after());
+            }
+        }
+    }
+
+    fn has_room(&self, what: &What) -> bool {
+        let is_same = |other: &&What| std::mem::discriminant(*other) == std::mem::discriminant(what);
+        let has = self.tracked.contains_key(what)
+            || self.tracked.keys().filter(is_same).count() < self.config.keeper.max_lists;
+        if !has {
+            tracing::debug!(what = what.describe().0, url = what.describe().1, "no room to keep it up to date");
+        }
+        has
+    }
+
+    /// Begins what is due, and drops what counts no more.
+    pub fn tick(&mut self, unix: i64) {
+        self.expire(unix);
+        let due: Vec<What> = self
+            .tracked
+            .iter()
+            .filter(|(_, tracked)| tracked.due <= unix && !tracked.is_under_way)
+            .map(|(what, _)| what.clone())
+            .collect();
+        for what in due {
+            let Some(tracked) = self.tracked.get_mut(&what) else { continue };
+            tracked.is_under_way = true;
+            let (client, desk, config) = (Arc::clone(&self.client), Arc::clone(&self.desk), Arc::clone(&self.config));
+            let (issuers, not_after) = (tracked.issuers.clone(), tracked.not_after);
+            self.jobs.spawn(async move {
+                let learned = match &what {
+                    What::Anchors => anchors(&config, &client, &desk, unix).await,
+                    What::Logs => logs(&config, &client, &desk).await,
+                    What::Crl(url) => crl(url, issuers, &config, &client, &desk, unix).await,
+                    What::Reference(uri) => reference(uri, not_after, PATIENCE, &client, &desk).await,
+                };
+                (what, learned)
+            });
+        }
+    }
+
+    fn expire(&mut self, unix: i64) {
+        let learned = self.desk.learned();
+        if let (Some(list), Some(source)) = (&learned.anchors, &self.config.keeper.anchors)
+            && let Err(error) = list.check_expiry(unix, grace(source))
+        {
+            tracing::error!(%error, "the list of authorities counts no more, its grace is over: its anchors are not trusted any longer");
+            self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.anchors = None);
+        }
+        let references = self.tracked.keys().filter_map(|what| match what {
+            What::Reference(uri) => Some(Arc::clone(uri)),
+            _ => None,
+        });
+        for uri in references.collect::<Vec<_>>() {
+            let is_over = learned.referenced.get(&uri).is_some_and(|list| list.fresh_until <= unix);
+            if is_over {
+                self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.referenced = learned.referenced.without(&uri));
+                // Whoever still needs it asks again.
+                self.tracked.remove(&What::Reference(uri));
+            }
+        }
+    }
+
+    /// Waits for something that ends; for ever while nothing is under way.
+    pub async fn work(&mut self) {
+        let Some(ended) = self.jobs.join_next().await else { return std::future::pending().await };
+        let Ok((what, learned)) = ended else {
+            tracing::error!("a look at a list panicked");
+            self.tracked.values_mut().for_each(|tracked| tracked.is_under_way = false);
+            return;
+        };
+        let unix = crate::node::clock::unix();
+        let Some(tracked) = self.tracked.get_mut(&what) else { return };
+        tracked.is_under_way = false;
+        match report(&what, learned) {
+            Some(seconds) => {
+                tracked.failures = 0;
+                tracked.due = unix.saturating_add(seconds.max(1));
+            }
+            None => {
+                tracked.due = unix.saturating_add(RETRY << tracked.failures.min(4));
+                tracked.failures = tracked.failures.saturating_add(1);
+            }
+        }
+    }
+
+    /// Looks at everything now.
+    pub fn hurry(&mut self) {
+        self.tracked.values_mut().for_each(|tracked| tracked.due = 0);
+    }
+}
+
+/// Learns the lists that lie in files, and otherwise those that were good last: what is fetched comes later, and calls come at once.
+pub(super) fn restore(config: &Config, desk: &Desk) {
+    let (learned, unix) = (desk.learned(), crate::node::clock::unix());
+    let kept = |name| std::fs::read(config.state_directory.as_ref()?.join(name)).ok();
+    let at = |place: &Place, name| match place {
+        Place::File(path) => std::fs::read(path).ok().or_else(|| kept(name)),
+        Place::Url(_) => kept(name),
+    };
+    if let (Some(source), None) = (&config.keeper.anchors, &learned.anchors) {
+        // The one on disk is the one that counted last: its number is the lowest that may follow.
+        let known = kept(ANCHORS_FILE).and_then(|token| AnchorList::read(&token, &source.key, None).ok());
+        let sequence = known.as_ref().map(|list| list.sequence);
+        let read = at(&source.place, ANCHORS_FILE).map(|token| AnchorList::read(&token, &source.key, sequence));
+        let list = match (read, known) {
+            (Some(Err(error)), Some(known)) => {
+                tracing::warn!(%error, "the list of authorities is refused; the one kept from before stays");
+                Some(Ok(known))
+            }
+            (read, _) => read,
+        };
+        list.map(|list| list.map_err(Refused::Anchors).and_then(|list| take_anchors(list, source, unix, desk)))
+            .and_then(|taken| report(&What::Anchors, taken));
+    }
+    if let (Some(source), None) = (&config.keeper.logs, &learned.logs) {
+        at(&source.place, LOGS_FILE)
+            .map(|text| read_logs(&text, source).map(|logs| take_logs(logs, desk)))
+            .and_then(|taken| report(&What::Logs, taken));
+    }
+}
+
+fn report(what: &What, learned: Learned) -> Option<i64> {
+    let (kind, url) = what.describe();
+    match learned {
+        Ok(seconds) => {
+            tracing::debug!(url, seconds, "{kind} is up to date");
+            Some(seconds)
+        }
+        Err(error) => {
+            tracing::warn!(url, %error, "{kind} can not be brought up to date; what is at hand stays");
+            None
+        }
+    }
+}
+
+fn seconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_secs()).unwrap_or(i64::MAX)
+}
+
+fn grace(source: &AnchorSource) -> i64 {
+    seconds(source.grace)
+}
+
+async fn get(place: &Place, accept: &'static str, client: &Client, config: &Config) -> Result<Vec<u8>, Refused> {
+    match place {
+        Place::File(path) => std::fs::read(path).map_err(Refused::File),
+        Place::Url(url) => {
+            let target = guard::target(url, config.allow_any_port).map_err(Refused::Fetch)?;
+            let wish = Wish { accept, max_body: MAX_LIST, timeout: PATIENCE };
+            client.body(&target, wish).await.map(|body| body.bytes.to_vec()).map_err(Refused::Fetch)
+        }
+    }
+}
+
+async fn anchors(config: &Config, client: &Client, desk: &Desk, unix: i64) -> Learned {
+    let interval = seconds(config.keeper.list_interval);
+    let Some(source) = &config.keeper.anchors else { return Ok(interval) };
+    let token = get(&source.place, "application/jose, application/jwt", client, config).await?;
+    let known = desk.learned().anchors.map(|list| list.sequence);
+    let list = AnchorList::read(&token, &source.key, known).map_err(Refused::Anchors)?;
+    take_anchors(list, source, unix, desk)?;
+    keep(config, ANCHORS_FILE, &token);
+    Ok(interval)
+}
+
+/// Learns a list, unless it is the one at hand. A list that is past its `exp` counts for the grace, which is told.
+fn take_anchors(list: AnchorList, source: &AnchorSource, unix: i64, desk: &Desk) -> Learned {
+    list.check_expiry(unix, grace(source)).map_err(Refused::Anchors)?;
+    if let Err(error) = list.check_expiry(unix, 0) {
+        tracing::error!(%error, "the list of authorities has expired; it counts for the grace only");
+    }
+    let known = desk.learned().anchors;
+    if known
+        .is_some_and(|known| (known.sequence, known.exp) == (list.sequence, list.exp) && same_anchors(&known, &list))
+    {
+        return Ok(0);
+    }
+    for (place, why) in &list.left_out {
+        tracing::warn!(place, why, "an entry of the list of authorities is left out");
+    }
+    tracing::info!(sequence = list.sequence, anchors = list.anchors.len(), "a list of authorities has been learned");
+    desk.learn(Verdicts::AreMadeAnew, |learned| learned.anchors = Some(Arc::new(list)));
+    Ok(0)
+}
+
+fn same_anchors(one: &AnchorList, other: &AnchorList) -> bool {
+    one.anchors.iter().map(|anchor| anchor.der()).eq(other.anchors.iter().map(|anchor| anchor.der()))
+}
+
+async fn logs(config: &Config, client: &Client, desk: &Desk) -> Learned {
+    let interval = seconds(config.keeper.list_interval);
+    let Some(source) = &config.keeper.logs else { return Ok(interval) };
+    let text = get(&source.place, "application/json", client, config).await?;
+    let list = read_logs(&text, source)?;
+    take_logs(list, desk);
+    keep(config, LOGS_FILE, &text);
+    Ok(interval)
+}
+
+fn read_logs(text: &[u8], source: &ListSource) -> Result<LogList, Refused> {
+    match &source.key {
+        Some(key) => LogList::from_json(&open(text, key).map_err(Refused::Anchors)?),
+        None => LogList::from_json(text),
+    }
+    .map_err(Refused::Logs)
+}
+
+fn take_logs(list: LogList, desk: &Desk) -> i64 {
+    let known = desk.learned().logs;
+    if known.is_none_or(|known| known.to_json() != list.to_json()) {
+        tracing::info!(logs = list.len(), "a list of transparency logs has been learned");
+        desk.learn(Verdicts::AreMadeAnew, |learned| learned.logs = Some(Arc::new(list)));
+    }
+    0
+}
+
+/// Keeps what was good on disk.
+fn keep(config: &Config, name: &str, content: &[u8]) {
+    let Some(directory) = &config.state_directory else { return };
+    let path = directory.join(name);
+    if std::fs::read(&path).is_ok_and(|kept| kept == content) {
+        return;
+    }
+    if let Err(error) = memory::write(&path, content) {
+        tracing::warn!(path = %path.display(), %error, "a list can not be kept on disk");
+    }
+}
+
+async fn crl(
+    url: &Arc<str>,
+    issuers: Vec<Arc<[u8]>>,
+    config: &Arc<Config>,
+    client: &Client,
+    desk: &Desk,
+    unix: i64,
+) -> Learned {
+    let target = guard::target(url, config.allow_any_port).map_err(Refused::Fetch)?;
+    let wish = Wish { accept: "application/pkix-crl", max_body: config.keeper.max_crl, timeout: PATIENCE };
+    let Body { bytes, fresh } = client.body(&target, wish).await.map_err(Refused::Fetch)?;
+    let (settings, trust) = (Arc::clone(config), desk.current());
+    // A large one takes its time to read: not this thread's, which answers calls.
+    let read = tokio::task::spawn_blocking(move || {
+        let configured = settings.keeper.crl_issuers.iter().map(Vec::as_slice);
+        let named = configured.chain(issuers.iter().map(|der| &**der));
+        let named: Vec<Certificate> = named.filter_map(|der| Certificate::from_der(der).ok()).collect();
+        let signers = named.iter().chain(trust.anchors.iter().map(|anchor| &**anchor));
+        Crl::from_der(&bytes, signers, settings.keeper.max_crl_entries)
+    });
+    let crl = read.await.map_err(|_| Refused::Panicked)?.map_err(Refused::Crl)?;
+    let window = crl.window();
+    if !crl.is_current(unix, SKEW) {
+        return Err(Refused::Crl(CrlError::NotCurrent { window }));
+    }
+    let known = desk.learned().revocations.get(url).cloned();
+    if known.is_some_and(|known| !crl.may_replace(&known)) {
+        return Err(Refused::Crl(CrlError::OutOfDate));
+    }
+    tracing::info!(%url, entries = crl.len(), next_update = window[1], "a CRL has been learned");
+    desk.learn(Verdicts::Hold, |learned| learned.revocations = learned.revocations.with(url, Arc::new(crl)));
+    // Well before its end, as HTTP says, and in any case now and then.
+    let left = window[1].saturating_sub(unix).max(0);
+    let http = fresh.map_or(i64::MAX, seconds);
+    Ok((left - left / 10).min(http).min(seconds(config.keeper.crl_interval)).max(60))
+}
+
+/// Fetches TNAuthLists that a fetched chain names, so that its first call finds them.
+pub(super) async fn fetch_lists(uris: &[String], not_after: i64, client: &Client, desk: &Desk) {
+    for uri in uris {
+        let learned = reference(&uri.as_str().into(), not_after, REFERENCE_PATIENCE, client, desk).await;
+        report(&What::Reference(uri.as_str().into()), learned);
+    }
+}
+
+async fn reference(uri: &Arc<str>, not_after: i64, timeout: Duration, client: &Client, desk: &Desk) -> Learned {
+    let target = guard::target(uri, client.allows_any_port()).map_err(Refused::Fetch)?;
+    let wish = Wish { accept: "application/tnauthlist", max_body: TnAuthList::MAX_OCTETS, timeout };
+    let Body { bytes, fresh } = client.body(&target, wish).await.map_err(Refused::Fetch)?;
+    let list = TnAuthList::from_der(&bytes).map_err(Refused::Reference)?;
+    let unix = crate::node::clock::unix();
+    let life = fresh.map_or(3600, seconds).clamp(60, 86_400);
+    let fresh_until = unix.saturating_add(life).min(not_after);
+    tracing::info!(%uri, fresh_until, hash = crate::cert::hex(&sct::sha256(&bytes)), "a TNAuthList by reference has been learned");
+    let list = Arc::new(ReferencedList { list, fresh_until });
+    desk.learn(Verdicts::AreMadeAnew, |learned| learned.referenced = learned.referenced.with(uri, list));
+    Ok((fresh_until.saturating_sub(unix) * 8 / 10).max(30))
+}
