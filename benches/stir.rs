@@ -14,6 +14,9 @@ use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{Outcome, Policy, Profile, Verifier, VerifierConfig};
 
 #[allow(dead_code)]
+#[path = "../tests/stir/bombs.rs"]
+mod bombs;
+#[allow(dead_code)]
 #[path = "../tests/certificate/support.rs"]
 mod pki;
 use pki::{HOUR, Hierarchy, NOW, TestLog, range, vesper_params};
@@ -142,6 +145,29 @@ fn verification(c: &mut Criterion) {
     group.finish();
 }
 
+/// What hostile requests cost, beside one good verification without any cache. The ratios are in docs/stir-conformance.md.
+fn hostile(c: &mut Criterion) {
+    let hierarchy = Hierarchy::new();
+    let leaf = hierarchy.intermediate.issue(pki::shaken_params());
+    let mut group = c.benchmark_group("stir_hostile");
+    let mut measure = |name: &str, octets: &[u8]| {
+        bombs::wide(octets, |request| {
+            group.bench_function(name, |b| {
+                b.iter_batched_ref(
+                    || Verifier::new(VerifierConfig::default(), [1; 16]),
+                    |verifier| verifier.verify(NOW, &Policy::shaken(), &hierarchy.store, None, black_box(request)),
+                    BatchSize::SmallInput,
+                );
+            });
+        });
+    };
+    measure("one good call", &bombs::good(&hierarchy, &leaf));
+    for (name, octets) in bombs::all(&hierarchy, &leaf) {
+        measure(name, &octets);
+    }
+    group.finish();
+}
+
 fn signing(c: &mut Criterion) {
     let world = world();
     let (_, inputs) = bare(&world);
@@ -198,5 +224,5 @@ fn ratio(_: &mut Criterion) {
     );
 }
 
-criterion_group!(benches, verification, signing, ratio);
+criterion_group!(benches, verification, hostile, signing, ratio);
 criterion_main!(benches);

@@ -308,7 +308,7 @@ fn c65_a_certificate_out_of_reach_is_436_or_a_reason() {
     let need = edge.need();
     assert_eq!(first_lines(&edge.answer(&need, Err(FetchFailure::Status(404)))), ["SIP/2.0 436 Bad Identity Info"]);
 
-    let mut edge = world.verifying(|policy| policy.on_failure = OnFailure::Continue);
+    let mut edge = world.verifying(|policy| policy.on_failure = OnFailure::ContinueWithReason);
     edge.receive(CALLER, &signed(&signer, "c1"));
     let need = edge.need();
     let sent = edge.answer(&need, Err(FetchFailure::Connect));

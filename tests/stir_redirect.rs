@@ -65,7 +65,7 @@ impl World {
     }
 
     fn verifying(&self, no_match: Option<u16>, change: impl FnOnce(&mut Policy)) -> Rig {
-        let mut policy = Policy { on_failure: OnFailure::Continue, ..Policy::shaken() };
+        let mut policy = Policy { on_failure: OnFailure::ContinueWithReason, ..Policy::shaken() };
         change(&mut policy);
         self.rig(|config| {
             config.trunks[0].verify = Some(policy);

@@ -1,4 +1,5 @@
-//! What crosses the border to a trunk and back: `asserted_identity`, `asserted`, `history_info`, `diversion`, `on_3xx`, `rr_style`; `[routing]`.
+//! What crosses the border to a trunk and back: `asserted_identity`, `asserted`, `history_info`, `diversion`, `on_3xx`, `rr_style`, what it is told
+//! of verdicts; `[routing]`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +8,9 @@ use super::mistake::{Fault, Warning};
 use super::network::host_and_port;
 use super::reader::Section;
 use crate::proxy::trust::{HeaderRules, Passing};
-use crate::proxy::{self, On3xx, Place, RrStyle, Trunk};
-use crate::sip::{Scheme, Uri};
+use crate::proxy::{self, Disclosure, On3xx, Place, RrStyle, Trunk};
+use crate::sip::text::is_token;
+use crate::sip::{Name, Scheme, Uri};
 
 const PASSING: [(&str, Passing); 3] = [("pass", Passing::Pass), ("add", Passing::Add), ("remove", Passing::Remove)];
 const STYLES: [(&str, RrStyle); 3] =
@@ -17,6 +19,7 @@ const STYLES: [(&str, RrStyle); 3] =
 /// The keys of one trunk.
 pub(super) struct Border {
     pub headers: HeaderRules,
+    pub discloses: Disclosure,
     pub asserted: Option<Arc<str>>,
     pub on_3xx: On3xx,
     pub rr_style: RrStyle,
@@ -39,10 +42,39 @@ pub(super) fn read(trunk: &Section<'_, '_>, next_hops: &[Place], name: &str, war
             withholds_identity: withholds_identity.unwrap_or_default(),
             history_info: trunk.choice("history_info", &PASSING).unwrap_or_default(),
             diversion: trunk.choice("diversion", &PASSING).unwrap_or_default(),
+            verstat: trunk.bool("verstat", false),
         },
+        discloses: read_disclosure(trunk),
         asserted: read_asserted(trunk),
         on_3xx: on_3xx.map(|at| at.value).unwrap_or_default(),
         rr_style: trunk.choice("rr_style", &STYLES).unwrap_or_default(),
+    }
+}
+
+/// What a trunk is told of verdicts. Headers that tell them are for the trust domain; `verstat` and Call-Info are for phones too.
+fn read_disclosure(trunk: &Section<'_, '_>) -> Disclosure {
+    let verstat_attestation = trunk.bool("verstat_attestation", false);
+    if verstat_attestation && !trunk.bool("verstat", false) {
+        let (reason, remedy) = ("there is no verstat that it could be part of", "add verstat = true");
+        trunk.wrong(trunk.offset_of("verstat_attestation"), "verstat_attestation", Fault::Conflict { reason, remedy });
+    }
+    let expected = "the name of a header that means nothing else, such as \"X-Identity-Verdict\"";
+    let is_free = |text: &str| is_token(text.as_bytes()) && text.len() > 1 && Name::new(text.as_bytes()) == Name::Other;
+    let header = |key| {
+        let name = trunk.read(key, expected, |text| is_free(text).then(|| Box::from(text)))?;
+        if !trunk.bool("trusted", false) {
+            let reason = "the trunk is not in the trust domain";
+            let remedy = "set trusted = true, or tell it nothing";
+            trunk.wrong(name.offset, key, Fault::Conflict { reason, remedy });
+        }
+        Some(name.value)
+    };
+    Disclosure {
+        verstat_attestation,
+        verdict: header("verdict_header"),
+        attestation: header("attestation_header"),
+        origination: header("origination_header"),
+        call_info: trunk.bool("call_info", false),
     }
 }
 

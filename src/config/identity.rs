@@ -19,10 +19,14 @@ use crate::passport::DialPlan;
 use crate::proxy;
 use crate::stir::authentication::{Signer, SignerConfig, SignerError};
 use crate::stir::replay::ReplayConfig;
-use crate::stir::{Check, IdentitySource, Mode, OnFailure, Policy, Profile};
+use crate::stir::{Callers, Check, IdentitySource, Methods, Mode, OnFailure, Policy, Profile};
 
 const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
 const MODES: [(&str, Mode); 3] = [("off", Mode::Off), ("report", Mode::Report), ("enforce", Mode::Enforce)];
+
+const ON_FAILURE: [(&str, OnFailure); 3] =
+    [("reject", OnFailure::Reject), ("continue", OnFailure::Continue), ("reason", OnFailure::ContinueWithReason)];
+const CALLERS: [(&str, Callers); 3] = [("judge", Callers::Judge), ("pass", Callers::Pass), ("reject", Callers::Reject)];
 
 /// Keys of the checks in `[trunk.verify]`.
 const CHECKS: [(&str, Check); Check::ALL.len()] = [
@@ -37,6 +41,7 @@ const CHECKS: [(&str, Check); Check::ALL.len()] = [
     ("freshness", Check::Freshness),
     ("claims", Check::Claims),
     ("constraints", Check::Constraints),
+    ("strict_serialization", Check::Serialization),
     ("replay", Check::Replay),
 ];
 
@@ -205,19 +210,24 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
             policy.modes.set(check, mode);
         }
     }
-    if let Some(on_failure) =
-        section.choice("on_failure", &[("reject", OnFailure::Reject), ("continue", OnFailure::Continue)])
-    {
-        policy.on_failure = on_failure;
-    }
+    policy.on_failure = section.choice("on_failure", &ON_FAILURE).unwrap_or(policy.on_failure);
+    policy.anonymous = section.choice("anonymous", &CALLERS).unwrap_or(policy.anonymous);
+    policy.unknown = section.choice("unknown", &CALLERS).unwrap_or(policy.unknown);
     let seconds = |key, setting: &mut i64| {
         *setting = section.number(key, (1, 86_400)).and_then(|number| number.try_into().ok()).unwrap_or(*setting);
     };
     seconds("freshness_seconds", &mut policy.freshness);
     seconds("skew_seconds", &mut policy.skew);
+    policy.diverted_freshness = policy.diverted_freshness.max(policy.freshness);
+    read_diverted_freshness(&section, &mut policy);
+    section.size("max_diversions", (1, 10), &mut policy.max_diversions);
     section.size("max_identities", (1, 64), &mut policy.max_identities);
+    read_methods(&section, &mut policy);
+    let treatments = [("keep", false), ("strip-unproven", true)];
+    policy.strip_unproven_priority = section.choice("resource_priority", &treatments).unwrap_or_default();
     policy.require_identity = section.bool("require_identity", policy.require_identity);
     policy.strict_retarget = section.bool("strict_retarget", policy.strict_retarget);
+    policy.rcd_prefers_token = section.bool("rcd_prefers_token", policy.rcd_prefers_token);
     policy.allow_missing_mky = section.bool("allow_missing_mky", policy.allow_missing_mky);
     policy.strict_claims = section.bool("strict_claims", policy.strict_claims);
     policy.accept_plain_stir = section.bool("accept_plain_stir", policy.accept_plain_stir);
@@ -241,6 +251,37 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
     }
     section.finish();
     policy
+}
+
+/// `methods`: INVITE and MESSAGE are verified unless one of them is left out.
+fn read_methods(section: &Section<'_, '_>, policy: &mut Policy) {
+    let method = |text: &str| match text {
+        "INVITE" => Some(Methods { invite: true, message: false }),
+        "MESSAGE" => Some(Methods { invite: false, message: true }),
+        _ => None,
+    };
+    let listed = section.read_list("methods", "\"INVITE\" or \"MESSAGE\"", method);
+    if section.is_absent("methods") {
+        return;
+    }
+    let has = |of: fn(&Methods) -> bool| listed.iter().any(|listed| of(&listed.value));
+    policy.methods = Methods { invite: has(|methods| methods.invite), message: has(|methods| methods.message) };
+    if section.is_empty_list("methods") {
+        let (reason, remedy) = ("nothing would be verified", "list INVITE, MESSAGE or both, or remove [trunk.verify]");
+        section.wrong(section.offset_of("methods"), "methods", Fault::Conflict { reason, remedy });
+    }
+}
+
+/// The outermost diversion is held to `freshness_seconds`, the tokens behind it to this (RFC 8946 4.2).
+fn read_diverted_freshness(section: &Section<'_, '_>, policy: &mut Policy) {
+    let key = "diverted_freshness_seconds";
+    let Some(seconds) = section.number(key, (1, 10_800)).and_then(|number| i64::try_from(number).ok()) else { return };
+    if seconds < policy.freshness {
+        let reason = "a diverted token would have to be younger than others";
+        let remedy = "raise it to freshness_seconds at least";
+        section.wrong(section.offset_of(key), key, Fault::Conflict { reason, remedy });
+    }
+    policy.diverted_freshness = seconds;
 }
 
 fn read_dial_plan(section: Section<'_, '_>) -> DialPlan {

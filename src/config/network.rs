@@ -285,6 +285,7 @@ fn read_trunk(
     let border = border::read(section, &next_hops, &name, warnings);
     Trunk {
         headers: border.headers,
+        discloses: border.discloses,
         asserted: border.asserted,
         on_3xx: border.on_3xx,
         rr_style: border.rr_style,

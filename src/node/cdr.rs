@@ -17,6 +17,7 @@ use super::names::TrunkNames;
 use crate::passport::ppt::shaken::{self, Attestation};
 use crate::proxy::{CallRecord, TrunkId};
 use crate::sip::hop::Hop;
+use crate::stir::Verstat;
 
 /// Where records go and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -425,6 +426,10 @@ struct Line {
     verdict: &'static str,
     verdict_check: Option<&'static str>,
     attest: Option<&'static str>,
+    verified_origid: Option<String>,
+    verstat: Option<&'static str>,
+    diverted: Vec<String>,
+    rcd_name: Option<&'static str>,
     certificate: Option<String>,
     signer: Option<String>,
     signer_attest: Option<&'static str>,
@@ -464,6 +469,10 @@ fn line_of(record: &CallRecord, names: &TrunkNames, clock: Clock, shortened: boo
         verdict: verification.result(),
         verdict_check: verification.failed,
         attest: verification.attestation.map(Attestation::letter),
+        verified_origid: verification.origid.map(|origid| origid.as_str().to_owned()),
+        verstat: verification.verstat.map(Verstat::text),
+        diverted: verification.diverted.iter().map(|identity| number(identity.text().as_bytes())).collect(),
+        rcd_name: verification.is_name_verified.map(|is| if is { "verified" } else { "unverified" }),
         certificate: verification.subject(),
         signer: signed.map(|signed| signed.signer.to_string()),
         signer_attest: signed.and_then(|signed| signed.attestation).map(Attestation::letter),

@@ -14,9 +14,10 @@ use super::renewal::Life;
 use super::{service, signer};
 use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
-use crate::proxy::meters::{METHODS, Meters, TRANSPORTS, VERDICTS};
+use crate::proxy::meters::{ATTESTATIONS, METHODS, Meters, TRANSPORTS, VERDICTS};
 use crate::proxy::{EndedBy, Snapshot, TrunkId};
 use crate::stir::Check;
+use crate::stir::Verstat;
 use crate::transport::tcp::CloseReason;
 
 /// What one worker has seen.
@@ -282,6 +283,24 @@ impl Published {
             for (reason, count) in reasons().zip(counts).filter(is_usual) {
                 page.line("vesperd_verdicts_total", &[("result", result), ("reason", reason)], count);
             }
+        }
+        page.help("vesperd_verstat_total", "counter", "What verdicts come to for the calling number.");
+        for (verstat, count) in Verstat::ALL.iter().zip(meters.verstat) {
+            page.line("vesperd_verstat_total", &[("value", verstat.text())], count);
+        }
+        page.help("vesperd_attestations_total", "counter", "Valid tokens by attestation.");
+        for (attest, count) in ATTESTATIONS.iter().zip(meters.attestations) {
+            page.line("vesperd_attestations_total", &[("attest", attest)], count);
+        }
+        let help = "Requests whose diversions are proven.";
+        page.single("vesperd_diversions_proven_total", "counter", help, meters.diverted);
+        page.help(
+            "vesperd_caller_names_total",
+            "counter",
+            "Signed names of callers that may be shown, and that may not.",
+        );
+        for (result, count) in ["verified", "unverified"].into_iter().zip(meters.names) {
+            page.line("vesperd_caller_names_total", &[("result", result)], count);
         }
         page.help(
             "vesperd_credential_cache_total",

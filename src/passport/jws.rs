@@ -137,6 +137,15 @@ impl Jws<'_> {
         decode(self.payload, Segment::Payload, buffer)?;
         Ok(buffer)
     }
+
+    /// Decodes the protected header into `buffer`, which is emptied first. Gives its JSON text.
+    ///
+    /// # Errors
+    /// [`JwsError::Base64`].
+    pub fn decode_header<'b>(&self, buffer: &'b mut Vec<u8>) -> Result<&'b [u8], JwsError> {
+        decode(self.header, Segment::Header, buffer)?;
+        Ok(buffer)
+    }
 }
 
 /// Decodes an ES256 signature segment.

@@ -2,9 +2,10 @@
 //!
 //! [`jws`] takes a token apart, [`claims`] reads its payload, [`serialize`] writes both deterministically (RFC 8225 section 9),
 //! [`telephone_number`] brings identities into the canonical form of RFC 8224 section 8, [`media_key`] computes `mky` from SDP,
-//! [`digest`] reads and makes the digests inside claims, and [`ppt`] knows the extensions. Nothing here checks a signature or knows a certificate: that is the duty of `stir`.
+//! [`form`] tells whether JSON is in that form, [`digest`] reads and makes the digests inside claims, and [`ppt`] knows the extensions. Nothing here checks a signature or knows a certificate: that is the duty of `stir`.
 pub mod claims;
 pub mod digest;
+pub mod form;
 mod json;
 pub mod jws;
 pub mod media_key;

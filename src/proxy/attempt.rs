@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::disclosure::Telling;
 use super::forward::{Border, PATH};
 use super::plan::{Candidate, Place, Retarget};
 use super::request_context::{Branch, BranchState, RequestContext};
@@ -240,6 +241,7 @@ impl Proxy {
         let egress = candidate.egress.and_then(|id| config.trunk(id));
         let signs = egress.is_some_and(Trunk::signs);
         let (session, renews_date) = self.context(key).map(|c| (c.session, c.renews_date)).unwrap_or_default();
+        let verdict = self.context(key).and_then(|c| c.verdict.clone());
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
         let history = self.context(key).map(|c| std::mem::take(&mut c.history)).unwrap_or_default();
         let mut copy = forward::Copy {
@@ -262,6 +264,12 @@ impl Proxy {
                 config,
                 crossing: config.crossing(Some(ingress), candidate.egress),
                 asserted: config.asserted_by(ingress),
+                telling: verdict.as_deref().zip(egress).map(|(verdict, trunk)| Telling {
+                    verdict,
+                    unix: now.unix,
+                    rules: &trunk.discloses,
+                    plan: &config.verifier.dial_plan,
+                }),
                 retarget: candidate.retarget.as_deref(),
                 history: &history,
             }),

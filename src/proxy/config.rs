@@ -11,6 +11,7 @@ use super::admission::Guard;
 use super::attempt::FAILOVER_BUDGET;
 use super::clock_watch::ClockWatch;
 use super::derived::Derived;
+use super::disclosure::{Disclosed, Disclosure};
 use super::dispatcher::{Destination, Dispatcher, Member};
 use super::failover::{Forking, Relay503};
 use super::forward::LISTENER_PARAMETER;
@@ -60,6 +61,8 @@ pub struct Config {
     pub trunks: Vec<Trunk>,
     /// Whose an address is, from `trunks`.
     pub neighbours: Derived<Neighbours>,
+    /// Headers that tell verdicts, from `trunks`.
+    pub disclosed: Derived<Disclosed>,
     /// What routing looks at, from `routes` and `trunks`.
     pub routing_input: Derived<RoutingInput>,
     /// First match wins.
@@ -133,6 +136,7 @@ impl Default for Config {
             listeners: Vec::new(),
             trunks: Vec::new(),
             neighbours: Derived::default(),
+            disclosed: Derived::default(),
             routing_input: Derived::default(),
             routes: Vec::new(),
             keeps_history: false,
@@ -229,6 +233,8 @@ pub struct Trunk {
     pub numbers: Numbers,
     /// How headers pass to it and from it.
     pub headers: HeaderRules,
+    /// What it is told of verdicts.
+    pub discloses: Disclosure,
     /// What becomes of its 3xx.
     pub on_3xx: On3xx,
     /// How our Record-Route names a TLS listener to it (RR-5).
@@ -265,6 +271,7 @@ impl Default for Trunk {
             session_timer: None,
             numbers: Numbers::default(),
             headers: HeaderRules::default(),
+            discloses: Disclosure::default(),
             on_3xx: On3xx::default(),
             rr_style: RrStyle::default(),
             path: false,

@@ -111,12 +111,16 @@ stats! {
     dropped_responses,
     /// 2xx to an INVITE that had been answered otherwise already, retransmissions counted: a gateway waits for an ACK in vain.
     late_answers,
-    /// INVITEs whose Identity was verified with a good result.
+    /// Requests whose Identity was verified with a good result.
     verified,
-    /// INVITEs with a failed Identity check, rejected or not.
+    /// Requests with a failed Identity check, rejected or not.
     verification_failed,
-    /// INVITEs without an Identity that a policy asked for.
+    /// Requests without an Identity that a policy asked for.
     identity_missing,
+    /// Requests whose Resource-Priority lost values that nothing proves.
+    priorities_stripped,
+    /// Requests of which the table of tokens, being full, could not tell whether they are replays.
+    replay_unknown,
     /// INVITEs signed.
     signed,
     /// INVITEs that left unsigned although their trunk wants a signature.

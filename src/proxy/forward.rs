@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::digest::Digest;
+use super::disclosure::{self, Telling};
 use super::history::{self, History};
 use super::overload::params::OFFER;
 use super::plan::Retarget;
@@ -69,6 +70,8 @@ pub struct Border<'a> {
     pub crossing: Crossing,
     /// The identity that the trunk it comes from has proven, as a value of P-Asserted-Identity.
     pub asserted: Option<&'a str>,
+    /// What the trunk it goes to is told of a verdict.
+    pub telling: Option<Telling<'a>>,
     /// The other Request-URI of the copy.
     pub retarget: Option<&'a Retarget>,
     /// Copies sent before.
@@ -86,15 +89,8 @@ impl Border<'_> {
     fn write(&self, request: Message<'_>, received: &[u8], patch: &mut Patch) {
         let own = |host: &[u8]| self.config.is_own_host(host);
         self.crossing.write(request, own, patch);
-        let is_inside = self.crossing.from_trusted && self.crossing.to_trusted;
-        self.config.identity_headers.strip(request, is_inside, patch);
-        if let Some(identity) = self.asserted.filter(|_| self.crossing.tells_identity(request)) {
-            patch.insert_with(request.headers_end(), |buf| {
-                [&b"P-Asserted-Identity: "[..], identity.as_bytes(), b"\r\n"]
-                    .iter()
-                    .for_each(|part| buf.extend_from_slice(part));
-            });
-        }
+        let asserted = self.asserted.filter(|_| self.crossing.tells_identity(request));
+        disclosure::write(request, self.config, self.crossing, self.telling, asserted, patch);
         let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_none();
         let rules = self.crossing.rules;
         if is_call && rules.history_info == Passing::Add {

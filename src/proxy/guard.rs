@@ -268,7 +268,7 @@ impl Proxy {
         ack.to_tag().is_some_and(|tag| tag == self.tag_of(ack))
     }
 
-    /// Counts a new call against the limits of the trunk it comes from. The guard is for [`Proxy::hold_call`].
+    /// Counts a new call against the limits of the trunk it comes from. The guard is for [`Proxy::hold_call`] where calls are counted.
     pub(super) fn admit_call(
         &mut self,
         now: Now,
@@ -279,14 +279,13 @@ impl Proxy {
         let Some(limits) = snapshot.config.guard.limits_of(ingress).filter(|limits| limits.from) else {
             return Ok(None);
         };
-        self.admit_one(now, limits, limits.counts_calls(), ingress, request)
+        self.admit_one(now, limits, ingress, request)
     }
 
     fn admit_one(
         &mut self,
         now: Now,
         limits: &TrunkLimits,
-        is_held: bool,
         trunk: TrunkId,
         request: Message<'_>,
     ) -> Result<Option<CallGuard>, Refusal> {
@@ -297,7 +296,7 @@ impl Proxy {
         let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
         let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
         match limits.admit(now.instant, is_emergency) {
-            Ok(guard) => Ok(is_held.then_some(guard)),
+            Ok(guard) => Ok(Some(guard)),
             Err(_) => {
                 self.stats.limited += 1;
                 Err(Refusal::new(limits.status, "Call Limit Reached"))
@@ -320,7 +319,8 @@ impl Proxy {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
-        let admitted = self.admit_one(now, limits, limits.counts_calls(), egress, request).map_err(refused)?;
+        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
+        let admitted = admitted.filter(|_| limits.counts_calls());
         if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 
@@ -341,7 +341,7 @@ impl Proxy {
             return Ok(());
         }
         let refused = |refusal: Refusal| Local::Refused { status: dispatcher.refuse_with, reason: refusal.reason };
-        let admitted = self.admit_one(now, &member.limits, true, egress, request).map_err(refused)?;
+        let admitted = self.admit_one(now, &member.limits, egress, request).map_err(refused)?;
         if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 

@@ -1,11 +1,15 @@
 //! Where the call meets STIR before it is routed: verification (RFC 8224 6.2), and the wait for it. `signing` is what comes after.
 
+use std::rc::Rc;
+
+use super::admission::priority::Priority;
+use super::neighbours::Source;
 use super::route::table::{self, Verified};
 use super::waiting::Waiting;
 use super::{ContextKey, Event, NeedKind, Now, Output, Proxy};
 use crate::sip::{Message, Name, Refusal};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
-use crate::stir::{Verstat, reason};
+use crate::stir::{Check, CheckResult, TokenVerdict, Verstat, priority, reason};
 
 /// H-6: of two dates one verifier believes the first, the next the second.
 pub(super) const MULTIPLE_DATE: Refusal = Refusal::new(400, "Multiple Date");
@@ -22,12 +26,13 @@ fn verified(verdict: &Verdict) -> Verified {
 }
 
 impl Proxy {
-    /// Verifies the Identity fields of an INVITE as its trunk wants it. False if the call does not go on now: parked or rejected.
+    /// Verifies the Identity fields of a request as its trunk wants it. False if there is nothing more to do about it now: it is parked,
+    /// rejected, or sent on.
     pub(super) fn verify(&mut self, now: Now, key: ContextKey, request: Message<'_>, out: &mut Output) -> bool {
         let snapshot = self.snapshot_of(key);
         let Some(ingress) = self.context(key).map(|c| c.ingress) else { return false };
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
-        if request.to_tag().is_some() {
+        if request.to_tag().is_some() || !policy.methods.has(request.method()) {
             return true; // identity inside a dialog is connected identity's business (RFC 9970)
         }
         let is_trusted = snapshot.config.trunk(ingress).is_some_and(|trunk| trunk.trusted);
@@ -74,7 +79,7 @@ impl Proxy {
         self.judged(now, key, request, verdict, out)
     }
 
-    /// Acts on a verdict: counts it, rejects by it, or keeps its Reason values for the responses (RFC 9410).
+    /// Acts on a verdict: counts it, rejects by it, or keeps its Reason values for the responses (RFC 9410) and what others are told.
     fn judged(&mut self, now: Now, key: ContextKey, request: Message<'_>, verdict: Verdict, out: &mut Output) -> bool {
         if verdict.tokens().is_empty() {
             self.stats.identity_missing += 1;
@@ -83,6 +88,8 @@ impl Proxy {
         } else {
             self.stats.verification_failed += 1;
         }
+        let is_open = |token: &TokenVerdict| token.checks.get(Check::Replay) == CheckResult::Unknown;
+        self.stats.replay_unknown += u64::from(verdict.tokens().iter().any(is_open));
         let lacking = verdict.tokens().iter().filter(|token| token.lacks());
         out.lacking.extend(lacking.filter_map(|token| token.credential.clone()));
         self.note_verdict(key, &verdict);
@@ -91,26 +98,77 @@ impl Proxy {
         let rejection = verdict.rejection();
         let mut lines = Vec::new();
         reason::write_lines(&verdict, &mut lines);
+        let stripped = if rejection.is_none() { self.without_unproven_priority(key, request, &verdict) } else { None };
+        let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return false };
         let trunk = context.ingress;
         context.verified = verified(&verdict);
         context.verstat = Some(Verstat::of(&verdict));
-        if self.snapshot_of(key).config.observe || !verdict.is_valid() {
+        let is_told = snapshot.config.observe || !verdict.is_valid();
+        if rejection.is_none() && snapshot.config.discloses() {
+            context.verdict = Some(Rc::new(verdict.clone()));
+        }
+        if is_told {
             let call_id = request.call_id().unwrap_or_default().into();
             out.events.push(Event::Verified { call_id, trunk, verdict: Box::new(verdict) });
         }
-        match rejection {
-            Some(rejection) => {
-                self.respond_local(now, key, request, rejection.status, rejection.phrase, &lines, out);
-                false
-            }
-            None => {
-                if let Some(context) = self.context(key) {
-                    context.reason_lines = lines;
-                }
-                true
-            }
+        if let Some(rejection) = rejection {
+            self.respond_local(now, key, request, rejection.status, rejection.phrase, &lines, out);
+            return false;
         }
+        if let Some(context) = self.context(key) {
+            context.reason_lines = lines;
+        }
+        match stripped {
+            Some(stripped) => self.go_on_without_priority(now, key, stripped, out),
+            None => return true,
+        }
+        false
+    }
+
+    /// The request without the r-values of Resource-Priority that no valid token speaks for, if the policy wants that and there
+    /// are any.
+    fn without_unproven_priority(
+        &mut self,
+        key: ContextKey,
+        request: Message<'_>,
+        verdict: &Verdict,
+    ) -> Option<Vec<u8>> {
+        request.field(Name::ResourcePriority)?;
+        let snapshot = self.snapshot_of(key);
+        let ingress = self.context(key)?.ingress;
+        snapshot.config.trunk(ingress)?.verify.filter(|policy| policy.strip_unproven_priority)?;
+        self.patch.clear();
+        if priority::strip_unproven(request, verdict, &mut self.patch) == 0 {
+            return None;
+        }
+        let mut stripped = Vec::with_capacity(request.bytes().len());
+        self.patch.write(request.bytes(), &mut stripped);
+        Some(stripped)
+    }
+
+    /// A request goes on with what is left of its Resource-Priority. What it was admitted to only as an emergency call, it is refused now.
+    fn go_on_without_priority(&mut self, now: Now, key: ContextKey, request: Vec<u8>, out: &mut Output) {
+        self.stats.priorities_stripped += 1;
+        let snapshot = self.snapshot_of(key);
+        let Some(context) = self.context(key) else { return };
+        context.request = request;
+        let (ingress, hop, is_over_limit) = (context.ingress, context.source, context.is_over_limit);
+        self.with_request(key, |proxy, request| {
+            let trusted = snapshot.config.trunk(ingress).is_some_and(|trunk| trunk.trusted);
+            let numbers = &snapshot.config.guard.emergency_numbers;
+            if Priority::of(request, numbers, trusted) != Priority::Emergency {
+                let limits = snapshot.config.guard.limits_of(ingress).filter(|_| is_over_limit);
+                if let Some(limits) = limits {
+                    proxy.stats.limited += 1;
+                    return proxy.respond_local(now, key, request, limits.status, "Call Limit Reached", &[], out);
+                }
+                if proxy.sheds(now, Source { hop, trunk: Some(ingress) }, request) {
+                    return proxy.respond_local(now, key, request, 503, "Service Unavailable", &[], out);
+                }
+            }
+            proxy.route(now, key, request, out);
+        });
     }
 
     /// The chain that an INVITE waited for, or why there is none: the INVITE is judged and goes on.

@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use super::calls::{CallRecord, EndedBy};
+use crate::passport::ppt::shaken::Attestation;
 use crate::sip::hop::Transport;
 use crate::sip::{Message, Method};
 use crate::stir::Check;
+use crate::stir::Verstat;
 use crate::stir::verification::{Overall, Verdict};
 
 /// Methods that are told apart, with their names; every other one is `other`.
@@ -30,6 +32,8 @@ pub const METHODS: [&str; 15] = [
 pub const TRANSPORTS: [&str; 5] = ["udp", "tcp", "tls", "ws", "wss"];
 /// Verdicts, with their names.
 pub const VERDICTS: [&str; 3] = ["valid", "invalid", "none"];
+/// Attestations of valid tokens; the last is none.
+pub const ATTESTATIONS: [&str; 4] = ["A", "B", "C", ""];
 /// Status codes from 100 on.
 pub const CODES: usize = 600;
 /// Upper bounds of the buckets of [`Histogram`], in milliseconds; the last bucket has none.
@@ -69,6 +73,14 @@ pub struct Meters {
     pub responses: [[u64; CODES]; 2],
     /// Verdicts on INVITEs, by [`VERDICTS`] and the check that failed (the last place: none did).
     pub verdicts: [[u64; Check::ALL.len() + 1]; VERDICTS.len()],
+    /// What verdicts come to for the number, by [`Verstat::ALL`].
+    pub verstat: [u64; Verstat::ALL.len()],
+    /// Valid tokens by attestation: A, B, C, none.
+    pub attestations: [u64; 4],
+    /// Requests whose diversions are proven.
+    pub diverted: u64,
+    /// Signed names that are verified, and that are not.
+    pub names: [u64; 2],
     /// From a request to the final response sent to it: INVITE, other methods.
     pub request_duration: [Histogram; 2],
     /// From INVITE to 2xx.
@@ -87,6 +99,10 @@ impl Default for Meters {
             requests: Default::default(),
             responses: [[0; CODES]; 2],
             verdicts: Default::default(),
+            verstat: Default::default(),
+            attestations: Default::default(),
+            diverted: 0,
+            names: Default::default(),
             request_duration: Default::default(),
             setup: Histogram::default(),
             call_duration: Histogram::default(),
@@ -136,6 +152,19 @@ impl Meters {
         let reason = failed.and_then(|check| Check::ALL.iter().position(|other| *other == check));
         let place = reason.unwrap_or(Check::ALL.len());
         count(self.verdicts.get_mut(result).and_then(|reasons| reasons.get_mut(place)));
+        let verstat = Verstat::of(verdict);
+        count(Verstat::ALL.iter().position(|other| *other == verstat).and_then(|place| self.verstat.get_mut(place)));
+        if let Some(token) = verdict.valid() {
+            let place = ATTESTATIONS.iter().position(|letter| *letter == token.attest.map_or("", Attestation::letter));
+            count(place.and_then(|place| self.attestations.get_mut(place)));
+        }
+        self.diverted += u64::from(!verdict.diversions().is_empty());
+        let [verified, unverified] = &mut self.names;
+        match verdict.is_name_verified() {
+            Some(true) => *verified += 1,
+            Some(false) => *unverified += 1,
+            None => {}
+        }
     }
 
     /// A call is over.
@@ -155,6 +184,10 @@ impl Meters {
         self.requests.iter_mut().zip(&other.requests).for_each(|(to, from)| add(to, from));
         self.responses.iter_mut().zip(&other.responses).for_each(|(to, from)| add(to, from));
         self.verdicts.iter_mut().zip(&other.verdicts).for_each(|(to, from)| add(to, from));
+        add(&mut self.verstat, &other.verstat);
+        add(&mut self.attestations, &other.attestations);
+        self.diverted += other.diverted;
+        add(&mut self.names, &other.names);
         self.request_duration.iter_mut().zip(&other.request_duration).for_each(|(to, from)| to.add(from));
         self.setup.add(&other.setup);
         self.call_duration.add(&other.call_duration);

@@ -8,6 +8,7 @@ pub mod clock_watch;
 mod config;
 mod derived;
 pub mod digest;
+pub mod disclosure;
 pub mod dispatcher;
 mod event;
 mod failover;
@@ -51,6 +52,7 @@ use slab::Slab;
 pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
 pub use config::{Config, Listener, NextHop, Numbers, RrStyle, Snapshot, Trunk, TrunkId, UdpOversize};
 pub use derived::Derived;
+pub use disclosure::Disclosure;
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
@@ -493,7 +495,8 @@ impl Proxy {
             .ok()
             .map(|message| f(self, message));
         self.spare_index = index;
-        if let Some(context) = self.context(key).filter(|context| !context.is_done()) {
+        // One that was rewritten meanwhile stays so.
+        if let Some(context) = self.context(key).filter(|context| !context.is_done() && context.request.is_empty()) {
             context.request = bytes;
         }
         result

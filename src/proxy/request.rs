@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use siphasher::sip::SipHasher13;
 
+use super::admission::{CallGuard, TrunkLimits};
 use super::calls::call_hash;
 use super::guard::UNCOUNTED;
 use super::history::{self, History};
@@ -87,12 +88,16 @@ impl Proxy {
             Ok(admitted) => admitted,
             Err(refusal) => return self.refuse(source, request, refusal, &[], out),
         };
+        let is_over_limit = admitted.as_ref().is_some_and(CallGuard::is_over);
+        let counts = |limits: &TrunkLimits| limits.counts_calls();
+        let admitted = admitted.filter(|_| snapshot.config.guard.limits_of(ingress).is_some_and(counts));
         let Some(key) = self.open_context(now, source, ingress, hash, breadth, request) else {
             self.stats.table_full += 1;
             return self.refuse(source, request, Refusal::new(503, "Service Unavailable"), &[], out);
         };
         if let Some(context) = self.context(key) {
             context.session = session;
+            context.is_over_limit = is_over_limit;
         }
         self.begin_call(now, key, request, admitted.is_some());
         if !self.hold_call(now, key, request, admitted) {
@@ -102,9 +107,9 @@ impl Proxy {
         self.stats.requests += 1;
         if request.method() == Some(Method::Invite) {
             self.respond_trying_to(now, key, request, out);
-            if !self.verify(now, key, request, out) {
-                return; // parked or rejected
-            }
+        }
+        if !self.verify(now, key, request, out) {
+            return; // parked, rejected, or on its way already
         }
         self.route(now, key, request, out);
     }
@@ -156,6 +161,7 @@ impl Proxy {
                 signed_for: None,
                 renews_date: false,
                 earlier_signatures: Vec::new(),
+                verdict: None,
                 verstat: None,
                 signed: None,
                 lines: Vec::new(),
@@ -169,6 +175,8 @@ impl Proxy {
                 cancelled: false,
                 settled: false,
                 reason_lines: Vec::new(),
+                has_told_reasons: false,
+                is_over_limit: false,
             },
         ));
         self.unanswered += 1;
@@ -342,6 +350,7 @@ impl Proxy {
                 config,
                 crossing: config.crossing(source.trunk, candidate.egress), // E-4: an ACK may repeat what its INVITE asserted
                 asserted: None,
+                telling: None,
                 retarget: None,
                 history: &history,
             }),

@@ -16,7 +16,7 @@ use super::signing::SignedFor;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
-use crate::stir::Verstat;
+use crate::stir::{Verdict, Verstat};
 use crate::transaction::timer::TimerHandle;
 use crate::transaction::{ClientId, ServerId};
 
@@ -60,6 +60,8 @@ pub struct RequestContext {
     pub earlier_signatures: Vec<Box<[u8]>>,
     /// Date of the copy is that of a diversion, not the received one (D-6).
     pub renews_date: bool,
+    /// All of it, where some trunk is told.
+    pub verdict: Option<Rc<Verdict>>,
     /// The same in the word for the inside network; `None` if nothing was asked.
     pub verstat: Option<Verstat>,
     /// What these lines say, for the record of the call; `None` if signing failed.
@@ -86,6 +88,10 @@ pub struct RequestContext {
     pub settled: bool,
     /// `Reason: STIR` lines for the responses of this call (RFC 9410), complete with line ends.
     pub reason_lines: Vec<u8>,
+    /// A provisional response carried them.
+    pub has_told_reasons: bool,
+    /// It was admitted above a limit, as an emergency call.
+    pub is_over_limit: bool,
 }
 
 /// One client transaction of a request.
@@ -174,6 +180,7 @@ impl RequestContext {
         if self.is_done() {
             self.request = Vec::new();
             self.lines = Vec::new();
+            self.verdict = None;
             self.plan.clear();
             self.responses = ResponseContext::default();
         }

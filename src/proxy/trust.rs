@@ -2,6 +2,7 @@
 
 use super::history;
 use crate::sip::{Message, Name, Patch};
+use crate::stir::mark;
 
 /// What becomes of a header that tells where a call has been.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -24,6 +25,8 @@ pub struct HeaderRules {
     pub history_info: Passing,
     /// Diversion (RFC 5806).
     pub diversion: Passing,
+    /// It learns what verification found about numbers (`verstat`); others find no such parameter, and it none of others' making.
+    pub verstat: bool,
 }
 
 /// The two ends that a message passes between.
@@ -125,6 +128,9 @@ impl Crossing {
         if !self.from_trusted {
             removed(Name::PAssertedIdentity, patch);
             removed(Name::PPreferredIdentity, patch);
+        }
+        if !(self.from_trusted && self.rules.verstat) {
+            mark::strip(message, patch);
         }
         if self.rules.history_info == Passing::Remove {
             removed(Name::HistoryInfo, patch);

@@ -1,11 +1,13 @@
 //! What goes to the caller: the best response of the branches (RFC 3261 16.7 items 6 to 9), one that is forwarded at once, one of our own.
 
+use std::borrow::Cow;
 use std::rc::Rc;
 
 use super::response_context::{Choice, Local};
 use super::trust::Crossing;
 use super::{ContextKey, Event, Held, Now, Output, Proxy, overload};
 use crate::sip::{Field, Framing, Message, Name, respond};
+use crate::stir::reason;
 use crate::transaction::ClientId;
 
 /// What of a 3xx is left for the caller.
@@ -94,7 +96,9 @@ impl Proxy {
                 response.fields().filter(goes).for_each(|field| self.patch.remove(field.line));
             }
             self.note_refusal(key, response);
-            let reasons = self.context(key).map(|c| std::mem::take(&mut c.reason_lines)).unwrap_or_default();
+            let own = self.context(key).map(|c| std::mem::take(&mut c.reason_lines)).unwrap_or_default();
+            let mut reasons = Vec::new();
+            reason::write_missing(&own, response, &mut reasons);
             self.patch.insert(response.headers_end(), challenges);
             self.patch.insert(response.headers_end(), &reasons);
             let mut ready = Vec::with_capacity(bytes.len() + reasons.len() + challenges.len());
@@ -120,16 +124,18 @@ impl Proxy {
         let Some(status) = response.status() else { return };
         self.note_response(now, key, client, response);
         let Some(context) = self.context(key) else { return };
-        let reasons = std::mem::take(&mut context.reason_lines);
+        // E-3: the first provisional response tells, and the final one again, as that may have been lost.
+        let tells = status >= 200 || !std::mem::replace(&mut context.has_told_reasons, true);
+        let mut reasons = Vec::new();
+        if tells {
+            reason::write_missing(&context.reason_lines, response, &mut reasons);
+        }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.note_own_reasons(key, client, response, out);
         self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
         self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
-        if let Some(context) = self.context(key) {
-            context.reason_lines = reasons;
-        }
     }
 
     /// Writes a response without its top Via value (R-3, V-6), with one Content-Length (F-9).
@@ -227,9 +233,11 @@ impl Proxy {
     ) {
         let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) else { return };
         let (source, ingress) = (context.source, context.ingress);
+        let reasons = std::mem::take(&mut context.reason_lines);
         self.stats.refused += 1;
         self.note_own_answer(key);
         let Answered { status, phrase, noted, lines } = answer;
+        let lines = &*if reasons.is_empty() { Cow::Borrowed(lines) } else { Cow::Owned([lines, &reasons].concat()) };
         let call_id = request.call_id().unwrap_or_default().into();
         out.events.push(Event::Refused { call_id, source: source.remote, status: Some(status), reason: noted });
         let tag = self.tag_of(request);

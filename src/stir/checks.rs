@@ -5,7 +5,8 @@ use super::signalling::media_keys;
 use super::url::same_host;
 use super::{Failure, Policy, PriorityAuthority, Profile, Role, priority};
 use crate::cert::{ChainVerdict, ProfileError, Revocation, SctError, TrustStore, is_baseline_claim};
-use crate::passport::jws::decode_signature;
+use crate::passport::form;
+use crate::passport::jws::{Jws, decode_signature};
 use crate::passport::media_key::{same_set, sdp_has_fingerprint};
 use crate::passport::ppt::{Ppt, msg, rph::PriorityClaims};
 use crate::passport::{Claims, ClaimsError, DialPlan, Identity};
@@ -172,6 +173,14 @@ pub(super) fn diverted_freshness(iat: i64, unix: i64, policy: &Policy) -> Result
         return Err(Failure::Stale { age });
     }
     if age < policy.skew.saturating_neg() { Err(Failure::Future { ahead: age.saturating_neg() }) } else { Ok(()) }
+}
+
+/// P-14: header and payload as RFC 8225 section 9 has them, of a token that has been read.
+pub(super) fn serialization(jws: &Jws<'_>) -> Result<(), Failure> {
+    let mut json = Vec::new();
+    let header = form::is_deterministic(jws.decode_header(&mut json).map_err(Failure::Jws)?);
+    let payload = form::is_deterministic(jws.decode_payload(&mut json).map_err(Failure::Jws)?);
+    if header && payload { Ok(()) } else { Err(Failure::Serialization) }
 }
 
 /// What the claims say of the request beside `dest`.

@@ -76,6 +76,8 @@ pub(super) struct Credentials {
     epoch: u64,
     /// Headers that were known, and that were not.
     pub(super) counts: [u64; 2],
+    /// Chains assessed, and the certificates in them.
+    pub(super) assessed: [u64; 2],
 }
 
 impl Credentials {
@@ -92,6 +94,7 @@ impl Credentials {
             fetched: ChainCache::new(small(config.max_fetched)),
             epoch: 0,
             counts: [0; 2],
+            assessed: [0; 2],
         }
     }
 
@@ -202,6 +205,8 @@ impl Credentials {
                 return Arc::clone(credential);
             }
         }
+        let [chains, certificates] = &mut self.assessed;
+        (*chains, *certificates) = (*chains + 1, *certificates + chain.len() as u64);
         let credential = Arc::new(Credential { chain: trust.assess(chain) });
         if has_path(&credential) {
             // Kept a negative time even when expired, so that an expired chain is not assessed for every call.

@@ -153,6 +153,8 @@ pub enum Failure {
     ConstraintViolation,
     /// A claim the certificate does not authorize (R13), under a strict policy.
     UnauthorizedClaim,
+    /// White space, members in another order, or numbers that are no plain integers (RFC 8225 section 9).
+    Serialization,
     /// The same token was seen in another call.
     Replayed,
 }
@@ -215,6 +217,7 @@ impl Failure {
             Self::BadConstraints => "claim constraints of the certificate can not be read",
             Self::ConstraintViolation => "claims violate the constraints of the certificate",
             Self::UnauthorizedClaim => "a claim is not authorized by the certificate",
+            Self::Serialization => "the token is not in the form of RFC 8225 section 9",
             Self::Replayed => "the token was used in another call",
             _ => "failed",
         }

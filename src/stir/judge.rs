@@ -17,6 +17,7 @@ use crate::passport::{Claims, HeaderError, ProtectedHeader, TelephoneNumber, Tok
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method};
 use aws_lc_rs::digest::{self, Digest};
+use std::cell::Cell;
 use std::sync::Arc;
 
 /// What all tokens of one request have in common.
@@ -31,6 +32,8 @@ pub(super) struct Request<'a> {
     pub(super) unreachable: Option<(&'a str, FetchFailure)>,
     /// A field says `ppt=div`: what the tokens say of origin and destination is kept, to join them to chains.
     pub(super) is_diverted: bool,
+    /// Signatures checked.
+    pub(super) signatures: Cell<u64>,
 }
 
 /// A token taken apart: what the checks look at.
@@ -144,6 +147,9 @@ impl Verifier {
         if policy.modes.get(Check::Token) != Mode::Off {
             token.checks.set(Check::Token, token_check(Some(field), &opened));
         }
+        if policy.modes.get(Check::Serialization) != Mode::Off {
+            token.checks.set(Check::Serialization, checks::serialization(&jws));
+        }
         let verified = examine(cx, &opened, &self.config, &mut token);
         if ppt == Ppt::DivO {
             match self.open_nested(cx, &claims, &mut token) {
@@ -223,6 +229,11 @@ pub(super) fn describe(opened: &Opened<'_>, token: &mut TokenVerdict) {
     let attest = if opened.ppt == Ppt::Shaken { shaken::check(opened.claims).ok() } else { None };
     let authorized = |chain: &ChainVerdict| token.profile == Profile::Shaken || checks::is_authorized(chain, "attest");
     token.attest = attest.filter(|_| opened.chain().is_some_and(authorized));
+    let has_origid = token.attest.is_some()
+        && (token.profile == Profile::Shaken
+            || opened.chain().is_some_and(|chain| checks::is_authorized(chain, "origid")));
+    let origid = opened.claims.origid.as_deref().filter(|_| has_origid);
+    token.origid = origid.and_then(shaken::OrigId::from_text);
 }
 
 /// RFC 8224 4.1: header and field agree (there is no field for a token inside another), and the claims have the shape of their kind.
@@ -341,6 +352,7 @@ fn examine_chain(cx: &Request<'_>, opened: &Opened<'_>, chain: &ChainVerdict, to
         }
     }
     // Asked even when it is not to count: it decides what is remembered.
+    cx.signatures.set(cx.signatures.get() + 1);
     let signature = checks::signature(chain, &opened.seal, opened.signature);
     if asked(Check::Signature) {
         checks.set(Check::Signature, signature);

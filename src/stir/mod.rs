@@ -5,17 +5,19 @@
 //!
 //! Each Identity field is judged by itself (`judge`; a `div-o` token with those inside it, `nested`); then the diversions are joined to
 //! chains (`diversion`), and the verdict is drawn: what the call is worth, what may be shown of the caller ([`rich_call_data`],
-//! [`call_info`]), which Resource-Priority is proven ([`priority`]).
+//! [`call_info`]), which Resource-Priority is proven ([`priority`]), what the inside network is told ([`Verstat`], [`mark`], [`verdict_line`]).
 //!
 //! What is slow, a certificate that only an `x5u` names, is asked for by [`verification::Outcome::Need`].
 pub mod authentication;
 pub mod call_info;
+mod caller;
 mod checks;
 mod credential;
 mod diversion;
 pub mod facts;
 mod failure;
 mod judge;
+pub mod mark;
 mod nested;
 mod policy;
 pub mod priority;
@@ -26,12 +28,14 @@ pub mod rich_call_data;
 mod signalling;
 pub mod url;
 mod verdict;
+pub mod verdict_line;
 pub mod verification;
 mod verstat;
 
 pub use crate::cert::TrustStore;
+pub use caller::Caller;
 pub use failure::{Failure, FetchFailure};
-pub use policy::{IdentitySource, Modes, OnFailure, Policy, PriorityAuthority};
+pub use policy::{Callers, IdentitySource, Methods, Modes, OnFailure, Policy, PriorityAuthority};
 pub use rich_call_data::RichCallData;
 pub use verdict::{
     CheckResult, Checks, Disposition, Overall, Rejection, Retarget, Role, SignatureText, TokenVerdict, Verdict,
@@ -56,6 +60,16 @@ pub enum Profile {
     Shaken,
     /// draft-wendt-stir-vesper-07: besides, `x5c`, number in the TNAuthList, SCT, claim constraints, domain binding (R21 to R29).
     Vesper,
+}
+
+impl Profile {
+    /// Its name in settings and headers.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shaken => "shaken",
+            Self::Vesper => "vesper",
+        }
+    }
 }
 
 /// One question about a token. Each is answered by itself, so that each has its own [`Mode`].
@@ -83,13 +97,15 @@ pub enum Check {
     Claims,
     /// The claims conform to the certificate's constraints (R25).
     Constraints,
+    /// Header and payload are in the form of RFC 8225 section 9, as their signer had to write them (P-14). A verifier need not ask.
+    Serialization,
     /// Not seen before in another call (RFC 8224 12.1).
     Replay,
 }
 
 impl Check {
     /// All checks, in the order in which a failure names the token's fault. Freshness comes late: 403 is for tokens that are only stale.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Token,
         Self::Chain,
         Self::Validity,
@@ -99,6 +115,7 @@ impl Check {
         Self::Signature,
         Self::Claims,
         Self::Constraints,
+        Self::Serialization,
         Self::DomainBinding,
         Self::Freshness,
         Self::Replay,
@@ -118,6 +135,7 @@ impl Check {
             Self::Freshness => "freshness",
             Self::Claims => "claims",
             Self::Constraints => "constraints",
+            Self::Serialization => "serialization",
             Self::Replay => "replay",
         }
     }

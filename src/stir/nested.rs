@@ -70,6 +70,9 @@ impl Verifier {
             describe(&opened, &mut inner);
             inner.checks.set(Check::Token, token_check(None, &opened));
             inner.checks.set(Check::Claims, joins(cx, ppt, &claims, &div, &orig));
+            if cx.policy.modes.get(Check::Serialization) != Mode::Off {
+                inner.checks.set(Check::Serialization, checks::serialization(&jws));
+            }
             inner.checks.set(Check::Freshness, checks::diverted_freshness(claims.iat, cx.unix, cx.policy));
             let verified = examine_credential(cx, &opened, &mut inner);
             merge(cx, &inner, token);
@@ -79,7 +82,7 @@ impl Verifier {
                 self.credentials.remember(cx.trust.epoch, jws.header, known);
             }
             if ppt != Ppt::DivO {
-                (token.role, token.attest) = (inner.role, inner.attest);
+                (token.role, token.attest, token.origid) = (inner.role, inner.attest, inner.origid);
                 if inner.role == Role::Diversion {
                     // What it was meant for is nowhere in here.
                     return fail(token, Check::Claims, Failure::DivIncomplete);

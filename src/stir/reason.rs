@@ -1,6 +1,8 @@
 //! What findings mean on the wire, said once: failure to status and phrase (RFC 8224 6.2.2), and the `STIR` values of Reason
 //! (RFC 9410, RFC 3326).
-use super::{Check, Disposition, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict};
+use super::{
+    Caller, Callers, Check, Disposition, Failure, Mode, OnFailure, Overall, Policy, Rejection, TokenVerdict, Verdict,
+};
 use crate::sip::{Message, Name, Patch, text};
 
 /// A status of RFC 8224 section 6.2.2.
@@ -65,12 +67,29 @@ pub fn code(token: &TokenVerdict) -> Option<Code> {
     token.fault().map(|(check, failure)| Code::of(check, failure))
 }
 
-/// What the policy answers to a verdict: one code over all Identity fields (RFC 8224 6.2.2).
-pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection> {
-    if policy.on_failure == OnFailure::Continue {
-        return None;
+/// RFC 5079: no code of RFC 8224, and none for a Reason of `STIR` (E-7).
+const ANONYMITY_DISALLOWED: Rejection = Rejection { status: 433, phrase: "Anonymity Disallowed", check: None };
+const UNKNOWN_CALLER: Rejection = Rejection { status: 403, phrase: "Unknown Caller", check: None };
+
+/// What the policy answers to a verdict, and what it only says in Reason fields that the request lacks.
+pub(super) fn conclude(verdict: &Verdict, policy: &Policy) -> (Option<Rejection>, Option<Code>) {
+    match (verdict.caller.treatment(policy), verdict.caller) {
+        (Callers::Reject, Caller::Anonymous) => return (Some(ANONYMITY_DISALLOWED), None),
+        (Callers::Reject, _) => return (Some(UNKNOWN_CALLER), None),
+        (Callers::Pass, _) => return (None, None),
+        (Callers::Judge, _) => {}
     }
-    let (code, check) = match verdict.overall() {
+    let Some((code, check)) = wrong(verdict, policy) else { return (None, None) };
+    match policy.on_failure {
+        OnFailure::Reject => (Some(Rejection { status: code.status(), phrase: code.phrase(), check }), None),
+        OnFailure::ContinueWithReason if verdict.overall() == Overall::NoIdentity => (None, Some(code)),
+        OnFailure::Continue | OnFailure::ContinueWithReason => (None, None),
+    }
+}
+
+/// What is wrong with a request: one code over all Identity fields (RFC 8224 6.2.2), and the check that decided.
+fn wrong(verdict: &Verdict, policy: &Policy) -> Option<(Code, Option<Check>)> {
+    Some(match verdict.overall() {
         Overall::Valid { .. } => return None,
         Overall::NoIdentity if !policy.require_identity => return None,
         Overall::NoIdentity if verdict.tokens().iter().any(|token| token.disposition == Disposition::Ignored) => {
@@ -82,8 +101,7 @@ pub(super) fn rejection(verdict: &Verdict, policy: &Policy) -> Option<Rejection>
             let token = verdict.tokens().iter().find(|token| token.role.counts() && self::code(token) == Some(code));
             (code, token.and_then(TokenVerdict::fault).map(|(check, _)| check))
         }
-    };
-    Some(Rejection { status: code.status(), phrase: code.phrase(), check })
+    })
 }
 
 /// One code for several invalid tokens: 436 only if all are unreachable, 403 only if all are stale, 437 if any credential was
@@ -112,8 +130,11 @@ fn single(verdict: &Verdict, policy: &Policy) -> Option<Code> {
 const MAX_REASON: usize = 4096;
 
 /// Appends a `Reason` line for every invalid token, for a response other than 100 (RFC 9410 sections 4 to 6): `cause` and `text`,
-/// and, when the request had several Identity fields, the compact form as `ppi`.
+/// and, when the request had several Identity fields, the compact form as `ppi`. None, if the policy is to tell nobody.
 pub fn write_lines(verdict: &Verdict, out: &mut Vec<u8>) {
+    if !verdict.is_told {
+        return;
+    }
     let several = verdict.tokens().len() > 1;
     let start = out.len();
     for token in verdict.tokens() {
@@ -122,18 +143,39 @@ pub fn write_lines(verdict: &Verdict, out: &mut Vec<u8>) {
         if out.len() - start + signature.len() + 96 > MAX_REASON {
             return;
         }
-        out.extend_from_slice(b"Reason: STIR ;cause=");
-        text::push_decimal(out, u32::from(code.status()));
-        out.extend_from_slice(b" ;text=\"");
-        out.extend_from_slice(code.phrase().as_bytes());
-        out.push(b'"');
-        if several && !signature.is_empty() {
-            out.extend_from_slice(b" ;ppi=\"..");
-            out.extend_from_slice(signature);
-            out.push(b'"');
-        }
-        out.extend_from_slice(b"\r\n");
+        write_line(code, if several { signature } else { &[] }, out);
     }
+    verdict.lacking.into_iter().for_each(|code| write_line(code, &[], out));
+}
+
+fn write_line(code: Code, signature: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"Reason: STIR ;cause=");
+    text::push_decimal(out, u32::from(code.status()));
+    out.extend_from_slice(b" ;text=\"");
+    out.extend_from_slice(code.phrase().as_bytes());
+    out.push(b'"');
+    if !signature.is_empty() {
+        out.extend_from_slice(b" ;ppi=\"..");
+        out.extend_from_slice(signature);
+        out.push(b'"');
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// Appends those of our `lines` ([`write_lines`]) that a response does not say already, by somebody further on who has verified the
+/// same tokens: a `ppi` names one cause (E-7), and the same is not said twice.
+pub fn write_missing(lines: &[u8], response: Message<'_>, out: &mut Vec<u8>) {
+    let is_said = |line: &[u8]| {
+        let own = line.strip_prefix(b"Reason: ").unwrap_or_default();
+        response.values(Name::Reason).any(|theirs| match (ppi(own), ppi(theirs.value)) {
+            (Some(own), Some(theirs)) => own == theirs,
+            (None, None) => cause(own).is_some() && cause(own) == cause(theirs.value),
+            _ => false,
+        })
+    };
+    let has_any = response.field(Name::Reason).is_some();
+    let lines = lines.split_inclusive(|octet| *octet == b'\n');
+    lines.filter(|line| !has_any || !is_said(line.trim_ascii_end())).for_each(|line| out.extend_from_slice(line));
 }
 
 /// Removes from a response the Reason values that speak of our own tokens, recognised by the signature in `ppi`, full or compact
@@ -182,16 +224,16 @@ pub(super) fn remove_values(
 
 /// The signature segment in the `ppi` of a `STIR` Reason value whose cause is a STIR code.
 fn ppi(value: &[u8]) -> Option<&[u8]> {
-    let end = memchr::memchr(b';', value)?;
-    let (protocol, rest) = value.split_at(end);
-    if !protocol.trim_ascii().eq_ignore_ascii_case(b"STIR") {
-        return None;
-    }
-    let cause = parameter(rest, b"cause")?;
-    if !matches!(cause, b"403" | b"428" | b"436" | b"437" | b"438") {
-        return None;
-    }
-    parameter(rest, b"ppi")?.rsplit(|octet| *octet == b'.').next().filter(|signature| !signature.is_empty())
+    cause(value)?;
+    let parameters = value.get(memchr::memchr(b';', value)?..)?;
+    parameter(parameters, b"ppi")?.rsplit(|octet| *octet == b'.').next().filter(|signature| !signature.is_empty())
+}
+
+/// The STIR code in a `STIR` Reason value.
+fn cause(value: &[u8]) -> Option<&[u8]> {
+    let (protocol, parameters) = value.split_at(memchr::memchr(b';', value)?);
+    let cause = parameter(parameters, b"cause").filter(|_| protocol.trim_ascii().eq_ignore_ascii_case(b"STIR"))?;
+    matches!(cause, b"403" | b"428" | b"436" | b"437" | b"438").then_some(cause)
 }
 
 /// The value of one `;name=value` parameter, without quotes. Quoted strings may hold semicolons.

@@ -1,8 +1,9 @@
 //! What verification found. A verdict on a request with one Identity field allocates nothing.
 use super::credential::Credential;
-use super::rich_call_data::RichCallData;
-use super::{Check, Failure, Mode, Policy, Profile, reason};
-use crate::passport::ppt::{Ppt, shaken::Attestation};
+use super::rich_call_data::{Element, RichCallData};
+use super::{Caller, Check, Failure, Mode, OnFailure, Policy, Profile, reason};
+use crate::passport::ppt::Ppt;
+use crate::passport::ppt::shaken::{Attestation, OrigId};
 use crate::passport::{Identity, TelephoneNumber};
 use std::sync::Arc;
 
@@ -144,6 +145,8 @@ pub struct TokenVerdict {
     pub role: Role,
     /// `attest`, when it is well-formed and (under VESPER) authorized by the certificate.
     pub attest: Option<Attestation>,
+    /// `origid`, likewise.
+    pub origid: Option<OrigId>,
     /// `orig` as a number.
     pub orig: Option<TelephoneNumber>,
     /// `iat`, UNIX seconds.
@@ -196,6 +199,7 @@ impl TokenVerdict {
             ppt: None,
             role: Role::Number,
             attest: None,
+            origid: None,
             orig: None,
             iat: None,
             retargeted: false,
@@ -255,7 +259,7 @@ pub enum Overall {
 /// A final response that the policy asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rejection {
-    /// 403, 428, 436, 437 or 438.
+    /// 403, 428, 436, 437 or 438; 433 for an anonymous caller.
     pub status: u16,
     /// Its reason phrase.
     pub phrase: &'static str,
@@ -269,6 +273,11 @@ pub struct Verdict {
     tokens: Tokens,
     overall: Overall,
     rejection: Option<Rejection>,
+    pub(super) caller: Caller,
+    /// Upstream is told by Reason fields what failed.
+    pub(super) is_told: bool,
+    /// Told besides: what the policy wants and the request lacks.
+    pub(super) lacking: Option<reason::Code>,
     /// A certificate that was not waited for.
     pub(super) unfetched: Option<Box<str>>,
 }
@@ -284,7 +293,15 @@ enum Tokens {
 
 impl Verdict {
     pub(super) fn new() -> Self {
-        Self { tokens: Tokens::None, overall: Overall::NoIdentity, rejection: None, unfetched: None }
+        Self {
+            tokens: Tokens::None,
+            overall: Overall::NoIdentity,
+            rejection: None,
+            caller: Caller::Named,
+            is_told: true,
+            lacking: None,
+            unfetched: None,
+        }
     }
 
     pub(super) fn push(&mut self, token: TokenVerdict) {
@@ -334,6 +351,27 @@ impl Verdict {
         of(true).chain(of(false))
     }
 
+    /// Whether a signed name may be shown; `None` without one.
+    pub fn is_name_verified(&self) -> Option<bool> {
+        let is_name = |(element, _): &(Element, _)| *element == Element::Name;
+        let has_name = |data: &RichCallData| data.name.is_some();
+        let is_refused = |data: &RichCallData| data.unverified.iter().any(is_name);
+        if self.rich_call_data().any(has_name) {
+            return Some(true);
+        }
+        let mut all = self.tokens().iter().filter_map(|token| token.rich_call_data.as_deref());
+        all.any(|data| has_name(data) || is_refused(data)).then_some(false)
+    }
+
+    /// `valid`, `invalid` or `none`.
+    pub fn word(&self) -> &'static str {
+        match self.overall {
+            Overall::NoIdentity => "none",
+            Overall::Valid { .. } => "valid",
+            Overall::Invalid => "invalid",
+        }
+    }
+
     /// Who diverted the call, the first one first, by its valid token; empty when nobody did or nothing proves it.
     pub fn diversions(&self) -> &[Identity<'static>] {
         self.valid().map_or(&[], |token| &token.diversions)
@@ -357,6 +395,11 @@ impl Verdict {
     /// A token is valid (I-29).
     pub fn is_valid(&self) -> bool {
         matches!(self.overall, Overall::Valid { .. })
+    }
+
+    /// How the request names its caller, where the policy makes a difference.
+    pub fn caller(&self) -> Caller {
+        self.caller
     }
 
     /// What to answer; `None` when the call goes on. Policy is applied already.
@@ -385,6 +428,7 @@ impl Verdict {
             None if judged => Overall::Invalid,
             None => Overall::NoIdentity,
         };
-        self.rejection = reason::rejection(self, policy);
+        self.is_told = policy.on_failure != OnFailure::Continue;
+        (self.rejection, self.lacking) = reason::conclude(self, policy);
     }
 }

@@ -9,6 +9,7 @@ pub use super::{
     PriorityAuthority, Profile, Rejection, Retarget, RichCallData, Role, SignatureText, TokenVerdict, Verdict,
 };
 
+use super::caller::Caller;
 use super::credential::Credentials;
 use super::diversion;
 use super::judge::{Judged, Request, unreadable};
@@ -18,6 +19,7 @@ use crate::cert::{CacheLimits, TrustStore};
 use crate::passport::{self, DialPlan};
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Name};
+use std::cell::Cell;
 
 /// Bounds and habits of a [`Verifier`].
 #[derive(Clone, Debug)]
@@ -80,6 +82,18 @@ pub struct Verifier {
     pub(super) payload: Vec<u8>,
     /// Rebuilt signing inputs of compact forms, likewise.
     pub(super) rebuilt: Vec<u8>,
+    signatures: u64,
+}
+
+/// What a verifier has done for which it pays in time, since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Signatures of tokens checked.
+    pub signatures: u64,
+    /// Chains that were read and led to an anchor or not; those known from before are not counted.
+    pub chains: u64,
+    /// Certificates in them.
+    pub certificates: u64,
 }
 
 /// A certificate that would have to be fetched.
@@ -93,7 +107,7 @@ impl Verifier {
     /// Empty caches. `hash_key` is random: it keeps a stranger from choosing headers that collide.
     pub fn new(config: VerifierConfig, hash_key: [u8; 16]) -> Self {
         let credentials = Credentials::new(&config, hash_key);
-        Self { config, credentials, payload: Vec::new(), rebuilt: Vec::new() }
+        Self { config, credentials, payload: Vec::new(), rebuilt: Vec::new(), signatures: 0 }
     }
 
     /// Other bounds and habits from now on; the caches keep their sizes.
@@ -104,6 +118,12 @@ impl Verifier {
     /// How often the header of a token was known, with the verdict on its certificate, and how often not.
     pub fn cache_counts(&self) -> [u64; 2] {
         self.credentials.counts
+    }
+
+    /// What was done so far.
+    pub fn work(&self) -> Work {
+        let [chains, certificates] = self.credentials.assessed;
+        Work { signatures: self.signatures, chains, certificates }
     }
 
     /// Verifies a request. `unix` is the present time in UNIX seconds; without a `replay` table replays are not noticed.
@@ -152,12 +172,23 @@ impl Verifier {
         unreachable: Option<(&str, FetchFailure)>,
     ) -> (Verdict, Option<Wanted>) {
         let mut verdict = Verdict::new();
+        verdict.caller = Caller::of(request, policy, &self.config.dial_plan);
         let mut need = None;
         if request.field(Name::Identity).is_some() {
             let signalling = Signalling::of(request, policy.identity_source, &self.config.dial_plan);
             let has_priority = request.field(Name::ResourcePriority).is_some();
             let is_diverted = is_diverted(request, policy);
-            let cx = Request { unix, policy, trust, replay, message: request, signalling, unreachable, is_diverted };
+            let cx = Request {
+                unix,
+                policy,
+                trust,
+                replay,
+                message: request,
+                signalling,
+                unreachable,
+                is_diverted,
+                signatures: Cell::new(0),
+            };
             let mut links = Vec::new();
             for (place, value) in request.values(Name::Identity).take(policy.max_identities).enumerate() {
                 let judged = match IdentityValue::parse(value.value, value.range.clone()) {
@@ -176,6 +207,7 @@ impl Verifier {
                     }
                 }
             }
+            self.signatures += cx.signatures.get();
             if is_diverted {
                 diversion::resolve(&cx, &mut links, &mut verdict);
             }

@@ -1,5 +1,5 @@
 //! `verstat`: the verdict in one word beside the caller's number (3GPP TS 24.229 7.2A.20, IANA tel URI parameters).
-use super::{Overall, Verdict};
+use super::{Overall, Verdict, mark};
 
 /// What the terminating side says of a caller's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,12 +13,15 @@ pub enum Verstat {
 }
 
 impl Verstat {
-    /// Of a verdict. Tokens of unsupported kinds are nothing to verify (I-21).
+    /// All.
+    pub const ALL: [Self; 3] = [Self::Passed, Self::Failed, Self::NotDone];
+
+    /// Of a verdict. Tokens of unsupported kinds are nothing to verify (I-21); a valid token of a URI says nothing about a number.
     pub fn of(verdict: &Verdict) -> Self {
         match verdict.overall() {
-            Overall::Valid { .. } => Self::Passed,
+            Overall::Valid { .. } if mark::number(verdict).is_some() => Self::Passed,
             Overall::Invalid => Self::Failed,
-            Overall::NoIdentity => Self::NotDone,
+            Overall::Valid { .. } | Overall::NoIdentity => Self::NotDone,
         }
     }
 

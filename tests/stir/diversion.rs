@@ -291,7 +291,7 @@ fn e4_case_1_a_tampered_div_beside_a_valid_token() {
     let world = World::new();
     let mut lines = [world.provider().line("shaken", &shaken(B)), world.number(B).line("div", &div(B, C))];
     lines[1] = lines[1].replace(signature(&lines[1]), &"A".repeat(86));
-    let policy = Policy { on_failure: OnFailure::Continue, ..STRICT };
+    let policy = Policy { on_failure: OnFailure::ContinueWithReason, ..STRICT };
     let verdict = world.verify(&policy, &call(B, &lines));
     assert_eq!((verdict.is_valid(), verdict.rejection()), (true, None));
     let mut out = Vec::new();

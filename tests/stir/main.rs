@@ -5,6 +5,8 @@ mod pki;
 mod support;
 
 mod authentication;
+#[allow(dead_code)]
+mod bombs;
 mod command;
 mod compact;
 mod diversion;
@@ -19,3 +21,4 @@ mod robustness;
 mod shaken;
 mod signing;
 mod vesper;
+mod work;

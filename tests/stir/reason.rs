@@ -83,7 +83,7 @@ fn case_1_one_valid_one_tampered() {
 #[test]
 fn cases_2_and_3_two_failures_two_values() {
     let t = tokens();
-    for on_failure in [OnFailure::Reject, OnFailure::Continue] {
+    for on_failure in [OnFailure::Reject, OnFailure::ContinueWithReason] {
         let policy = Policy { on_failure, ..POLICY };
         let fields = [format!("Identity: {}", t.good), identity(&t.tampered)];
         let verdict = verify(&policy, &t.credential.trust, &invite(&fields, ""));

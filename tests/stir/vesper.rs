@@ -29,7 +29,8 @@ fn a_vesper_call_is_valid() {
     let token = sole(&verdict);
     assert_eq!(token.profile, Profile::Vesper);
     assert_eq!(token.orig.as_deref(), Some(CALLER));
-    assert!(Check::ALL.into_iter().all(|check| token.checks.get(check) == CheckResult::Passed));
+    let asked = |check: &Check| *check != Check::Serialization;
+    assert!(Check::ALL.into_iter().filter(asked).all(|check| token.checks.get(check) == CheckResult::Passed));
     let leaf = &token.credential.as_ref().unwrap().chain.as_ref().unwrap().leaf;
     assert_eq!(leaf.dns_names(), [HOST]);
 }

@@ -96,9 +96,12 @@ impl Rig {
 
     /// One that believes some certificates.
     pub fn trusting(config: Config, trust: TrustStore) -> Self {
+        Self::of(Snapshot { config, trust, replay: ReplayTable::default() })
+    }
+
+    pub fn of(snapshot: Snapshot) -> Self {
         let now = Now { instant: super::epoch(), unix: 1_795_219_200 };
-        let limits = config.parser.clone();
-        let snapshot = Snapshot { config, trust, replay: ReplayTable::default() };
+        let limits = snapshot.config.parser.clone();
         let proxy = Proxy::new(Arc::new(snapshot), [7; 32], now);
         Rig { proxy, now, events: Vec::new(), index: Index::new(), limits }
     }

@@ -77,6 +77,11 @@ pub fn origid(random: [u8; 16]) -> OrigId {
 pub struct OrigId([u8; 36]);
 
 impl OrigId {
+    /// From the text of a UUID of any version; `None` for other text.
+    pub fn from_text(text: &str) -> Option<Self> {
+        is_uuid(text).then(|| text.as_bytes().try_into().ok().map(Self)).flatten()
+    }
+
     /// The 36 characters.
     pub fn as_str(&self) -> &str {
         // Only hexadecimal digits and dashes are ever written into it.

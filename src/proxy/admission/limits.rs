@@ -41,11 +41,15 @@ pub enum Refused {
 }
 
 /// One call of a trunk, counted until this is dropped.
-pub struct CallGuard(Arc<Usage>);
+pub struct CallGuard {
+    usage: Arc<Usage>,
+    /// Only an emergency call is admitted so.
+    is_over: bool,
+}
 
 impl Drop for CallGuard {
     fn drop(&mut self) {
-        self.0.calls.fetch_sub(1, Ordering::Relaxed);
+        self.usage.calls.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -58,7 +62,12 @@ impl fmt::Debug for CallGuard {
 impl CallGuard {
     /// It counts against these limits.
     pub fn is_of(&self, limits: &TrunkLimits) -> bool {
-        Arc::ptr_eq(&self.0, &limits.usage)
+        Arc::ptr_eq(&self.usage, &limits.usage)
+    }
+
+    /// It is above a limit: admitted for being an emergency call.
+    pub fn is_over(&self) -> bool {
+        self.is_over
     }
 }
 
@@ -73,10 +82,12 @@ impl TrunkLimits {
         let limit = self.max_calls.filter(|_| !is_emergency).unwrap_or(u32::MAX);
         let take = |calls: u32| (calls < limit).then(|| calls.saturating_add(1));
         self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
-        let guard = CallGuard(Arc::clone(&self.usage));
+        let is_full = self.max_calls.is_some_and(|limit| self.calls() > limit);
+        let mut guard = CallGuard { usage: Arc::clone(&self.usage), is_over: is_full };
         let elapsed = now.saturating_duration_since(*self.usage.epoch.get_or_init(|| now));
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
         let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.usage.bucket, nanos));
+        guard.is_over |= !in_time;
         if in_time || is_emergency { Ok(guard) } else { Err(Refused::Rate) }
     }
 

@@ -4,10 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{CALL_ID, CALLED, Call, CallState, FROM, FROM_TAG};
-use crate::passport::ppt::shaken::Attestation;
+use crate::passport::Identity;
+use crate::passport::ppt::shaken::{Attestation, OrigId};
 use crate::proxy::TrunkId;
 use crate::sip::hop::Hop;
 use crate::sip::{NameAddr, Uri};
+use crate::stir::Verstat;
 use crate::stir::verification::{Credential, Overall, Profile, Verdict};
 
 /// How a call came to its end.
@@ -78,8 +80,16 @@ pub struct Verification {
     pub attestation: Option<Attestation>,
     /// The demands it was held to.
     pub profile: Option<Profile>,
+    /// `origid` of the valid token.
+    pub origid: Option<OrigId>,
     /// Certificate of the valid token.
     pub credential: Option<Arc<Credential>>,
+    /// What it comes to for the number.
+    pub verstat: Option<Verstat>,
+    /// Who diverted the call, the first one first, as far as that is proven.
+    pub diverted: Box<[Identity<'static>]>,
+    /// Whether a signed name is verified; `None` without one.
+    pub is_name_verified: Option<bool>,
 }
 
 impl Verification {
@@ -91,7 +101,11 @@ impl Verification {
             failed: if valid.is_none() { fault() } else { None },
             attestation: valid.and_then(|token| token.attest),
             profile: valid.map(|token| token.profile),
+            origid: valid.and_then(|token| token.origid),
             credential: valid.and_then(|token| token.credential.clone()),
+            verstat: Some(Verstat::of(verdict)),
+            diverted: verdict.diversions().into(),
+            is_name_verified: verdict.is_name_verified(),
         }
     }
 

@@ -2,7 +2,7 @@
 //! other says it.
 
 use crate::passport::ppt::shaken::Attestation;
-use crate::sip::{Message, Name, Patch};
+use crate::sip::{Message, Name};
 
 /// The names of these headers, in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -44,14 +44,10 @@ impl IdentityHeaders {
         Some((text, octets(text)?))
     }
 
-    /// Takes out what must not pass: the bypass is for us alone, the others stay between those that trust each other.
-    pub fn strip(&self, request: Message<'_>, is_inside: bool, patch: &mut Patch) {
-        for field in request.fields().filter(|field| matches!(field.name, Name::Other)) {
-            let is = |name: &str| field.raw_name().eq_ignore_ascii_case(name.as_bytes());
-            if is(&self.bypass) || !is_inside && (is(&self.attestation) || is(&self.origination)) {
-                patch.remove(field.line);
-            }
-        }
+    /// Whether a field of this name must not pass: the bypass is for us alone, the others stay between those that trust each other.
+    pub fn ends_here(&self, name: &[u8], is_inside: bool) -> bool {
+        let is = |own: &str| name.eq_ignore_ascii_case(own.as_bytes());
+        is(&self.bypass) || !is_inside && (is(&self.attestation) || is(&self.origination))
     }
 }
 
