@@ -1,4 +1,5 @@
-//! What a route costs as its prefix table grows from 10 to 1,000,000 prefixes: the look-up alone, and a whole INVITE through the proxy.
+//! What a route costs as its prefix table grows from 10 to 1,000,000 prefixes: the look-up alone, and a whole INVITE through the proxy; what it costs
+//! to find the signer of a number.
 #![allow(missing_docs)] // criterion's macros
 
 use std::cell::LazyCell;
@@ -10,11 +11,12 @@ use std::time::{Duration, Instant};
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use vesperd::proxy::route::prefix::{Prefix, PrefixRoute, PrefixTable};
 use vesperd::proxy::route::table::Action;
+use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
 use vesperd::proxy::{Config, Listener, NextHop, Now, Output, Proxy, Route, Snapshot, Trunk, TrunkId};
 use vesperd::sip::hop::{Hop, ListenerId, Transport};
 use vesperd::sip::{self, Framing, Index, Limits};
-use vesperd::stir::TrustStore;
 use vesperd::stir::replay::ReplayTable;
+use vesperd::stir::{IdentitySource, TrustStore};
 
 /// The largest is for measuring, not for seeing that the bench runs.
 const SIZES: &[usize] = if cfg!(debug_assertions) { &[10, 1_000] } else { &[10, 1_000, 100_000, 1_000_000] };
@@ -60,6 +62,42 @@ fn lookup(c: &mut Criterion) {
             table
         });
         let mut next = called.iter().cycle();
+        group.bench_function(BenchmarkId::from_parameter(size), |b| {
+            b.iter(|| black_box(table.find(next.next().expect("endless"))).is_some());
+        });
+    }
+    group.finish();
+}
+
+/// Numbers of eleven digits, half of them in ranges of ten, and a few prefixes.
+fn signing_table(size: usize) -> SigningTable {
+    let mut seen = std::collections::BTreeSet::new();
+    seen.extend(numbers().map(|n| 1_000_000_000 + n % 8_999_999_999).take(size));
+    let texts = seen.iter().enumerate().map(|(n, number)| match n % 2 {
+        0 => format!("+{number}0"),
+        _ => format!("+{number}0-+{number}9"),
+    });
+    let prefixes = (1..10).map(|n: u32| format!("+{n}*"));
+    let entries = texts.chain(prefixes).zip(0..).map(|(text, line)| Entry {
+        numbers: Numbers::parse(&text).expect("numbers"),
+        row: line % 4,
+        line,
+    });
+    let rows = (0..4).map(|n| SigningRow { signer: Some(n), ..SigningRow::default() }).collect();
+    SigningTable::new("t".into(), IdentitySource::From, rows, entries.collect()).expect("no row twice")
+}
+
+fn signer(c: &mut Criterion) {
+    let calling: Vec<String> =
+        numbers().skip(7).take(4096).map(|n| (10_000_000_000 + n % 89_999_999_999).to_string()).collect();
+    let mut group = c.benchmark_group("signer_of_a_number");
+    for &size in SIZES {
+        let table = LazyCell::new(|| {
+            let table = signing_table(size);
+            eprintln!("{} rows: {} octets", table.len(), table.memory());
+            table
+        });
+        let mut next = calling.iter().cycle();
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| black_box(table.find(next.next().expect("endless"))).is_some());
         });
@@ -133,5 +171,5 @@ fn invite(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, lookup, invite);
+criterion_group!(benches, lookup, signer, invite);
 criterion_main!(benches);

@@ -14,7 +14,7 @@
 //! | | [`proxy`] | RFC 3261 section 16: request context, plan and attempts, forwarding, response context, route rules, location (RFC 3263), admission of strangers, overload control, digest, the table of calls | sip passport transaction stir |
 //! | 3 outside: may wait, may store; knows no machine | [`transport`] | UDP batches, TCP connections, TLS, WebSocket, limits | sip |
 //! | | [`pki`] | issuing: certificate authority, transparency log key, the lab | passport cert |
-//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, resolve, handshake, http, admin, cdr, service), metrics, start, reload and stop | all |
+//! | 4 the running program | [`node`] | worker (the packet loop), the threads beside it (fetch, signer, resolve, handshake, http, admin, cdr, service), metrics, start, reload and stop | all |
 //! | | [`config`], [`cli`] | TOML to valid types; one file per subcommand | all |
 //!
 //! # The life of an INVITE
@@ -23,7 +23,8 @@
 //! [`sip::parse`], then [`proxy::Proxy::handle_message`], which asks the [`transaction`] layer, checks (RFC 3261 16.3),
 //! verifies ([`stir::verification`]), routes, signs ([`stir::authentication`]), patches (16.6) and writes what is to be sent into
 //! an [`proxy::Output`]. The worker hands that to [`transport`] in one batch. No channel, task or lock lies on this way.
-//! What is slow (a certificate that only an `x5u` names) becomes a [`proxy::Need`]: the call is parked, `node::fetch` answers.
+//! What is slow (a certificate that only an `x5u` names, a signature by a hardware module) becomes a [`proxy::Need`]: the call is parked,
+//! `node::fetch` or `node::signer` answers.
 //!
 //! # The life of a certificate
 //!

@@ -12,8 +12,9 @@ use super::check_config::exit_code;
 use super::difference::difference;
 use super::log::Log;
 use super::supervisor;
-use crate::config::{Config, Environment};
+use crate::config::{Config, Environment, Mistakes};
 use crate::node::admin::Order;
+use crate::node::renewal::{Notice, Reminder, Watch};
 use crate::node::{Edge, Observer, Summary, clock};
 
 const EXAMPLES: &str = "\
@@ -82,7 +83,14 @@ fn serve(config: Config, path: &Path, log: &Log) -> Result<(), Box<dyn std::erro
     let (mut stops, mut hang_up) =
         runtime.block_on(async { io::Result::Ok((Stops::new()?, signal(SignalKind::hangup())?)) })?;
     let text = std::fs::read_to_string(path).unwrap_or_default();
-    let mut running = Running { path, log, text, drain_timeout: config.node.drain_timeout };
+    let mut running = Running {
+        path,
+        log,
+        text,
+        drain_timeout: config.node.drain_timeout,
+        watch: Watch::new(&config.watched),
+        reminder: Reminder::default(),
+    };
     let mut edge = Edge::start(config, &Observer::default())?;
     for (name, transport, address) in edge.addresses() {
         tracing::info!(listener = name, transport = transport.via_token(), %address, "listening");
@@ -95,8 +103,11 @@ fn serve(config: Config, path: &Path, log: &Log) -> Result<(), Box<dyn std::erro
     }
     supervisor::notify("READY=1");
     runtime.block_on(async {
+        let mut look = tokio::time::interval(LOOK_AT_FILES);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
+                _ = look.tick() => running.look(&edge),
                 () = stops.next() => break,
                 _ = hang_up.recv() => {
                     let _ = running.reload(&edge);
@@ -120,9 +131,51 @@ struct Running<'a> {
     /// The file as it was taken over last.
     text: String,
     drain_timeout: Duration,
+    /// Files of signers.
+    watch: Watch,
+    reminder: Reminder,
 }
 
 impl Running<'_> {
+    /// Looks whether files of signers were replaced, and whether a certificate ends.
+    fn look(&mut self, edge: &Edge) {
+        let changed = self.watch.look();
+        if !changed.is_empty() {
+            let files: Vec<_> = changed.iter().map(|file| file.display().to_string()).collect();
+            tracing::info!(files = files.join(" "), "files of signers were replaced");
+            // The text in force, not that of the file: somebody may be writing it.
+            let taken = self
+                .parse(&self.text, edge)
+                .map_err(|mistakes| mistakes.to_string())
+                .and_then(|config| edge.reload(config).map_err(|error| error.to_string()));
+            edge.published().count_reload(taken.is_ok());
+            match taken {
+                Ok(_) => tracing::info!("signers: what was replaced is in force"),
+                Err(why) => {
+                    why.lines().for_each(|line| tracing::error!("{line}"));
+                    tracing::error!("signers: what was replaced is not whole; the old certificates and keys go on");
+                }
+            }
+        }
+        for notice in self.reminder.look(clock::unix(), &edge.published().lives()) {
+            match notice {
+                Notice::Ends { signer, seconds } => {
+                    let (days, hours) = (seconds / 86_400, seconds % 86_400 / 3600);
+                    tracing::warn!(signer, seconds, "the certificate of a signer ends in {days} d {hours} h; renew it");
+                }
+                Notice::Ended { signer } => {
+                    tracing::error!(signer, "the certificate of a signer has ended: it signs no more");
+                }
+            }
+        }
+    }
+
+    /// A text that stands, or stood, in the file, with the files it names as they are now.
+    fn parse(&self, text: &str, edge: &Edge) -> Result<Config, Mistakes> {
+        let in_force = edge.published().leaves();
+        Config::parse_again(text, self.path, &Environment::of_process(), clock::unix(), &in_force)
+    }
+
     /// What SIGHUP and the admin socket ask for: opens the file of call records anew, reloads, and tells the supervisor. What has
     /// changed, or why nothing has.
     fn reload(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
@@ -142,9 +195,11 @@ impl Running<'_> {
     fn take(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
         let path = self.path;
         let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
-        let config = Config::parse_with(&text, path, &Environment::of_process(), clock::unix())
+        let config = self
+            .parse(&text, edge)
             .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
         let (node, warnings) = (config.node.clone(), config.warnings.clone());
+        let watch = Watch::new(&config.watched);
         let later = edge.reload(config).map_err(|error| format!("reload: {error}"))?;
         self.log.set_level(&node.log_level);
         let mut changes = difference(&self.text, &text);
@@ -155,7 +210,7 @@ impl Running<'_> {
         let but = if later.is_empty() { "" } else { ", but for what needs a restart" };
         tracing::info!(changes = changes.len(), "reload: the new configuration is in force{but}");
         changes.extend(later);
-        (self.text, self.drain_timeout) = (text, node.drain_timeout);
+        (self.text, self.drain_timeout, self.watch) = (text, node.drain_timeout, watch);
         Ok(changes)
     }
 }
@@ -179,6 +234,8 @@ async fn drain(edge: &Edge, limit: Duration, stops: &mut Stops) {
     }
 }
 
+/// How often files of signers, and the ends of their certificates, are looked at.
+const LOOK_AT_FILES: Duration = Duration::from_secs(2);
 /// How often a draining edge looks whether it is done.
 const LOOK: Duration = Duration::from_millis(100);
 

@@ -15,6 +15,8 @@ pub(super) struct Files<'a> {
     pub base: &'a Path,
     /// The present time, Unix seconds.
     pub unix: i64,
+    /// Leaf certificates of the signers in force, DER.
+    pub in_force: &'a [Vec<u8>],
 }
 
 impl Files<'_> {

@@ -1,6 +1,7 @@
 //! `[[signer]]`, `[trunk.verify]`, `[stir]`: who signs, who is believed.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::files::Files;
@@ -9,19 +10,18 @@ use super::network::{Network, read_name, refer};
 use super::numbers;
 use super::reader::{At, Section};
 use super::service;
+use super::signing::{self, LETTERS, Profiles, SOURCES};
 use super::trust;
 use crate::cert::{Certificate, TrustPolicy, TrustStore};
-use crate::node::fetch;
+use crate::node::signer::Module;
+use crate::node::{fetch, signer};
 use crate::passport::DialPlan;
-use crate::passport::ppt::shaken::Attestation;
 use crate::proxy;
 use crate::stir::authentication::{Signer, SignerConfig, SignerError};
 use crate::stir::replay::ReplayConfig;
 use crate::stir::{Callers, Check, IdentitySource, Methods, Mode, OnFailure, Policy, Profile};
 
 const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
-const SOURCES: [(&str, IdentitySource); 2] =
-    [("from", IdentitySource::From), ("asserted", IdentitySource::AssertedThenFrom)];
 const MODES: [(&str, Mode); 3] = [("off", Mode::Off), ("report", Mode::Report), ("enforce", Mode::Enforce)];
 
 const ON_FAILURE: [(&str, OnFailure); 3] =
@@ -56,6 +56,10 @@ pub(super) struct Identity {
     /// Name and end of validity of each signer's certificate.
     pub signers: Vec<(String, i64)>,
     pub fetch: fetch::Config,
+    /// Keys in hardware modules.
+    pub keys: signer::Config,
+    /// Files of signers that may be replaced while the edge runs.
+    pub watched: Vec<PathBuf>,
 }
 
 pub(super) fn read(
@@ -72,18 +76,25 @@ pub(super) fn read(
     if let Some(stir) = stir {
         read_stir(stir, files, &mut identity, proxy, warnings);
     }
-    let mut names = HashMap::new();
+    let profiles = Profiles::read(root, files);
+    let (mut names, mut rich) = (HashMap::new(), Vec::new());
     for (position, mut section) in root.sections("signer").into_iter().enumerate() {
         let name = read_name(&mut section, "signer", position, &mut names);
-        if let Some((signer, not_after)) = read_signer(&section, files, &dial_plan, warnings) {
+        rich.push(refer(&section, "rcd", "rcd_profile", &profiles.names).map(|at| at.value));
+        if let Some((signer, not_after)) = read_signer(&section, files, &dial_plan, &mut identity, warnings) {
             proxy.signers.push(Arc::new(signer));
             proxy.signer_names.push(name.as_str().into());
             identity.signers.push((name, not_after));
         }
         section.finish();
     }
+    let (profile_names, profiles) = profiles.finish(&names);
+    let profile = |place: Option<usize>| place.and_then(|place| profiles.get(place)).cloned().flatten();
+    proxy.signer_rich = rich.into_iter().map(profile).collect();
+    let known = signing::Known { signers: &names, profile_names: &profile_names, profiles: &profiles };
+    let tables = signing::read_tables(root, files, &known, proxy);
     for (section, trunk) in network.trunks.into_iter().zip(&mut proxy.trunks) {
-        trunk.sign = refer(&section, "sign", "signer", &names).map(|at| at.value);
+        signing::read_trunk(&section, trunk, &names, &tables, dial_plan.country_code.as_deref());
         if let Some(verify) = section.section("verify") {
             trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
         }
@@ -97,36 +108,66 @@ fn read_signer(
     section: &Section<'_, '_>,
     files: &Files<'_>,
     dial_plan: &DialPlan,
+    identity: &mut Identity,
     warnings: &mut Vec<Warning>,
 ) -> Option<(Signer, i64)> {
     let certificate = section.required("certificate", "a PEM file with the chain, leaf first");
-    let key = section.required("key", "a PEM file with the private key of the leaf (PKCS#8 or SEC1, P-256)");
+    let has_module = !section.is_absent("pkcs11");
+    let module = signing::read_module(section, files);
+    let key = match has_module {
+        true => section.string("key"),
+        false => section.required("key", "a PEM file with the private key of the leaf (PKCS#8 or SEC1, P-256)"),
+    };
+    if let Some(key) = key.filter(|_| has_module) {
+        let reason = "the key is in the hardware module";
+        section.wrong(key.offset, "key", Fault::Conflict { reason, remedy: "remove key, or pkcs11" });
+    }
     let x5u = section.required("x5u", "the https URL where the chain is published");
     let profile = section.choice("profile", &PROFILES).unwrap_or(Profile::Shaken);
-    let letters = [("A", Attestation::Full), ("B", Attestation::Partial), ("C", Attestation::Gateway)];
-    let attestation = section.choice("attest", &letters);
+    let attestation = section.choice("attest", &LETTERS);
     let identity_source = section.choice("identity_source", &SOURCES).unwrap_or(IdentitySource::From);
     let date_tolerance = section.number("date_tolerance_seconds", (1, 3600));
 
-    let (certificate, key, x5u) = (certificate?, key?, x5u?);
+    let (certificate, x5u) = (certificate?, x5u?);
+    let key = match has_module {
+        true => certificate,
+        false => key?,
+    };
     let (certificate_path, key_path) = (files.path(certificate.value), files.path(key.value));
     let chain = files
         .read_certificates(&certificate_path, warnings)
         .map_err(|fault| section.wrong(certificate.offset, "certificate", fault));
-    let key_file = files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault));
+    let key_file = match has_module {
+        true => Ok(Vec::new()),
+        false => files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault)),
+    };
     let (chain, key_file) = (chain.ok()?, key_file.ok()?);
-    if let Some(fault) = chain.first().and_then(|leaf| outside_validity(leaf, files.unix, &certificate_path)) {
-        section.wrong(certificate.offset, "certificate", fault);
-        return None;
+    identity.watched.extend([certificate_path.clone(), key_path.clone()]);
+    match chain.first().and_then(|leaf| Some((leaf, outside_validity(leaf, files.unix, &certificate_path)?))) {
+        Some((leaf, Fault::Expired { path, not_after })) if files.in_force.contains(leaf) => {
+            warnings.push(Warning::ExpiredSigner { certificate: path, not_after });
+        }
+        Some((_, fault)) => {
+            section.wrong(certificate.offset, "certificate", fault);
+            return None;
+        }
+        None => {}
     }
     let not_after = chain.first().and_then(|leaf| Certificate::from_der(leaf).ok()).map_or(0, |leaf| leaf.not_after());
     let mut config = SignerConfig::new(profile, chain, key_file, x5u.value);
+    config.remote_key = has_module.then_some(()).and(module.as_ref().map(Module::name));
+    if has_module && module.is_none() {
+        return None;
+    }
     config.attestation = attestation;
     config.identity_source = identity_source;
     config.dial_plan = dial_plan.clone();
     config.date_tolerance = date_tolerance.and_then(|n| n.try_into().ok()).unwrap_or(config.date_tolerance);
     match Signer::new(config) {
         Ok(signer) => {
+            if let (Some(module), Some(point)) = (module, signer.certificate().es256_point()) {
+                identity.keys.keys.push(signer::Key { module, point: point.to_vec() });
+            }
             let remarks = signer.warnings().iter();
             warnings.extend(remarks.map(|&warning| Warning::Signer { certificate: certificate_path.clone(), warning }));
             Some((signer, not_after))
@@ -279,6 +320,12 @@ fn read_stir(
     *check_anchor_validity = section.bool("check_anchor_validity", *check_anchor_validity);
     section.size("replay_entries", (1, 100_000_000), &mut identity.replay.capacity);
     let entries = (1, 10_000_000);
+    if let Some(headers) = section.section("headers") {
+        signing::read_headers(headers, &mut proxy.identity_headers);
+    }
+    if let Some(hsm) = section.section("hsm") {
+        signing::read_hsm(hsm, &mut identity.keys);
+    }
     section.size("cached_headers", entries, &mut proxy.verifier.headers.max_entries);
     section.size("cached_chains", entries, &mut proxy.verifier.max_chains);
     section.size("cached_refused_chains", entries, &mut proxy.verifier.max_refused_chains);

@@ -315,6 +315,13 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// The leaf of a signer that is in force has expired: it signs no more.
+    ExpiredSigner {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// End of its validity, Unix seconds.
+        not_after: i64,
+    },
     /// Two trunks have a next hop in common: which of them a request from there comes from is decided by their order (KR-11).
     SharedNextHop {
         /// The trunk that its requests belong to.
@@ -364,6 +371,9 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::ExpiredSigner { certificate, not_after } => {
+                write!(f, "{}: expired {}; its signer signs no more", certificate.display(), day(*not_after))
+            }
             Self::SharedNextHop { first, second, next_hop } => write!(
                 f,
                 "trunk \"{second}\": requests from {next_hop} belong to trunk \"{first}\", which has the same next hop and stands first"

@@ -4,8 +4,8 @@
 //!
 //! `reader` takes tables apart; `network` knows listeners and trunks, `members` the next hops of a trunk, `numbers` and `border` what crosses
 //! to it and back, `routes` and `prefix_file` where requests go, `guard` floods and limits, `identity` signers and verification, `trust` what
-//! is believed and fetched, `operation` call records and the admin socket, `service` the STIR engine as a service, `limits` the rest; `files`
-//! reads certificates and keys.
+//! is believed and fetched, `signing` who signs for which numbers, `operation` call records and the admin socket, `service` the STIR engine
+//! as a service, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
 mod dns;
@@ -24,19 +24,20 @@ mod prefix_file;
 mod reader;
 mod routes;
 mod service;
+mod signing;
 mod tls;
 mod trust;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
-use crate::node::{admin, cdr, fetch, handshake, resolve, service as stir_service};
+use crate::node::{admin, cdr, fetch, handshake, resolve, service as stir_service, signer};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
 use crate::transport::tls::Credentials;
@@ -77,6 +78,10 @@ pub struct Config {
     pub service: Option<stir_service::Config>,
     /// Name of each signer, and when its certificate ends (Unix seconds).
     pub signers: Vec<(String, i64)>,
+    /// Keys of signers that lie in hardware modules, and the threads that use them.
+    pub keys: signer::Config,
+    /// Files of signers that may be replaced while the edge runs: what they hold then is read anew.
+    pub watched: Vec<PathBuf>,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -132,6 +137,18 @@ impl Config {
 
     /// The same with what the environment overrides.
     pub fn parse_with(text: &str, path: &Path, environment: &Environment, unix: i64) -> Result<Self, Mistakes> {
+        Self::parse_again(text, path, environment, unix, &[])
+    }
+
+    /// The same for a program that runs, with the leaf certificates of its signers (DER): one of these that has expired is no mistake
+    /// but a warning, for its end must not keep the other signers from being renewed.
+    pub fn parse_again(
+        text: &str,
+        path: &Path,
+        environment: &Environment,
+        unix: i64,
+        in_force: &[Vec<u8>],
+    ) -> Result<Self, Mistakes> {
         let mut collector = Collector::new(path, text, environment.names());
         let (mut table, errors) = DeTable::parse_recoverable(text);
         for error in &errors {
@@ -151,7 +168,7 @@ impl Config {
         let collector = RefCell::new(collector);
         let root = Section::new(table.get_ref(), 0..0, String::new(), &collector);
         let mut warnings = Vec::new();
-        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix };
+        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix, in_force };
 
         let (node, mut proxy) = limits::read(&root, &files, &mut warnings);
         let mut tls = tls::Tls::default();
@@ -168,7 +185,7 @@ impl Config {
         proxy.records = cdr.is_some() || node.http.is_some();
         root.finish();
         collector.borrow_mut().finish()?;
-        let identity::Identity { trust, replay, mut fetch, signers, .. } = identity;
+        let identity::Identity { trust, replay, mut fetch, signers, keys, watched, .. } = identity;
         fetch.name_servers.clone_from(&resolve.servers);
         Ok(Self {
             node,
@@ -183,6 +200,8 @@ impl Config {
             admin,
             service,
             signers,
+            keys,
+            watched,
             warnings,
         })
     }

@@ -13,7 +13,9 @@ use super::reader::{At, Section};
 use super::tls::{self, Tls};
 use super::{border, numbers, routes};
 use crate::proxy::dispatcher::Algorithm;
-use crate::proxy::{self, Listener, NextHop, Place, SessionTimer, Target, TargetHost, Trunk, TrunkId, UdpOversize};
+use crate::proxy::{
+    self, Listener, NextHop, Place, SessionTimer, Signing, Target, TargetHost, Trunk, TrunkId, UdpOversize,
+};
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
 use crate::transport::ws::Origins;
@@ -299,6 +301,7 @@ fn read_trunk(
         trusted: section.bool("trusted", false),
         lenient: section.bool("lenient", false),
         sign: None,
+        signing: Signing::default(),
         verify: None,
         alias: false,
         keepalive: section.bool("keepalive", false),

@@ -26,6 +26,7 @@ use super::random;
 use super::reload::{Fixed, ReloadError, changed_listener, keep_numbers};
 use super::resolve::{self, ResolveThread};
 use super::service::{self, ServiceThread};
+use super::signer::{KeyError, SignerThreads};
 use super::trust::Desk;
 use super::worker::{Bound, Orders, Worker};
 use crate::cert::TrustStore;
@@ -70,6 +71,8 @@ pub enum StartError {
     },
     /// The side door did not open.
     Fetch(FetchStartError),
+    /// A key in a hardware module can not be used.
+    Signer(KeyError),
     /// Names can not be resolved.
     Resolve(resolve::StartError),
     /// A worker thread did not start.
@@ -83,6 +86,7 @@ impl fmt::Display for StartError {
             Self::Cdr { file, error } => write!(f, "cdr.file {}: {error}", file.display()),
             Self::Admin { socket, error } => write!(f, "admin.socket {}: {error}", socket.display()),
             Self::Fetch(error) => error.fmt(f),
+            Self::Signer(error) => error.fmt(f),
             Self::Resolve(error) => error.fmt(f),
             Self::Thread(error) => write!(f, "worker thread: {error}"),
         }
@@ -101,6 +105,7 @@ pub struct Edge {
     desk: Arc<Desk>,
     handshakes: HandshakeThread,
     resolve: Option<ResolveThread>,
+    signer: SignerThreads,
     http: Option<HttpThread>,
     service: Option<ServiceThread>,
     admin: Option<AdminThread>,
@@ -140,6 +145,10 @@ impl Edge {
         let fetch = FetchThread::start(config.fetch, Arc::clone(&desk)).map_err(StartError::Fetch)?;
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
+        let signer = SignerThreads::default();
+        let signature_queue = config.keys.queue + config.keys.threads;
+        signer.configure(config.keys).map_err(StartError::Signer)?;
+        published.set_signer(signer.counts());
         let store = tls::Store::new(config.tls);
         let handshakes = HandshakeThread::start(config.handshakes, store).map_err(StartError::Thread)?;
         let owners = Owners { key: random(), workers };
@@ -165,6 +174,7 @@ impl Edge {
             desk,
             handshakes,
             resolve,
+            signer,
             http,
             service: None,
             admin: None,
@@ -200,6 +210,8 @@ impl Edge {
                 answers: mpsc::channel(fetch_queue),
                 locator: edge.resolve.as_ref().map(ResolveThread::locator),
                 located: mpsc::channel(located_queue),
+                signer: edge.signer.asker(),
+                signatures: mpsc::channel(signature_queue),
                 questions: mpsc::channel(QUESTIONS),
                 asked: mpsc::channel(asked_queue),
                 cdr: edge.cdr.as_ref().and_then(CdrThread::cdr),
@@ -306,6 +318,7 @@ impl Edge {
             let file = cdr.target.path().to_owned();
             cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { file, reason: error.kind() })?;
         }
+        self.signer.configure(std::mem::take(&mut config.keys)).map_err(ReloadError::Signer)?;
         let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);
         let credentials = keep_numbers(&old.config.trunks, &self.names, &mut config.proxy, &config.tls)?;

@@ -129,6 +129,10 @@ fn log(event: &Event, names: &mut KnownNames) {
         Event::Unsigned { call_id, trunk, error } => {
             tracing::warn!(call_id = shown(call_id), trunk = names.of(*trunk), %error, "not signed");
         }
+        Event::Disputed { call_id, trunk, reason } => {
+            let reason = shown(reason);
+            tracing::warn!(call_id = shown(call_id), trunk = names.of(*trunk), reason, "a token of ours failed there");
+        }
         Event::Banned { network, cause } => tracing::warn!(%network, %cause, "banned"),
         Event::NextHop { trunk, member, next_hop, is_up: true } => {
             tracing::info!(trunk = names.of(*trunk), member, next_hop, "next hop is up")

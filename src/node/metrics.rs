@@ -10,7 +10,8 @@ use super::fetch;
 use super::names::TrunkNames;
 use super::packet_loop::Summary;
 use super::page::Page;
-use super::service;
+use super::renewal::Life;
+use super::{service, signer};
 use crate::proxy::clock_watch::ClockWatch;
 use crate::proxy::dispatcher::{MemberReport, MemberState, NoSuchMember};
 use crate::proxy::meters::{ATTESTATIONS, METHODS, Meters, TRANSPORTS, VERDICTS};
@@ -56,6 +57,7 @@ pub struct Published {
     names: TrunkNames,
     cdr: OnceLock<Arc<cdr::Counts>>,
     clock: OnceLock<Arc<ClockWatch>>,
+    signer: OnceLock<Arc<signer::Counts>>,
     service: OnceLock<Arc<service::Counts>>,
     fetch: OnceLock<Arc<fetch::Counts>>,
     /// No new calls are taken.
@@ -83,6 +85,10 @@ impl Published {
 
     pub(super) fn set_clock(&self, clock: &Arc<ClockWatch>) {
         let _ = self.clock.set(Arc::clone(clock)); // one and the same over all reloads
+    }
+
+    pub(super) fn set_signer(&self, counts: &Arc<signer::Counts>) {
+        let _ = self.signer.set(Arc::clone(counts));
     }
 
     pub(super) fn set_fetch(&self, counts: &Arc<fetch::Counts>) {
@@ -124,6 +130,24 @@ impl Published {
 
     pub(super) fn set_snapshot(&self, snapshot: &Arc<Snapshot>) {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(snapshot));
+    }
+
+    /// The certificates of the signers in force.
+    pub fn lives(&self) -> Vec<Life> {
+        let Some(snapshot) = self.snapshot() else { return Vec::new() };
+        let named = snapshot.config.signer_names.iter().zip(&snapshot.config.signers);
+        let life = named.map(|(name, signer)| Life {
+            signer: name.to_string(),
+            not_before: signer.certificate().not_before(),
+            not_after: signer.not_after(),
+        });
+        life.collect()
+    }
+
+    /// The leaf certificates of the signers in force, DER.
+    pub fn leaves(&self) -> Vec<Vec<u8>> {
+        let signers = self.snapshot().map(|snapshot| snapshot.config.signers.clone()).unwrap_or_default();
+        signers.iter().map(|signer| signer.certificate().der().to_vec()).collect()
     }
 
     fn snapshot(&self) -> Option<Arc<Snapshot>> {
@@ -303,8 +327,22 @@ impl Published {
         page.line("vesperd_queue_drops_total", &[("queue", "lane")], worker.lane_full);
         page.line("vesperd_queue_drops_total", &[("queue", "fetch")], worker.fetch_full);
         page.line("vesperd_queue_drops_total", &[("queue", "dns")], worker.locate_full);
+        if let Some(counts) = self.signer.get() {
+            page.line("vesperd_queue_drops_total", &[("queue", "signer")], counts.full());
+        }
+        if let Some(counts) = self.cdr.get() {
+            page.line("vesperd_queue_drops_total", &[("queue", "cdr")], counts.dropped.load(Ordering::Relaxed));
+        }
+        if let Some(counts) = self.signer.get() {
+            page.help("vesperd_module_signatures_total", "counter", "Signatures asked of hardware modules.");
+            for (result, count) in counts.results() {
+                page.line("vesperd_module_signatures_total", &[("result", result)], count);
+            }
+            let name = "vesperd_signer_queue_wait_seconds";
+            page.help(name, "histogram", "How long signatures waited for a thread of their module.");
+            page.histogram(name, &[], &counts.waits());
+        }
         let Some(counts) = self.cdr.get() else { return };
-        page.line("vesperd_queue_drops_total", &[("queue", "cdr")], counts.dropped.load(Ordering::Relaxed));
         page.help("vesperd_call_records_total", "counter", "Call records by what became of them.");
         let fates = [("written", &counts.written), ("dropped", &counts.dropped), ("failed", &counts.failed)];
         for (fate, count) in fates {
@@ -392,6 +430,12 @@ impl Published {
         page.line("vesperd_reloads_total", &[("result", "refused")], refused.load(Ordering::Relaxed));
         let loaded = self.loaded_at.load(Ordering::Relaxed);
         page.single("vesperd_configuration_loaded_timestamp_seconds", "gauge", "When it came into force.", loaded);
+        let help = "Seconds until a signer signs no more; negative once it does not.";
+        page.help("vesperd_signer_not_after_seconds", "gauge", help);
+        for life in self.lives() {
+            let left = life.not_after.saturating_sub(clock::unix());
+            page.line("vesperd_signer_not_after_seconds", &[("signer", &life.signer)], left);
+        }
         page.help(
             "vesperd_signer_certificate_expiry_timestamp_seconds",
             "gauge",

@@ -1,9 +1,9 @@
 //! The running program: worker (the packet loop), fetch (slow side door), start and stop. Only here tasks are spawned, clocks
 //! are read and randomness is drawn.
 //!
-//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), `http` (the page for operators, from what [`metrics`] keeps), `reload`
-//! (what a new configuration may change), [`cdr`] (records of calls), [`admin`] (the socket for operators),
-//! [`service`] (the STIR engine for those who keep their SBC).
+//! Beside the workers: [`resolve`] (names), [`handshake`] (TLS), [`signer`] (keys in hardware modules), `http` (the page for operators,
+//! from what [`metrics`] keeps), `reload` (what a new configuration may change), [`renewal`] (certificates of signers that end or are
+//! replaced), [`cdr`] (records of calls), [`admin`] (the socket for operators), [`service`] (the STIR engine for those who keep their SBC).
 //!
 //! `edge` starts `worker`s; each drives a `packet_loop` (sockets, sending) around a `machine` (parse, owner, proxy). `lane`s join
 //! the workers, [`fetch`] serves their needs and keeps lists and CRLs up to date, [`trust`] hands what it learns to all workers, `events`
@@ -25,9 +25,11 @@ pub mod names;
 mod packet_loop;
 mod page;
 mod reload;
+pub mod renewal;
 pub mod resolve;
 pub mod service;
 mod side_thread;
+pub mod signer;
 mod telling;
 pub mod trust;
 mod worker;

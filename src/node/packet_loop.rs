@@ -20,6 +20,7 @@ use super::machine::{Counters, Machine, Owners, Taken, now};
 use super::random;
 use super::resolve::{self, Locator};
 use super::service::Desk;
+use super::signer;
 use crate::proxy::admission::Rate;
 use crate::proxy::{Now, Snapshot};
 use crate::sip::Framing;
@@ -84,6 +85,8 @@ pub(super) struct Parts {
     pub answers: mpsc::Sender<Answered>,
     pub locator: Option<Locator>,
     pub located: mpsc::Sender<(u64, resolve::Located)>,
+    pub signer: signer::Asker,
+    pub signatures: mpsc::Sender<signer::Answered>,
     pub cdr: Option<Cdr>,
     pub events: Events,
 }
@@ -148,6 +151,8 @@ pub(super) struct PacketLoop {
     answers: mpsc::Sender<Answered>,
     locator: Option<Locator>,
     located: mpsc::Sender<(u64, resolve::Located)>,
+    signer: signer::Asker,
+    signatures: mpsc::Sender<signer::Answered>,
     pub(super) cdr: Option<Cdr>,
     events: Events,
     next_sweep: Instant,
@@ -190,6 +195,8 @@ impl PacketLoop {
             answers: parts.answers,
             locator: parts.locator,
             located: parts.located,
+            signer: parts.signer,
+            signatures: parts.signatures,
             cdr: parts.cdr,
             events: parts.events,
             next_sweep: now().instant,

@@ -27,6 +27,8 @@ pub enum ReloadError {
     Workers,
     /// More trunks have come and gone than there are numbers for.
     Trunks,
+    /// A key in a hardware module can not be used.
+    Signer(super::signer::KeyError),
     /// The new file of call records can not be opened.
     Cdr {
         /// Its path.
@@ -43,6 +45,7 @@ impl fmt::Display for ReloadError {
                 write!(f, "listener \"{listener}\" was added, removed or changed; that needs a restart")
             }
             Self::Workers => f.write_str("node.workers was changed; that needs a restart"),
+            Self::Signer(error) => error.fmt(f),
             Self::Cdr { file, reason } => write!(f, "cdr.file {}: {reason}", file.display()),
             Self::Trunks => f.write_str("too many trunks have come and gone; that needs a restart"),
         }

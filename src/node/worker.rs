@@ -32,7 +32,7 @@ use super::names::TrunkNames;
 use super::packet_loop::{Halt, NotShaken, Opening, PacketLoop, Parts, Summary};
 use super::resolve::{Located, Locator};
 use super::service::Asking;
-use super::{clock, random};
+use super::{clock, random, signer};
 use crate::proxy::Snapshot;
 use crate::proxy::admission::Rate;
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
@@ -93,6 +93,8 @@ pub(super) struct Worker {
     pub answers: Mailbox<Answered>,
     pub locator: Option<Locator>,
     pub located: Mailbox<(u64, Located)>,
+    pub signer: signer::Asker,
+    pub signatures: Mailbox<signer::Answered>,
     pub questions: Mailbox<Question>,
     pub asked: Mailbox<Asking>,
     pub cdr: Option<Cdr>,
@@ -170,6 +172,8 @@ impl Worker {
             answers: self.answers.0.clone(),
             locator: self.locator.clone(),
             located: self.located.0.clone(),
+            signer: self.signer.clone(),
+            signatures: self.signatures.0.clone(),
             cdr: self.cdr.clone(),
             events: Events::new(self.observer.clone(), self.names.clone()),
         }
@@ -201,6 +205,7 @@ impl Worker {
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
                 Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
+                Some(signature) = self.signatures.1.recv() => shared.enter(|packets| packets.on_signature(signature)),
                 Some(asking) = self.asked.1.recv() => shared.enter(|packets| packets.on_asked(asking)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
                 Ok(()) = self.orders.changed() => {
@@ -441,6 +446,8 @@ mod tests {
             answers: mpsc::channel(1),
             locator: None,
             located: mpsc::channel(1),
+            signer: signer::Asker::default(),
+            signatures: mpsc::channel(1),
             questions: mpsc::channel(1),
             asked: mpsc::channel(1),
             cdr: None,

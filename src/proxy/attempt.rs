@@ -12,7 +12,8 @@ use super::response_context::Local;
 use super::route::marks::Marks;
 use super::route::number;
 use super::route::preprocess::{self, Preprocessed};
-use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, TrunkId, UdpOversize, forward};
+use super::waiting::Waiting;
+use super::{Config, ContextKey, Held, Now, Output, Proxy, Timer, Trunk, TrunkId, UdpOversize, forward};
 use crate::sip::hop::{Hop, ListenerId, PeerId, Transport};
 use crate::sip::{Message, Method, NameAddr, Scheme, Uri};
 
@@ -34,6 +35,15 @@ struct Attempt<'a> {
     candidate: &'a Candidate,
     /// Of Max-Breadth.
     share: u16,
+}
+
+/// What became of an attempt that could be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Started {
+    /// It is sent.
+    Sent,
+    /// It waits for its signatures.
+    Waits,
 }
 
 impl Proxy {
@@ -125,10 +135,8 @@ impl Proxy {
                 let share = if keeps_some { (left / 2).max(1) } else { left };
                 let attempt = Attempt { key, request, pre: &pre, candidate: &candidate, share };
                 match proxy.attempt(now, attempt, out) {
-                    Ok(()) => {
-                        if let Some(branch) = proxy.context(key).and_then(|c| c.branches.last_mut()) {
-                            branch.alternates = candidates;
-                        }
+                    Ok(started) => {
+                        proxy.keep_alternates(key, started, candidates);
                         return true;
                     }
                     Err(why) => proxy.refuse_candidate(key, why),
@@ -139,39 +147,58 @@ impl Proxy {
         tried == Some(true)
     }
 
+    /// Keeps what is tried when the latest attempt can not serve.
+    fn keep_alternates(&mut self, key: ContextKey, started: Started, candidates: VecDeque<Candidate>) {
+        let Some(context) = self.context(key) else { return };
+        let place = match started {
+            Started::Sent => context.branches.last_mut().map(|branch| &mut branch.alternates),
+            Started::Waits => match context.parked.last_mut().map(|parked| &mut parked.waiting) {
+                Some(Waiting::Signature(unfinished)) => Some(&mut unfinished.alternates),
+                _ => None,
+            },
+        };
+        if let Some(alternates) = place {
+            *alternates = candidates;
+        }
+    }
+
     /// Tries a candidate, or asks where it is first.
     fn try_candidate(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
         let Attempt { key, candidate, share, .. } = attempt;
-        let Place::Locate(target) = &candidate.place else { return self.attempt(now, attempt, out) };
+        let Place::Locate(target) = &candidate.place else {
+            return self.attempt(now, attempt, out).map(drop);
+        };
         if let Some(hop) = target.direct() {
             let snapshot = self.snapshot_of(key);
             let candidate = candidate.at(&snapshot.config, hop);
-            return self.attempt(now, Attempt { candidate: &candidate, ..attempt }, out);
+            return self.attempt(now, Attempt { candidate: &candidate, ..attempt }, out).map(drop);
         }
         if self.locate(now, key, candidate, target, share, out) { Ok(()) } else { Err(TABLE_FULL) }
     }
 
-    /// Sends the request to one candidate.
+    /// Sends the request to one candidate, or lets it wait for the signatures of its copy.
     ///
     /// # Errors
     /// Why that is not possible. Nothing was sent then.
-    fn attempt(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
-        let Attempt { key, request, candidate, .. } = attempt;
+    fn attempt(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<Started, Local> {
+        let Attempt { key, request, candidate, share, .. } = attempt;
         self.may_sign(key, candidate.egress, request)?;
         self.may_send(now, key, candidate, request)?;
         self.may_cross(key, candidate, request)?;
+        if self.waits_for_signature(now, key, request, candidate, share, out) {
+            return Ok(Started::Waits);
+        }
         self.admit_call_to(now, key, candidate.egress, request)?;
         let sent = self.attempt_admitted(now, attempt, out);
         if let (Err(_), Some(egress)) = (&sent, candidate.egress) {
             self.uncount(key, egress, candidate.member, None);
         }
-        sent
+        sent.map(|()| Started::Sent)
     }
 
     fn attempt_admitted(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<(), Local> {
         let Attempt { key, request, candidate, .. } = attempt;
         self.admit_call_at(now, key, candidate, request)?;
-        self.sign(now, key, request, candidate.egress, out);
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         let sent = self.attempt_with(now, attempt, &mut buffer, out);
@@ -212,8 +239,9 @@ impl Proxy {
         let (client, branch) = self.layer.reserve_client(key.0, loop_hash).map_err(|_| TABLE_FULL)?;
         let method = request.method().unwrap_or(Method::Other(b""));
         let egress = candidate.egress.and_then(|id| config.trunk(id));
-        let session = self.context(key).and_then(|c| c.session);
         let verdict = self.context(key).and_then(|c| c.verdict.clone());
+        let signs = egress.is_some_and(Trunk::signs);
+        let (session, renews_date) = self.context(key).map(|c| (c.session, c.renews_date)).unwrap_or_default();
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
         let history = self.context(key).map(|c| std::mem::take(&mut c.history)).unwrap_or_default();
         let mut copy = forward::Copy {
@@ -254,7 +282,8 @@ impl Proxy {
             offers_oc: config.guard.role_with(candidate.egress).client,
             alias: egress.is_some_and(|t| t.alias),
             session,
-            lines: if egress.is_some_and(|t| t.sign.is_some()) { &lines } else { &[] },
+            renews_date: signs && renews_date,
+            lines: if signs { &lines } else { &[] },
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
@@ -283,7 +312,6 @@ impl Proxy {
             self.vouch_for(now, next.remote);
         }
         self.stats.forwarded += 1;
-        let signs = egress.is_some_and(|t| t.sign.is_some());
         let signed = self.context(key).filter(|_| signs).and_then(|context| context.signed.clone());
         self.note_attempt(key, candidate.egress, next, signed.as_ref());
         let target = target_of(candidate, request);

@@ -26,6 +26,7 @@ use super::route::table::Route;
 use super::route::target::leave_by;
 use super::service::Service;
 use super::session_timer::{self, SessionTimer};
+use super::signing::{IdentityHeaders, RichProfile, Signing, SigningTable};
 use super::trust::{Crossing, HeaderRules};
 use crate::sip;
 use crate::sip::hop::{Hop, ListenerId, Transport};
@@ -76,6 +77,12 @@ pub struct Config {
     pub signers: Vec<Arc<Signer>>,
     /// Their names, in the same order.
     pub signer_names: Vec<Arc<str>>,
+    /// The rich call data of their callers, in the same order.
+    pub signer_rich: Vec<Option<Arc<RichProfile>>>,
+    /// Tables of numbers and their signers, which trunks refer to by index.
+    pub signing_tables: Vec<Arc<SigningTable>>,
+    /// Headers in which the inside network speaks of signatures.
+    pub identity_headers: IdentityHeaders,
     /// Transaction timers and table sizes.
     pub transaction: transaction::Config,
     /// Sizes of the verification caches of a worker.
@@ -137,6 +144,9 @@ impl Default for Config {
             prefix_tables: Vec::new(),
             signers: Vec::new(),
             signer_names: Vec::new(),
+            signer_rich: Vec::new(),
+            signing_tables: Vec::new(),
+            identity_headers: IdentityHeaders::default(),
             transaction: transaction::Config::default(),
             verifier: VerifierConfig::default(),
             parser: sip::Limits::default(),
@@ -199,6 +209,8 @@ pub struct Trunk {
     pub lenient: bool,
     /// Index into [`Config::signers`]: INVITEs *to* this trunk are signed with it.
     pub sign: Option<usize>,
+    /// How they are signed else.
+    pub signing: Signing,
     /// INVITEs *from* this trunk are verified by it.
     pub verify: Option<Policy>,
     /// What becomes of a request too large for one datagram.
@@ -247,6 +259,7 @@ impl Default for Trunk {
             asserted: None,
             lenient: false,
             sign: None,
+            signing: Signing::default(),
             verify: None,
             udp_oversize: UdpOversize::default(),
             alias: false,

@@ -38,6 +38,15 @@ pub enum Event {
         /// Why.
         error: crate::stir::authentication::SignError,
     },
+    /// A response says that a token of ours failed (RFC 9410 7).
+    Disputed {
+        /// Call-ID as received.
+        call_id: Box<[u8]>,
+        /// Trunk that it came from.
+        trunk: TrunkId,
+        /// The first Reason line.
+        reason: Box<[u8]>,
+    },
     /// A source is heard no more for a while.
     Banned {
         /// Its address, or its IPv6 /64.
@@ -116,7 +125,13 @@ stats! {
     signed,
     /// INVITEs that left unsigned although their trunk wants a signature.
     unsigned,
-    /// Requests that waited for the slow side: a certificate, the addresses of a name.
+    /// Diversions signed.
+    diversions,
+    /// Requests left unsigned because a trusted trunk or the setting of their destination wants it so.
+    exempt,
+    /// Reason values about tokens of ours, taken out of responses (RFC 9410 7).
+    reasons_removed,
+    /// Requests that waited for the slow side: a certificate, the addresses of a name, a signature.
     parked,
     /// INVITEs that did not wait because [`super::Config::max_parked`] calls waited already.
     parking_full,

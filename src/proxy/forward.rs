@@ -56,6 +56,8 @@ pub struct Copy<'a> {
     pub spent: Option<&'a Digest>,
     /// What its session timers become (RFC 4028 8.1).
     pub session: Option<Treatment>,
+    /// `lines` bring another Date (RFC 8946 3).
+    pub renews_date: bool,
     /// Header lines to add.
     pub lines: &'a [u8],
 }
@@ -89,6 +91,8 @@ impl Border<'_> {
         self.crossing.write(request, own, patch);
         let asserted = self.asserted.filter(|_| self.crossing.tells_identity(request));
         disclosure::write(request, self.config, self.crossing, self.telling, asserted, patch);
+        let is_inside = self.crossing.from_trusted && self.crossing.to_trusted;
+        self.config.identity_headers.strip(request, is_inside, patch);
         let is_call = request.method() == Some(Method::Invite) && request.to_tag().is_none();
         let rules = self.crossing.rules;
         if is_call && rules.history_info == Passing::Add {
@@ -159,6 +163,9 @@ pub fn write(request: Message<'_>, copy: &Copy<'_>, patch: &mut Patch, out: &mut
         if copy.spent.is_some_and(|digest| digest.is_ours(&field.unfolded())) {
             patch.remove(field.line);
         }
+    }
+    if copy.renews_date {
+        request.fields_of(Name::Date).for_each(|field| patch.remove(field.line));
     }
     copy.border.iter().for_each(|border| border.write(request, &received, patch));
     copy.session.iter().for_each(|session| session.write(request, patch));

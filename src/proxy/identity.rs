@@ -1,15 +1,12 @@
-//! Where the call meets STIR: verification before routing, signing after it (RFC 8224 6), and the wait in between.
+//! Where the call meets STIR before it is routed: verification (RFC 8224 6.2), and the wait for it. `signing` is what comes after.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use super::admission::priority::Priority;
-use super::calls::Signed;
 use super::neighbours::Source;
-use super::response_context::Local;
 use super::route::table::{self, Verified};
 use super::waiting::Waiting;
-use super::{ContextKey, Event, NeedKind, Now, Output, Proxy, TrunkId};
+use super::{ContextKey, Event, NeedKind, Now, Output, Proxy};
 use crate::sip::{Message, Name, Refusal};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome, Verdict};
 use crate::stir::{Check, CheckResult, TokenVerdict, Verstat, priority, reason};
@@ -37,6 +34,10 @@ impl Proxy {
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
         if request.to_tag().is_some() || !policy.methods.has(request.method()) {
             return true; // identity inside a dialog is connected identity's business (RFC 9970)
+        }
+        let is_trusted = snapshot.config.trunk(ingress).is_some_and(|trunk| trunk.trusted);
+        if is_trusted && snapshot.config.identity_headers.asks_bypass(request) {
+            return true;
         }
         if request.is_repeated(Name::Date) {
             self.respond_local(now, key, request, MULTIPLE_DATE.status, MULTIPLE_DATE.reason, &[], out);
@@ -193,68 +194,5 @@ impl Proxy {
                 proxy.route(now, key, request, out);
             }
         });
-    }
-
-    /// Whether a request may go to a trunk that wants INVITEs signed.
-    ///
-    /// # Errors
-    /// 400 for an INVITE whose date is not certain.
-    pub(super) fn may_sign(
-        &mut self,
-        key: ContextKey,
-        egress: Option<TrunkId>,
-        request: Message<'_>,
-    ) -> Result<(), Local> {
-        let snapshot = self.snapshot_of(key);
-        let signs = egress.and_then(|id| snapshot.config.trunk(id)).is_some_and(|trunk| trunk.sign.is_some());
-        let is_meant = self.context(key).is_some_and(|context| context.is_invite && context.is_initial);
-        if signs && is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
-    }
-
-    /// Signs a dialog-forming INVITE for the trunk of a candidate; once, unless another one wants another signer. One that can not be
-    /// signed goes unsigned (I-3): the call is worth more.
-    pub(super) fn sign(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        egress: Option<TrunkId>,
-        out: &mut Output,
-    ) {
-        let snapshot = self.snapshot_of(key);
-        let Some((trunk, wanted)) = egress.and_then(|id| Some((id, snapshot.config.trunk(id)?.sign?))) else { return };
-        let Some(signer) = snapshot.config.signers.get(wanted) else { return };
-        let Some(context) = self.context(key) else { return };
-        // A call that carries an identity keeps it.
-        let initial = context.is_invite && context.is_initial && request.field(Name::Identity).is_none();
-        if !initial || context.signed_by == Some(wanted) {
-            return;
-        }
-        context.signed_by = Some(wanted);
-        context.signed = None;
-        let is_asserted = snapshot.config.trunk(context.ingress).is_some_and(|trunk| trunk.trusted);
-        let mut lines = std::mem::take(&mut context.lines);
-        lines.clear();
-        let origid = self.unpredictable();
-        // E-4: decided on the request as it came, before the asserted identity is removed.
-        match signer.sign_believing(is_asserted, now.unix, request, origid, &mut lines) {
-            Ok(()) => {
-                self.stats.signed += 1;
-                let attestation = signer.attestation();
-                let name = snapshot.config.signer_names.get(wanted).cloned().unwrap_or_default();
-                if let Some(context) = self.context(key) {
-                    context.signed = Some(Arc::new(Signed { signer: name, attestation, origid }));
-                }
-            }
-            Err(error) => {
-                lines.clear();
-                self.stats.unsigned += 1;
-                let call_id = request.call_id().unwrap_or_default().into();
-                out.events.push(Event::Unsigned { call_id, trunk, error });
-            }
-        }
-        if let Some(context) = self.context(key) {
-            context.lines = lines;
-        }
     }
 }

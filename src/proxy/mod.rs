@@ -35,6 +35,7 @@ mod response_context;
 pub mod route;
 pub mod service;
 mod session_timer;
+pub mod signing;
 pub mod trust;
 mod upstream;
 mod validate;
@@ -63,6 +64,7 @@ pub use route::marks::Keys;
 pub use route::table::{Condition, Route};
 pub use route::target::leave_by;
 pub use session_timer::SessionTimer;
+pub use signing::Signing;
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
@@ -113,6 +115,24 @@ pub enum NeedKind {
         /// Whom.
         target: Target,
     },
+    /// A signature by a key in a hardware module.
+    Signature {
+        /// The name of the key.
+        key: Arc<str>,
+        /// What is to be signed (ES256).
+        input: Box<[u8]>,
+    },
+}
+
+/// Why there is no signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignatureFailure {
+    /// Too many wait for one.
+    Busy,
+    /// The module refused, or the key is not there.
+    Refused,
+    /// No answer in time.
+    NoAnswer,
 }
 
 /// The answer to a [`Need`].
@@ -122,6 +142,8 @@ pub enum Answer {
     Certificate(Result<FetchedChain, FetchFailure>),
     /// To [`NeedKind::Locate`]: in the order of trial, addresses of one SRV target together (RFC 7984 4).
     Locate(Result<Arc<[NextHop]>, LocateFailure>),
+    /// To [`NeedKind::Signature`]: r and s (RFC 7518 3.4).
+    Signature(Result<[u8; 64], SignatureFailure>),
 }
 
 /// What comes out of the proxy; the caller empties it after each batch.

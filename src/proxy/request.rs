@@ -159,8 +159,10 @@ impl Proxy {
                 followed: Vec::new(),
                 verified: Verified::default(),
                 verdict: None,
+                signed_for: None,
+                renews_date: false,
+                earlier_signatures: Vec::new(),
                 verstat: None,
-                signed_by: None,
                 signed: None,
                 lines: Vec::new(),
                 breadth,
@@ -360,6 +362,7 @@ impl Proxy {
             offers_oc: false,
             alias: false,
             session: None,
+            renews_date: false,
             lines: &[],
         };
         let peer = candidate.egress.map(|trunk| PeerId(trunk.0));

@@ -12,6 +12,7 @@ use super::plan::{Candidate, Plan};
 use super::response_context::{Local, ResponseContext};
 use super::route::table::Verified;
 use super::session_timer::Treatment;
+use super::signing::SignedFor;
 use super::waiting::{Parked, Waiting};
 use super::{Held, NextHop, TrunkId};
 use crate::sip::hop::Hop;
@@ -55,10 +56,14 @@ pub struct RequestContext {
     pub verified: Verified,
     /// All of it, where some trunk is told.
     pub verdict: Option<Rc<Verdict>>,
+    /// What the header lines in `lines` were made for.
+    pub signed_for: Option<SignedFor>,
+    /// Signatures of lines that were replaced by others.
+    pub earlier_signatures: Vec<Box<[u8]>>,
+    /// Date of the copy is that of a diversion, not the received one (D-6).
+    pub renews_date: bool,
     /// The same in the word for the inside network; `None` if nothing was asked.
     pub verstat: Option<Verstat>,
-    /// The signer whose header lines are in `lines`.
-    pub signed_by: Option<usize>,
     /// What these lines say, for the record of the call; `None` if signing failed.
     pub signed: Option<Arc<Signed>>,
     /// What its session timers become, and its answer is to be given (RFC 4028 8).
@@ -197,6 +202,7 @@ impl RequestContext {
         let holds = |b: &&Branch| !matches!(b.state, BranchState::Final | BranchState::Ended(_));
         let located = self.parked.iter().map(|parked| match parked.waiting {
             Waiting::Location { share, .. } => share,
+            Waiting::Signature(ref unfinished) => unfinished.share,
             Waiting::Certificate { .. } => 0,
         });
         let held = self.branches.iter().filter(holds).map(|b| b.share).chain(located).fold(0, u16::saturating_add);

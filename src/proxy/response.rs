@@ -138,6 +138,7 @@ impl Proxy {
         if kept != Kept::Nothing {
             let mut buffer = std::mem::take(&mut self.buffer);
             buffer.clear();
+            self.note_own_reasons(key, client, response, out);
             self.write_upstream(key, client, response, &[], &kept, &mut buffer);
             if let Some(context) = self.context(key).filter(|c| c.final_status.is_none()) {
                 context.responses.store(status, sent, &buffer, challenges);

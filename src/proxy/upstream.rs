@@ -132,6 +132,7 @@ impl Proxy {
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
+        self.note_own_reasons(key, client, response, out);
         self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
         self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
@@ -149,6 +150,7 @@ impl Proxy {
     ) {
         let told = self.load_told(key, response);
         self.patch.clear();
+        self.remove_own_reasons(key, response);
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
             crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
         }

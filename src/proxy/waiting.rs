@@ -9,7 +9,10 @@ use super::neighbours::Source;
 use super::plan::{Candidate, MAX_ATTEMPTS, Place};
 use super::response_context::Local;
 use super::route::preprocess::preprocess;
-use super::{Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, Timer, probe};
+use super::signing::Unfinished;
+use super::{
+    Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, SignatureFailure, Timer, probe,
+};
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
 use crate::transaction::timer::TimerHandle;
@@ -40,6 +43,8 @@ pub enum Waiting {
         /// Its share of Max-Breadth.
         share: u16,
     },
+    /// The signatures of a copy, before it is sent.
+    Signature(Box<Unfinished>),
 }
 
 /// An ACK to a 2xx that waits for the address of its next hop. It has no transaction, so its octets wait here.
@@ -75,7 +80,7 @@ impl Proxy {
         let need = NeedId(self.next_serial() << 32 | key.slot() as u64);
         let limit = match kind {
             NeedKind::Certificate { .. } => snapshot.config.certificate_timeout,
-            NeedKind::Locate { .. } => snapshot.config.need_timeout,
+            NeedKind::Locate { .. } | NeedKind::Signature { .. } => snapshot.config.need_timeout,
         };
         let deadline = now.instant + limit;
         let timer = self.timers.insert(deadline, Timer::Need { need });
@@ -121,14 +126,20 @@ impl Proxy {
             (Waiting::Certificate { x5u }, Answer::Certificate(answer)) => {
                 self.certificate_fetched(now, key, &x5u, answer, out);
             }
-            (Waiting::Certificate { x5u }, Answer::Locate(_)) => {
+            (Waiting::Certificate { x5u }, _) => {
                 self.certificate_fetched(now, key, &x5u, Err(FetchFailure::Timeout), out);
             }
             (Waiting::Location { candidate, share }, Answer::Locate(answer)) => {
                 self.located(now, key, &candidate, share, answer.as_deref().map_err(|failure| *failure), out);
             }
-            (Waiting::Location { candidate, share }, Answer::Certificate(_)) => {
+            (Waiting::Location { candidate, share }, _) => {
                 self.located(now, key, &candidate, share, Err(LocateFailure::NoAnswer), out);
+            }
+            (Waiting::Signature(unfinished), Answer::Signature(answer)) => {
+                self.signature_came(now, key, unfinished, answer, out);
+            }
+            (Waiting::Signature(unfinished), _) => {
+                self.signature_came(now, key, unfinished, Err(SignatureFailure::NoAnswer), out);
             }
         }
     }

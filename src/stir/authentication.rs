@@ -14,8 +14,10 @@ use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject as _;
 use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
 mod diversion;
+pub mod elsewhere;
 mod error;
 mod tokens;
 
@@ -35,6 +37,8 @@ pub struct SignerConfig {
     pub certificates: Vec<Vec<u8>>,
     /// Private key of the leaf: PKCS#8 or SEC1, PEM or DER.
     pub key: Vec<u8>,
+    /// The name of a key that lies elsewhere, in a hardware module: then `key` is not looked at (see [`elsewhere`]).
+    pub remote_key: Option<Arc<str>>,
     /// Where the chain is published.
     pub x5u: String,
     /// `attest`, which makes the tokens SHAKEN ones (RFC 8588); without it they are plain PASSporTs.
@@ -55,6 +59,7 @@ impl SignerConfig {
         Self {
             certificates,
             key,
+            remote_key: None,
             x5u: x5u.into(),
             attestation: None,
             profile,
@@ -72,6 +77,26 @@ impl fmt::Debug for SignerConfig {
     }
 }
 
+/// What signs.
+enum Key {
+    Held(Box<EcdsaKeyPair>),
+    /// Its name.
+    Elsewhere(Arc<str>),
+}
+
+/// What a token for the number says that the request does not.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    /// Who is taken for the caller. P-Asserted-Identity has to be vouched for.
+    pub source: IdentitySource,
+    /// `attest`; `None` makes a plain PASSporT.
+    pub attestation: Option<Attestation>,
+    /// `origid`, the text of a UUID, used with `attest` only.
+    pub origid: &'a str,
+    /// Rich call data in the token (C-9): one token where the certificate speaks for both.
+    pub rich: Option<&'a Assertion>,
+}
+
 /// An authentication service for one certificate. Shared by all workers.
 pub struct Signer {
     /// The kind of token it usually makes.
@@ -83,7 +108,7 @@ pub struct Signer {
     /// DER of what goes into `x5c`, leaf first; empty for plain STIR.
     inline: Vec<Vec<u8>>,
     x5u: String,
-    key: EcdsaKeyPair,
+    key: Key,
     leaf: Certificate,
     not_before: i64,
     not_after: i64,
@@ -117,11 +142,17 @@ impl Signer {
             Profile::Shaken => Vec::new(),
         };
         let leaf = chain.swap_remove(0);
-        let key = read_key(&config.key)?;
         let point = leaf.es256_point().ok_or(SignerError::NotEs256)?;
-        if key.public_key().as_ref() != point {
-            return Err(SignerError::KeyMismatch);
-        }
+        let key = match &config.remote_key {
+            Some(name) => Key::Elsewhere(Arc::clone(name)),
+            None => {
+                let key = read_key(&config.key)?;
+                if key.public_key().as_ref() != point {
+                    return Err(SignerError::KeyMismatch);
+                }
+                Key::Held(Box::new(key))
+            }
+        };
         Ok(Self {
             ppt,
             header: header(ppt, &inline, &config.x5u),
@@ -149,6 +180,24 @@ impl Signer {
     /// The signer's certificate.
     pub fn certificate(&self) -> &Certificate {
         &self.leaf
+    }
+
+    /// The name of its key, if that is not here.
+    pub fn remote_key(&self) -> Option<&Arc<str>> {
+        match &self.key {
+            Key::Held(_) => None,
+            Key::Elsewhere(name) => Some(name),
+        }
+    }
+
+    /// Whether its certificate speaks for this number or URI.
+    pub fn speaks_for(&self, identity: &Identity<'_>) -> bool {
+        self.check_authority(identity).is_ok()
+    }
+
+    /// Which field it takes for the caller.
+    pub fn identity_source(&self) -> IdentitySource {
+        self.identity_source
     }
 
     /// `attest` of its tokens; `None` for plain PASSporTs.
@@ -205,24 +254,52 @@ impl Signer {
         rich: Option<&Assertion>,
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
-        let call = self.prepare(is_asserted, unix, request)?;
-        self.check_authority(&call.caller()?)?;
         let origid = shaken::origid(origid);
+        let source = self.source(is_asserted);
+        let wish = Wish { source, attestation: self.attestation, origid: origid.as_str(), rich };
+        self.sign_as(unix, request, &wish, lines)
+    }
+
+    /// The same as others wish it: policies that know more of the call than the signer does. With a key elsewhere, the lines are not
+    /// complete (see [`elsewhere`]).
+    ///
+    /// # Errors
+    /// As [`Signer::sign`].
+    pub fn sign_as(
+        &self,
+        unix: i64,
+        request: Message<'_>,
+        wish: &Wish<'_>,
+        lines: &mut Vec<u8>,
+    ) -> Result<(), SignError> {
+        let call = self.prepare_from(wish.source, unix, request)?;
+        self.check_authority(&call.caller()?)?;
         let mut claims = call.claims()?;
-        if let Some(attestation) = self.attestation {
-            claims.attest = Some(attestation.letter().into());
-            claims.origid = Some(origid.as_str().into());
-        }
-        if let Some(rich) = rich {
+        let ppt = match wish.attestation {
+            Some(attestation) => {
+                claims.attest = Some(attestation.letter().into());
+                claims.origid = Some(wish.origid.into());
+                Ppt::Shaken
+            }
+            None => Ppt::Baseline,
+        };
+        if let Some(rich) = wish.rich {
             rich.add_to(&mut claims);
         }
-        self.write_lines(self.ppt, request, &claims, call.iat, lines)
+        self.write_lines(ppt, request, &claims, call.iat, lines)
+    }
+
+    fn source(&self, is_asserted: bool) -> IdentitySource {
+        if is_asserted { self.identity_source } else { IdentitySource::From }
     }
 
     /// What all tokens about a request begin with: validity of the certificate, Date, who calls whom (I-3 to I-6).
     fn prepare(&self, is_asserted: bool, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
+        self.prepare_from(self.source(is_asserted), unix, request)
+    }
+
+    fn prepare_from(&self, source: IdentitySource, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
         self.check_validity(unix)?;
-        let source = if is_asserted { self.identity_source } else { IdentitySource::From };
         let signalling = Signalling::of(request, source, &self.dial_plan);
         let iat = match (request.field(Name::Date), signalling.date) {
             (None, _) => unix,
@@ -252,7 +329,7 @@ impl Signer {
         }
         lines.extend_from_slice(b"Identity: ");
         let (header, parameters) = self.kind(ppt);
-        if let Err(error) = self.write_token_of(&header, claims, lines) {
+        if let Err(error) = self.write_blank_of(&header, claims, lines) {
             lines.truncate(start);
             return Err(error);
         }
@@ -272,12 +349,20 @@ impl Signer {
     /// over `orig` is asked about.
     ///
     /// # Errors
-    /// [`SignError::Constraint`], [`SignError::Signature`].
+    /// [`SignError::Constraint`], [`SignError::Signature`]; [`SignError::KeyElsewhere`] for a signer whose key is not here.
     pub fn write_token(&self, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
         self.write_token_of(&self.header, claims, out)
     }
 
     fn write_token_of(&self, header: &[u8], claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
+        match &self.key {
+            Key::Held(_) => self.write_blank_of(header, claims, out),
+            Key::Elsewhere(_) => Err(SignError::KeyElsewhere),
+        }
+    }
+
+    /// The same; with a key elsewhere the signature is left blank.
+    fn write_blank_of(&self, header: &[u8], claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
         if let Some(Ok(constraints)) = self.leaf.claim_constraints() {
             constraints.check(&claims.to_map()).map_err(SignError::Constraint)?;
         }
@@ -289,10 +374,18 @@ impl Signer {
         let encoded = out.len();
         jws::encode_within(out, json..encoded);
         out.drain(json..encoded);
-        // aws-lc-rs draws the nonce itself; the generator of the interface is not used.
-        let signature = self.key.sign(&SystemRandom::new(), &out[start..]).map_err(|_| SignError::Signature)?;
-        out.push(b'.');
-        jws::encode(signature.as_ref(), out);
+        match &self.key {
+            Key::Held(key) => {
+                // aws-lc-rs draws the nonce itself; the generator of the interface is not used.
+                let signature = key.sign(&SystemRandom::new(), &out[start..]).map_err(|_| SignError::Signature)?;
+                out.push(b'.');
+                jws::encode(signature.as_ref(), out);
+            }
+            Key::Elsewhere(_) => {
+                out.push(b'.');
+                out.extend_from_slice(&elsewhere::BLANK);
+            }
+        }
         Ok(())
     }
 
@@ -348,6 +441,14 @@ impl fmt::Debug for Signer {
             .field("not_after", &self.not_after)
             .finish_non_exhaustive()
     }
+}
+
+/// Who calls, as the field says that is taken for it.
+pub fn caller(request: Message<'_>, source: IdentitySource, plan: &DialPlan) -> Option<CanonicalIdentity> {
+    let mut asserted = request.values(Name::PAssertedIdentity).take(2);
+    let named = |value: &[u8]| CanonicalIdentity::from_uri(crate::sip::NameAddr::parse(value).ok()?.uri, plan);
+    let asserted = (source == IdentitySource::AssertedThenFrom).then(|| asserted.find_map(|value| named(value.value)));
+    asserted.flatten().or_else(|| CanonicalIdentity::from_uri(request.from().ok()?.uri, plan))
 }
 
 /// What a request says, ready for a token about it.

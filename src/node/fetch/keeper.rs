@@ -125,10 +125,19 @@ struct Tracked {
     due: i64,
     failures: u32,
     is_under_way: bool,
+    /// Once more when what is under way has ended: it began under what does not hold any more.
+    is_again: bool,
     /// Certificates of issuers that may have signed this CRL, from validated paths.
     issuers: Vec<Arc<[u8]>>,
     /// A TNAuthList by reference counts no longer than the certificate that names it.
     not_after: i64,
+}
+
+impl Tracked {
+    fn look_now(&mut self) {
+        self.due = 0;
+        self.is_again = self.is_under_way;
+    }
 }
 
 /// Why something could not be learned.
@@ -189,7 +198,7 @@ impl Keeper {
         });
         self.config = config.into();
         for what in wanted {
-            self.tracked.entry(what).or_default().due = 0;
+            self.tracked.entry(what).or_default().look_now();
         }
         let learned = self.desk.learned();
         if (learned.anchors.is_some() && !has_anchors) || (learned.logs.is_some() && !has_logs) {
@@ -202,7 +211,7 @@ impl Keeper {
     }
 
     /// A credential lacks a CRL or a list by reference: from now on it is kept up to date.
-    pub fn want(&mut self, credential: &Credential, unix: i64) {
+    pub fn want(&mut self, credential: &Credential) {
         let Ok(chain) = &credential.chain else { return };
         for certificate in chain.revocable() {
             for url in certificate.urls().filter(|url| guard::target(url, self.config.allow_any_port).is_ok()) {
@@ -214,7 +223,7 @@ impl Keeper {
                 let issuer = certificate.issuer_der();
                 if !tracked.issuers.contains(issuer) && tracked.issuers.len() < 8 {
                     tracked.issuers.push(Arc::clone(issuer));
-                    tracked.due = tracked.due.min(unix);
+                    tracked.look_now();
                 }
             }
         }
@@ -306,11 +315,14 @@ impl Keeper {
                 tracked.failures = tracked.failures.saturating_add(1);
             }
         }
+        if std::mem::take(&mut tracked.is_again) {
+            tracked.due = 0;
+        }
     }
 
     /// Looks at everything now.
     pub fn hurry(&mut self) {
-        self.tracked.values_mut().for_each(|tracked| tracked.due = 0);
+        self.tracked.values_mut().for_each(Tracked::look_now);
     }
 }
 

@@ -78,10 +78,10 @@ pub(super) async fn serve(
             }
             Some((url, result)) = fetches.next() => {
                 let (result, credential) = split(result);
-                credential.iter().for_each(|credential| keeper.want(credential, clock::unix()));
+                credential.iter().for_each(|credential| keeper.want(credential));
                 answers.extend(house.door.finish(moment(), &url, result));
             }
-            Some(credential) = lacks.recv() => keeper.want(&credential, clock::unix()),
+            Some(credential) = lacks.recv() => keeper.want(&credential),
             Some(order) = orders.recv() => command::obey(order, &mut house.door, &mut keeper, &desk, moment()),
             () = keeper.work() => {}
             _ = tick.tick() => {

@@ -2,7 +2,7 @@
 
 use super::{PacketLoop, now};
 use crate::node::fetch::{Answered, Chain, FetchError, Question};
-use crate::node::resolve;
+use crate::node::{resolve, signer};
 use crate::proxy::{Answer, LocateFailure, NeedId, NeedKind, Now, Target};
 use crate::stir::verification::{FetchFailure, FetchedChain};
 
@@ -26,6 +26,14 @@ impl PacketLoop {
         self.settle(now);
     }
 
+    /// A signature that this worker asked for.
+    pub fn on_signature(&mut self, (need, signature): signer::Answered) {
+        let now = now();
+        let answer = Answer::Signature(signature);
+        self.machine.proxy.handle_answer(now, NeedId(need), answer, &mut self.machine.output);
+        self.settle(now);
+    }
+
     /// Passes needs on to the side door.
     pub(super) fn ask(&mut self, now: Now) {
         self.machine.output.lacking.drain(..).for_each(|credential| self.fetcher.lacks(credential));
@@ -34,6 +42,15 @@ impl PacketLoop {
                 NeedKind::Certificate { x5u } => x5u,
                 NeedKind::Locate { target } => {
                     self.locate(now, need.id, target);
+                    continue;
+                }
+                NeedKind::Signature { key, input } => {
+                    let (id, answer_to) = (need.id.0, self.signatures.clone());
+                    let question = signer::Question { id, key, input, deadline: need.deadline, answer_to };
+                    if let Err(failure) = self.signer.ask(question) {
+                        let answer = Answer::Signature(Err(failure));
+                        self.machine.proxy.handle_answer(now, need.id, answer, &mut self.machine.output);
+                    }
                     continue;
                 }
             };

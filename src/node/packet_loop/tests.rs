@@ -43,6 +43,8 @@ fn packets(max_connections: usize) -> PacketLoop {
         answers: mpsc::channel(1).0,
         locator: None,
         located: mpsc::channel(1).0,
+        signer: signer::Asker::default(),
+        signatures: mpsc::channel(1).0,
         cdr: None,
         events: Events::new(Observer::default(), TrunkNames::default()),
     };

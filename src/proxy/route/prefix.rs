@@ -39,9 +39,9 @@ pub struct PrefixTable {
     index: Arc<Index>,
 }
 
-/// The numbers alone: shared by all who hold the table.
+/// Intervals of keys, of which an inner one wins over the one around it: shared by all who hold the table.
 #[derive(Debug, Default)]
-struct Index {
+pub(in crate::proxy) struct Index {
     /// Where an interval begins, or ends and another goes on.
     starts: Vec<u64>,
     /// Which of the routes holds from there on.
@@ -52,7 +52,7 @@ struct Index {
     common: u32,
     /// Bits by which `leading` is asked.
     width: u32,
-    prefixes: usize,
+    intervals: usize,
 }
 
 /// A prefix of a table that is being made.
@@ -72,6 +72,22 @@ impl Prefix {
         let is_good = (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|b| nibble(b) != 0);
         is_good.then(|| Self { key: key(digits), len: digits.len() as u8, line, route })
     }
+
+    /// The keys of its numbers.
+    pub(in crate::proxy) fn interval(&self) -> Interval {
+        let last = last_of(self.key, u32::from(self.len));
+        Interval { first: self.key, last, value: self.route, line: self.line }
+    }
+}
+
+/// Keys from the first to the last, and what holds for them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::proxy) struct Interval {
+    pub first: u64,
+    pub last: u64,
+    pub value: u32,
+    /// Where it stands in its file.
+    pub line: u32,
 }
 
 /// A prefix that is in a table twice.
@@ -84,7 +100,7 @@ pub struct Twice {
 }
 
 /// A digit as four bits; 0 stands for the end, so that a number sorts before those that are longer.
-fn nibble(digit: u8) -> u64 {
+pub(in crate::proxy) fn nibble(digit: u8) -> u64 {
     match digit {
         b'0'..=b'9' => u64::from(digit - b'0') + 1,
         b'*' => 11,
@@ -94,7 +110,7 @@ fn nibble(digit: u8) -> u64 {
 }
 
 /// The first [`MAX_DIGITS`] digits, the first in the highest bits.
-fn key(digits: &str) -> u64 {
+pub(in crate::proxy) fn key(digits: &str) -> u64 {
     let mut key = 0;
     let mut shift = 64;
     for digit in digits.bytes().take(MAX_DIGITS) {
@@ -115,12 +131,12 @@ impl PrefixTable {
     /// # Errors
     /// A prefix that is there twice.
     pub fn new(name: String, routes: Vec<PrefixRoute>, mut prefixes: Vec<Prefix>) -> Result<Self, Twice> {
-        prefixes.sort_unstable();
+        prefixes.sort_unstable(); // a shorter one before those it contains
         let mut pairs = prefixes.iter().zip(prefixes.iter().skip(1));
         if let Some((a, b)) = pairs.find(|(a, b)| (a.key, a.len) == (b.key, b.len)) {
             return Err(Twice { first: a.line.min(b.line), second: a.line.max(b.line) });
         }
-        Ok(Self { name, routes, index: Arc::new(Index::new(&prefixes)) })
+        Ok(Self { name, routes, index: Arc::new(Index::new(prefixes.iter().map(Prefix::interval))) })
     }
 
     /// What the longest prefix of this number says.
@@ -140,7 +156,7 @@ impl PrefixTable {
 
     /// Prefixes in it.
     pub fn len(&self) -> usize {
-        self.index.prefixes
+        self.index.len()
     }
 
     /// It has none.
@@ -150,28 +166,37 @@ impl PrefixTable {
 
     /// Octets of memory it holds.
     pub fn memory(&self) -> usize {
-        let Index { starts, values, leading, .. } = &*self.index;
         let routes =
             self.routes.iter().map(|r| size_of::<PrefixRoute>() + r.to.len() * size_of::<TrunkId>() + r.add.len());
-        starts.capacity() * 8 + (values.capacity() + leading.capacity()) * 4 + routes.sum::<usize>()
+        self.index.memory() + routes.sum::<usize>()
     }
 }
 
 impl Index {
-    /// From sorted prefixes: a shorter one stands before those it contains.
-    fn new(prefixes: &[Prefix]) -> Self {
-        let mut index = Self { prefixes: prefixes.len(), ..Self::default() };
+    /// From sorted intervals: an outer one stands before those it contains, and none reaches half into another.
+    pub fn new(intervals: impl ExactSizeIterator<Item = Interval>) -> Self {
+        let mut index = Self { intervals: intervals.len(), ..Self::default() };
         let mut open: Vec<(u64, u32)> = Vec::with_capacity(MAX_DIGITS);
-        for prefix in prefixes {
-            index.close(&mut open, prefix.key);
-            index.push(prefix.key, prefix.route);
-            open.push((last_of(prefix.key, u32::from(prefix.len)), prefix.route));
+        for interval in intervals {
+            index.close(&mut open, interval.first);
+            index.push(interval.first, interval.value);
+            open.push((interval.last, interval.value));
         }
         index.close(&mut open, u64::MAX);
         index.starts.shrink_to_fit();
         index.values.shrink_to_fit();
         index.lead();
         index
+    }
+
+    /// Intervals in it.
+    pub fn len(&self) -> usize {
+        self.intervals
+    }
+
+    /// Octets of memory it holds.
+    pub fn memory(&self) -> usize {
+        self.starts.capacity() * 8 + (self.values.capacity() + self.leading.capacity()) * 4
     }
 
     /// Ends the intervals that end before `until`: what contains them holds again.
@@ -243,7 +268,8 @@ impl Index {
         from + self.starts.get(from..to).unwrap_or_default().partition_point(|start| *start <= key)
     }
 
-    fn value_of(&self, key: u64) -> u32 {
+    /// What the innermost interval around a key says; [`u32::MAX`] where there is none.
+    pub fn value_of(&self, key: u64) -> u32 {
         let before = self.after(key).checked_sub(1);
         before.and_then(|position| self.values.get(position)).copied().unwrap_or(NONE)
     }

@@ -191,7 +191,7 @@ impl Proxy {
         self.parked -= 1;
         let answer = match answer {
             Answer::Certificate(answer) => answer,
-            Answer::Locate(_) => Err(FetchFailure::Timeout), // its deadline
+            _ => Err(FetchFailure::Timeout), // its deadline
         };
         let failure = answer.as_ref().err().copied();
         if failure != Some(FetchFailure::Timeout) {

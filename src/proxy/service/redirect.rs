@@ -45,8 +45,9 @@ impl Proxy {
         let Some(context) = self.context(key) else { return };
         let Some(signed) = context.signed.clone() else {
             let is_ours = out.events.iter().skip(before).any(|event| {
-                use SignError::{Expired, NotYetValid, Signature};
-                matches!(event, Event::Unsigned { error: Expired { .. } | NotYetValid { .. } | Signature, .. })
+                use SignError::{Expired, KeyElsewhere, NotYetValid, Signature};
+                let Event::Unsigned { error, .. } = event else { return false };
+                matches!(error, Expired { .. } | NotYetValid { .. } | Signature | KeyElsewhere)
             });
             if is_ours {
                 return self.respond_local(now, key, request, 503, "Service Unavailable", &[], out);

@@ -119,6 +119,8 @@ pub enum SignError {
     NotRetargeted,
     /// No token of the request was meant for the present target: a diversion from here could be joined to none (D-14, D-15).
     NothingToDivert,
+    /// The chain of diversions is as long as it may be.
+    TooManyDiversions,
     /// The token to be diverted is older than three hours, or from the future.
     StaleToken {
         /// Seconds from its `iat` to now.
@@ -130,8 +132,10 @@ pub enum SignError {
     Method,
     /// The certificate forbids these claims.
     Constraint(ConstraintViolation),
-    /// The cryptographic library refused.
+    /// The cryptographic library, or the hardware module, refused or did not answer.
     Signature,
+    /// The key is in a hardware module, which is not asked here.
+    KeyElsewhere,
 }
 
 impl fmt::Display for SignError {
@@ -147,12 +151,14 @@ impl fmt::Display for SignError {
             Self::NoIdentity => f.write_str("the request carries no Identity"),
             Self::NotRetargeted => f.write_str("the request is not retargeted"),
             Self::NothingToDivert => f.write_str("no token was meant for the present target"),
+            Self::TooManyDiversions => f.write_str("the chain of diversions is as long as it may be"),
             Self::StaleToken { age } => write!(f, "the token to be diverted is {age} s old"),
             Self::NoPriority => f.write_str("the request has no Resource-Priority to be signed"),
             Self::Method => f.write_str("such tokens are not for this method"),
             Self::StaleDate { age } => write!(f, "Date is {age} s old"),
             Self::Constraint(violation) => violation.fmt(f),
             Self::Signature => f.write_str("signing failed"),
+            Self::KeyElsewhere => f.write_str("the key is in a hardware module that is not asked here"),
         }
     }
 }

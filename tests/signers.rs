@@ -1,0 +1,416 @@
+//! Signers of a running program: tables from files, certificates that are replaced while it runs, keys in a hardware module (SoftHSM).
+#![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use serde_json::Value;
+use tempfile::TempDir;
+use vesperd::cert::Certificate;
+use vesperd::config::Config;
+use vesperd::node::clock;
+use vesperd::passport::ppt::shaken::Attestation;
+use vesperd::pki::lab::{self, Credential, Lab, Options};
+use vesperd::proxy::signing::Exempt;
+
+/// Far longer than anything takes; a hang ends as a failure.
+const PATIENCE: Duration = Duration::from_secs(30);
+const PIN: &str = "846239157";
+
+fn lab() -> (TempDir, Lab) {
+    let directory = TempDir::new().unwrap();
+    let lab = lab::create(directory.path(), clock::unix(), &Options::default()).unwrap();
+    (directory, lab)
+}
+
+fn pem(chain: &[Vec<u8>]) -> String {
+    let one = |der: &Vec<u8>| {
+        let text = STANDARD.encode(der);
+        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+    };
+    chain.iter().map(one).collect()
+}
+
+fn write_credential(directory: &Path, name: &str, credential: &Credential) {
+    fs::write(directory.join(format!("{name}.pem")), pem(&credential.chain)).unwrap();
+    fs::write(directory.join(format!("{name}-key.pem")), credential.key.serialize_pem()).unwrap();
+}
+
+const SIGNER: &str = "key = \"sp-key.pem\"";
+
+fn configuration(gateway: SocketAddr, key: &str, x5u: &str) -> String {
+    format!(
+        r#"
+[node]
+workers = 2
+http = "127.0.0.1:0"
+log_level = "trace"
+[[listener]]
+name = "udp"
+transport = "udp"
+bind = "127.0.0.1:0"
+[[trunk]]
+name = "all"
+peers = "127.0.0.0/8"
+[[trunk]]
+name = "gateway"
+next_hop = "udp:{gateway}"
+udp_oversize = "udp"
+sign = "sp"
+[[route]]
+to = "gateway"
+[[signer]]
+name = "sp"
+certificate = "sp.pem"
+x5u = "{x5u}"
+attest = "A"
+{key}
+"#
+    )
+}
+
+struct Program {
+    child: Child,
+    log: std::path::PathBuf,
+    sip: SocketAddr,
+    http: SocketAddr,
+}
+
+impl Program {
+    fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
+        let log = directory.join("log");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
+        command.args(["run", "--config", "edge.toml"]).current_dir(directory).stdin(Stdio::null());
+        command.envs(environment.iter().copied());
+        let child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
+        let mut program = Self { child, log, sip: nobody, http: nobody };
+        program.sip = program.address("listening");
+        program.http = program.address("metrics");
+        program
+    }
+
+    fn expect(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let log = fs::read_to_string(&self.log).unwrap();
+            if let Some(line) = log.lines().find(|line| line.contains(text)) {
+                return line.to_owned();
+            }
+            std::thread::park_timeout(Duration::from_millis(10));
+        }
+        panic!("the log has no {text:?}:\n{}", fs::read_to_string(&self.log).unwrap());
+    }
+
+    fn address(&self, word: &str) -> SocketAddr {
+        let line = self.expect(&format!("{word} "));
+        line.split("address=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
+    }
+
+    fn page(&self) -> String {
+        let mut stream = TcpStream::connect(self.http).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: edge\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+
+    fn value(&self, name: &str) -> Option<f64> {
+        self.page().lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+fn invite(from: &UdpSocket, call: &str) -> String {
+    let via = from.local_addr().unwrap();
+    format!(
+        "INVITE sip:+12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/UDP {via};branch=z9hG4bK-{call}\r\n\
+         From: <sip:+12155550112@192.0.2.8>;tag=a\r\nTo: <sip:+12155550113@192.0.2.9>\r\nCall-ID: {call}@test\r\n\
+         CSeq: 1 INVITE\r\nMax-Forwards: 70\r\nContact: <sip:{via}>\r\nContent-Length: 0\r\n\r\n"
+    )
+}
+
+fn receive(socket: &UdpSocket) -> String {
+    let mut buffer = [0; 8192];
+    let (count, _) = socket.recv_from(&mut buffer).expect("a message comes");
+    String::from_utf8(buffer[..count].to_vec()).unwrap()
+}
+
+/// The token of a copy, if the certificate's key has signed it.
+fn verified(copy: &str, leaf: &[u8]) -> Option<Value> {
+    let token = copy.split("Identity: ").nth(1)?.split(';').next().unwrap();
+    let (input, signature) = token.rsplit_once('.').unwrap();
+    let certificate = Certificate::from_der(leaf).unwrap();
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, certificate.es256_point().unwrap());
+    key.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).ok()?;
+    let payload = input.split('.').nth(1).unwrap();
+    Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap())
+}
+
+#[test]
+fn a_replaced_certificate_is_taken_over_once_it_is_whole_and_calls_go_on_meanwhile() {
+    let ((_first, old), (_second, new)) = (lab(), lab());
+    let directory = TempDir::new().unwrap();
+    let (gateway, caller) = (socket(), socket());
+    write_credential(directory.path(), "sp", &old.provider);
+    let text = configuration(gateway.local_addr().unwrap(), SIGNER, &old.provider.x5u);
+    fs::write(directory.path().join("edge.toml"), text).unwrap();
+    let program = Program::start(directory.path(), &[]);
+    let call = |name: &str| {
+        caller.send_to(invite(&caller, name).as_bytes(), program.sip).unwrap();
+        loop {
+            let copy = receive(&gateway);
+            if copy.starts_with("INVITE ") && copy.contains(&format!("Call-ID: {name}@test")) {
+                return copy;
+            }
+        }
+    };
+    assert!(verified(&call("one"), &old.provider.chain[0]).is_some());
+    let left = program.value("vesperd_signer_not_after_seconds{signer=\"sp\"}").unwrap();
+    assert!((80_000.0..86_400.0).contains(&left), "{left}");
+
+    // The configuration file, half written by somebody, is none of this.
+    fs::write(directory.path().join("edge.toml"), "[[listener]]\nnam").unwrap();
+    fs::write(directory.path().join("sp.pem"), pem(&new.provider.chain)).unwrap();
+    program.expect("what was replaced is not whole");
+    assert!(verified(&call("two"), &old.provider.chain[0]).is_some(), "the old one goes on");
+    fs::write(directory.path().join("sp-key.pem"), new.provider.key.serialize_pem()).unwrap();
+    program.expect("what was replaced is in force");
+    assert!(verified(&call("three"), &new.provider.chain[0]).is_some());
+}
+
+/// A token with the key of the credential; `None` where SoftHSM is not installed is no pass: `tests/run` installs it.
+fn token(directory: &Path, credential: &Credential) -> String {
+    fs::create_dir_all(directory.join("tokens")).unwrap();
+    let conf = directory.join("softhsm2.conf");
+    fs::write(
+        &conf,
+        format!("directories.tokendir = {}\nobjectstore.backend = file\n", directory.join("tokens").display()),
+    )
+    .unwrap();
+    fs::write(directory.join("import.pem"), credential.key.serialize_pem()).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new("softhsm2-util");
+        let output = command.args(arguments).current_dir(directory).env("SOFTHSM2_CONF", &conf).output();
+        let output = output.expect("softhsm2-util is installed (Debian package softhsm2)");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    };
+    run(&["--init-token", "--free", "--label", "edge", "--pin", PIN, "--so-pin", "12345678"]);
+    run(&["--import", "import.pem", "--token", "edge", "--label", "sti", "--id", "01", "--pin", PIN]);
+    fs::remove_file(directory.join("import.pem")).unwrap();
+    fs::write(directory.join("pin"), format!("{PIN}\n")).unwrap();
+    conf.display().to_string()
+}
+
+fn module() -> String {
+    let places =
+        ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so"];
+    (*places.iter().find(|place| Path::new(place).is_file()).expect("the module of SoftHSM")).to_owned()
+}
+
+fn in_module(label: &str) -> String {
+    format!("pkcs11 = {{ module = \"{}\", token = \"edge\", label = \"{label}\", pin_file = \"pin\" }}", module())
+}
+
+#[test]
+fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
+    const CALLS: usize = 300;
+    let (_lab, lab) = lab();
+    let directory = TempDir::new().unwrap();
+    let (gateway, caller) = (socket(), socket());
+    write_credential(directory.path(), "sp", &lab.provider);
+    fs::remove_file(directory.path().join("sp-key.pem")).unwrap();
+    let conf = token(directory.path(), &lab.provider);
+    let text = configuration(gateway.local_addr().unwrap(), &in_module("sti"), &lab.provider.x5u);
+    fs::write(directory.path().join("edge.toml"), text).unwrap();
+    let program = Program::start(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
+    let mut signed = 0;
+    for call in 0..CALLS {
+        caller.send_to(invite(&caller, &format!("c{call}")).as_bytes(), program.sip).unwrap();
+        if call % 20 == 19 {
+            // Retransmissions of ours may come in between.
+            let mut seen = std::collections::BTreeSet::new();
+            while seen.len() < 20 {
+                let copy = receive(&gateway);
+                let id = copy.split("Call-ID: ").nth(1).unwrap().split("\r\n").next().unwrap().to_owned();
+                let number: usize = id[1..].split('@').next().unwrap().parse().unwrap();
+                if number + 20 > call && seen.insert(number) {
+                    let claims = verified(&copy, &lab.provider.chain[0]).expect("signed by the module");
+                    assert_eq!(claims["attest"], "A");
+                    signed += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(signed, CALLS);
+    let name = "vesperd_signer_queue_wait_seconds";
+    assert_eq!(program.value(&format!("{name}_count")), Some(CALLS as f64));
+    let below = |quantile: f64| {
+        let bucket = |line: &str| {
+            let (bound, count) = line.strip_prefix(&format!("{name}_bucket{{le=\""))?.split_once("\"} ")?;
+            (count.parse::<f64>().unwrap() >= quantile * CALLS as f64).then(|| bound.to_owned())
+        };
+        program.page().lines().find_map(bucket).unwrap()
+    };
+    eprintln!("{CALLS} calls: wait in the queue at most {} s (p50), {} s (p99)", below(0.5), below(0.99));
+    assert_eq!(program.value("vesperd_module_signatures_total{result=\"signed\"}"), Some(CALLS as f64));
+    assert!(!fs::read_to_string(&program.log).unwrap().contains(PIN), "the PIN is in the log");
+}
+
+#[test]
+fn a_key_that_is_not_there_or_another_s_is_refused_at_the_start() {
+    let ((_lab, lab), (_other, other)) = (self::lab(), self::lab());
+    let directory = TempDir::new().unwrap();
+    write_credential(directory.path(), "sp", &lab.provider);
+    let conf = token(directory.path(), &other.provider);
+    for (label, why) in [("nobody", "no private EC key"), ("sti", "not that of the signer's certificate")] {
+        let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module(label), &lab.provider.x5u);
+        fs::write(directory.path().join("edge.toml"), text).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_vesperd"))
+            .args(["run", "--config", "edge.toml"])
+            .current_dir(directory.path())
+            .env("SOFTHSM2_CONF", &conf)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(3) && said.contains(why) && !said.contains(PIN), "{said}");
+    }
+}
+
+struct Desk {
+    directory: TempDir,
+    lab: Lab,
+    _lab: TempDir,
+}
+
+impl Desk {
+    fn new() -> Self {
+        let (_lab, lab) = lab();
+        let directory = TempDir::new().unwrap();
+        write_credential(directory.path(), "sp", &lab.provider);
+        Self { directory, lab, _lab }
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.directory.path().join(name), text).unwrap();
+    }
+
+    fn load(&self, trunk: &str, more: &str) -> Result<Config, Vec<String>> {
+        let text = configuration("192.0.2.1:5060".parse().unwrap(), SIGNER, &self.lab.provider.x5u);
+        let text = text.replace("sign = \"sp\"", trunk);
+        let path = self.directory.path().join("edge.toml");
+        Config::parse(&format!("{text}{more}"), &path, clock::unix()).map_err(|mistakes| {
+            let place = self.directory.path().display().to_string() + "/";
+            mistakes.to_string().replace(&place, "").lines().map(str::to_owned).collect()
+        })
+    }
+}
+
+#[test]
+fn an_expired_leaf_that_is_in_force_does_not_keep_others_from_being_renewed() {
+    let desk = Desk::new();
+    let text = configuration("192.0.2.1:5060".parse().unwrap(), SIGNER, &desk.lab.provider.x5u);
+    let (path, later) = (desk.directory.path().join("edge.toml"), clock::unix() + 30 * 86_400);
+    let leaf = desk.lab.provider.chain[0].clone();
+    let read = |in_force: &[Vec<u8>]| {
+        Config::parse_again(&text, &path, &vesperd::config::Environment::default(), later, in_force)
+    };
+    assert!(read(&[]).err().unwrap().to_string().contains("expired"));
+    assert!(read(&[desk.lab.acme.sti.chain[0].clone()]).is_err(), "another's");
+    let config = read(&[leaf]).unwrap();
+    assert!(config.warnings.iter().any(|warning| warning.to_string().contains("its signer signs no more")));
+}
+
+const TABLE: &str = "[[signing_table]]\nname = \"numbers\"\nfile = \"numbers.csv\"\n";
+
+#[test]
+fn a_table_of_numbers_is_read() {
+    let desk = Desk::new();
+    desk.write("p.json", "{\"nam\": \"Acme\", \"crn\": \"Hello\"}");
+    desk.write("numbers.csv", "number,signer,attest,rcd\n+4930123456,sp,B,\n+4930*,sp,,acme\n4940000-4940999,-,,\n");
+    let profile = "[[rcd_profile]]\nname = \"acme\"\nfile = \"p.json\"\n";
+    let trunk = "signing_table = \"numbers\"\nsign_attest = \"C\"\nsign = \"sp\"\ndivert = true\nunsigned_to = [\"emergency\", \"+883\"]\n\
+                 sign_priority = \"ets\"\nsign_messages = true\n";
+    let headers = "[stir.headers]\nbypass = \"X-Leave\"\nattestation = \"X-Attest\"\norigination = \"X-Origin\"\n[stir.hsm]\nthreads = 2\nqueue = 10\n";
+    let config =
+        desk.load(trunk, &format!("{TABLE}{profile}{headers}")).unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let proxy = &config.proxy;
+    let table = &proxy.signing_tables[0];
+    let found = |number: &str| table.find(number).map(|row| (row.signer, row.attestation, row.rich.is_some()));
+    assert_eq!(found("4930123456"), Some((Some(0), Some(Attestation::Partial), false)));
+    assert_eq!(found("49309"), Some((Some(0), None, true)));
+    assert_eq!(found("4940500"), Some((None, None, false)));
+    assert_eq!((found("1"), table.len()), (None, 3));
+    let signing = &proxy.trunks[1].signing;
+    assert_eq!((signing.table, signing.attestation, signing.divert), (Some(0), Some(Attestation::Gateway), true));
+    assert_eq!(signing.exempt, [Exempt::Emergency, Exempt::Prefix("883".into())]);
+    assert_eq!((&signing.priorities[..], signing.messages), (&["ets".to_owned()][..], true));
+    assert_eq!(proxy.identity_headers.bypass, "X-Leave");
+    assert_eq!((config.keys.threads, config.keys.queue, config.watched.len()), (2, 10, 2));
+}
+
+#[test]
+fn mistakes_of_tables_and_trunks_name_their_line_and_remedy() {
+    let desk = Desk::new();
+    let with = |csv: &str| {
+        desk.write("numbers.csv", csv);
+        desk.load("signing_table = \"numbers\"", TABLE).err().unwrap_or_default()
+    };
+    let ends = |mistakes: Vec<String>, wanted: &[&str]| {
+        assert_eq!(mistakes.len(), wanted.len(), "{mistakes:#?}");
+        for (mistake, wanted) in mistakes.iter().zip(wanted) {
+            assert!(mistake.contains(wanted), "{mistake} has not {wanted}");
+        }
+    };
+    ends(
+        with("number,signer,attest\n4x,sp,A\n49,nobody,A\n49,,A\n49,sp,D\n49,sp,A,more\n"),
+        &[
+            "numbers.csv:2: \"4x\" names no numbers",
+            "numbers.csv:3: there is no signer \"nobody\"",
+            "numbers.csv:4: no signer",
+            "numbers.csv:5: attest \"D\" is none of A, B, C",
+            "numbers.csv:6: 4 cells under 3 columns",
+        ],
+    );
+    ends(with("number,signer\n10-50,sp\n40-60,sp\n"), &["numbers.csv:3: the range overlaps that of line 2"]);
+    ends(with("number,signer\n49*,sp\n+49*,sp\n"), &["numbers.csv:3: the numbers stand on line 2 already"]);
+    ends(with("49,sp\n"), &["numbers.csv:1: unknown column \"49\""]);
+    let trunk = |keys: &str| desk.load(keys, "").err().unwrap_or_default();
+    ends(trunk("divert = true"), &["nobody signs requests to this trunk; add sign or signing_table, or remove it"]);
+    ends(trunk("sign = \"sp\"\nunsigned_to = \"international\""), &["give country_code in [stir.dial_plan]"]);
+    ends(trunk("sign = \"sp\"\nunsigned_to = \"abroad\""), &["\"abroad\" can not be read"]);
+    ends(trunk("sign = \"sp\"\nsign_priority = \"ets.1\""), &["\"ets.1\" can not be read"]);
+    desk.write("p.toml", "icn = \"https://a.example/logo.png\"\n");
+    let profile = "[[rcd_profile]]\nname = \"acme\"\nfile = \"p.toml\"\n";
+    let load = || desk.load("sign = \"sp\"", profile);
+    ends(load().err().unwrap_or_default(), &["icn refers to content without digest"]);
+    desk.write("logo.png", "a picture");
+    desk.write("p.toml", "icn = \"https://a.example/logo.png\"\ncontent = { \"/icn\" = \"logo.png\" }\n");
+    assert!(load().is_ok(), "C-5: the digest is computed");
+    desk.write("p.toml", "nam = \"A\"\nname = \"B\"\n");
+    ends(load().err().unwrap_or_default(), &["`name` is no claim"]);
+    ends(
+        desk.load("sign = \"sp\"", &format!("{profile}issuer = \"Directory\"\n")).err().unwrap_or_default(),
+        &["`name` is no claim", "somebody else speaks with a certificate of his own"],
+    );
+}
