@@ -564,6 +564,60 @@ fn forking_and_failover_of_a_trunk() {
     }
 }
 
+/// The verification policy and what is told of verdicts: every key, and what is refused.
+#[test]
+fn policies_of_verification_and_what_trunks_are_told() {
+    use vesperd::stir::{Callers, Methods};
+    let text = |trunk: &str, verify: &str| {
+        format!(
+            "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+             [[trunk]]\nname = \"a\"\npeers = \"192.0.2.3\"\n{trunk}\n[trunk.verify]\nprofile = \"shaken\"\nchain = \"off\"\n{verify}\n"
+        )
+    };
+    let read = |trunk: &str, verify: &str| with_variables(&text(trunk, verify), &[]);
+    let config = read(
+        "trusted = true\nverstat = true\nverstat_attestation = true\nverdict_header = \"X-Identity-Verdict\"\n\
+         attestation_header = \"P-Attestation-Indicator\"\norigination_header = \"P-Origination-ID\"\ncall_info = true",
+        "on_failure = \"reason\"\nanonymous = \"reject\"\nunknown = \"pass\"\nmethods = [\"INVITE\"]\nresource_priority = \"strip-unproven\"\n\
+         strict_serialization = \"enforce\"\nfreshness_seconds = 30\ndiverted_freshness_seconds = 10800\nmax_diversions = 3\n\
+         rcd_prefers_token = true\nstrict_retarget = true",
+    );
+    let config = config.unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let trunk = &config.proxy.trunks[0];
+    let policy = trunk.verify.as_ref().unwrap();
+    assert_eq!((policy.on_failure, policy.anonymous), (OnFailure::ContinueWithReason, Callers::Reject));
+    assert_eq!((policy.unknown, policy.methods), (Callers::Pass, Methods { invite: true, message: false }));
+    assert_eq!((policy.freshness, policy.diverted_freshness, policy.max_diversions), (30, 10_800, 3));
+    assert!(policy.strip_unproven_priority && policy.rcd_prefers_token && policy.strict_retarget);
+    assert_eq!(policy.modes.get(Check::Serialization), Mode::Enforce);
+    let told = &trunk.discloses;
+    assert!(trunk.headers.verstat && told.verstat_attestation && told.call_info);
+    let names = [&told.verdict, &told.attestation, &told.origination].map(|name| name.as_deref().unwrap());
+    assert_eq!(names, ["X-Identity-Verdict", "P-Attestation-Indicator", "P-Origination-ID"]);
+
+    let usual = read("", "freshness_seconds = 90").unwrap_or_else(|mistakes| panic!("{mistakes:#?}"));
+    let usual = usual.proxy.trunks[0].verify.unwrap();
+    assert_eq!((usual.modes.get(Check::Serialization), usual.diverted_freshness), (Mode::Off, 90));
+    assert_eq!(usual.methods, Methods { invite: true, message: true });
+
+    for (trunk, verify, part) in [
+        ("verdict_header = \"X-Verdict\"", "", "trust domain"),
+        ("trusted = true\nverdict_header = \"From\"", "", "verdict_header"),
+        ("trusted = true\nattestation_header = \"f\"", "", "attestation_header"),
+        ("trusted = true\norigination_header = \"a b\"", "", "origination_header"),
+        ("verstat_attestation = true", "", "verstat_attestation"),
+        ("", "methods = []", "nothing would be verified"),
+        ("", "methods = [\"BYE\"]", "methods"),
+        ("", "anonymous = \"433\"", "anonymous"),
+        ("", "diverted_freshness_seconds = 10", "younger than others"),
+        ("", "diverted_freshness_seconds = 10801", "diverted_freshness_seconds"),
+        ("", "max_diversions = 0", "max_diversions"),
+    ] {
+        let mistakes = read(trunk, verify).map(drop).unwrap_err();
+        assert!(mistakes.iter().any(|mistake| mistake.contains(part)), "{trunk} {verify}: {mistakes:?}");
+    }
+}
+
 // ---- the environment
 
 fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {

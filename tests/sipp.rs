@@ -112,6 +112,8 @@ cases! {
     s01b_redirect_signs_tcp: "S-01b",
     s02_redirect_verifies: "S-02",
     s02b_redirect_verdict_is_bad_or_missing: "S-02b",
+    v01_the_verdict_is_told_inside: "V-01",
+    v02_a_failure_told_inside_alone: "V-02",
 }
 
 /// Every case file is run, and every case has its file.

@@ -214,6 +214,15 @@ fn verstat_of_strangers_goes_everywhere_and_ours_stays_inside() {
         let sent = rig.receive(INSIDE, &back);
         let ringing = sent.iter().find(|sent| sent.status() == Some(180)).unwrap();
         assert!(!ringing.text.contains("verstat"), "{}", ringing.text);
+        rig.receive(INSIDE, &answer(&copy, 200, ""));
+        let bye = format!(
+            "BYE sip:+{CALLER}@{OUTSIDE} SIP/2.0\nVia: SIP/2.0/UDP {INSIDE};branch=z9hG4bKbye;rport\nMax-Forwards: 70\nRoute: {}\n\
+             From: <sip:+{CALLEE}@192.0.2.1;user=phone>;tag=b1\nTo: <sip:+{CALLER};verstat=TN-Validation-Passed@a.example;user=phone>;tag=a1\n\
+             Call-ID: c1\nCSeq: 2 BYE\nContent-Length: 0\n\n",
+            copy.line("Record-Route")
+        );
+        let sent = rig.receive(INSIDE, &bye);
+        assert_eq!(requests(&sent, "BYE")[0].line("To"), format!("<sip:+{CALLER}@a.example;user=phone>;tag=a1"));
     }
 }
 
@@ -243,6 +252,11 @@ fn the_verdict_goes_inside_in_headers_that_nobody_outside_may_write() {
     assert_eq!((good.line("P-Attestation-Indicator"), good.line("P-Origination-ID")), ("A", ORIGID));
     assert!(!good.text.contains("x-identity") && !good.text.contains("Attestation-Info"), "{}", good.text);
     assert_eq!(good.line("X-Other"), "stays");
+    let meters = rig.proxy.meters();
+    assert_eq!(
+        (meters.verstat, meters.attestations, meters.diverted, meters.names),
+        ([1, 0, 0], [1, 0, 0, 0], 0, [0, 0])
+    );
     let bad = copy_of(&mut rig, "c2", &broken(&shaken(&credential)));
     assert_eq!(bad.line("X-Identity-Verdict"), "invalid;failed=\"signature\"");
     let none = copy_of(&mut rig, "c3", "");
@@ -305,6 +319,13 @@ fn rich_call_data_goes_inside_as_call_info_and_that_of_strangers_does_not() {
         ]
     );
     assert!(told.line("X-Identity-Verdict").contains(";name=verified"));
+    let from = from.replace("\"Caller\"", "\"Somebody\"");
+    let mut other = config(patient());
+    other.trunks[1].discloses.verdict = Some("X-Identity-Verdict".into());
+    let mut other = rig(&credential, other);
+    let unverified = copy(&other.receive(OUTSIDE, &request("INVITE", "c1", &from, &rich)));
+    assert!(unverified.line("X-Identity-Verdict").contains(";name=unverified"), "C-14");
+    assert_eq!(other.proxy.meters().names, [0, 1]);
     for copy in [call(true, &broken(&rich)), call(false, &rich)] {
         assert_eq!(copy.lines("Call-Info"), ["<https://a.example/>;purpose=info"]);
     }
@@ -581,4 +602,30 @@ fn p14_other_forms_are_refused_where_that_is_asked() {
     copy(&rig(&credential, config(Policy::shaken())).receive(OUTSIDE, &invite("c1", &lines)));
     assert_eq!(status(&rig(&credential, config(strict)).receive(OUTSIDE, &invite("c1", &lines))), 438);
     copy(&rig(&credential, config(strict)).receive(OUTSIDE, &invite("c1", &shaken(&credential))));
+}
+
+/// RFC 8946: who diverted the call is told too, also to the record.
+#[test]
+fn d16_proven_diversions_are_told() {
+    let credential = Credential::shaken();
+    let diverted = "12155551299";
+    let mut first = shaken_claims();
+    first["dest"]["tn"] = json!([diverted]);
+    first["iat"] = (NOW - 600).into();
+    let div = json!({"dest": {"tn": [CALLEE]}, "div": {"tn": diverted}, "iat": NOW, "orig": {"tn": CALLER}});
+    let lines = line(&credential, Some("shaken"), &first) + &line(&credential, Some("div"), &div);
+    for (window, verdict) in [(600, "valid"), (599, "invalid")] {
+        let mut config = config(Policy { diverted_freshness: window, ..patient() });
+        config.trunks[1].discloses.verdict = Some("X-Identity-Verdict".into());
+        config.records = true;
+        let mut rig = rig(&credential, config);
+        let call = copy(&rig.receive(OUTSIDE, &invite("c1", &lines)));
+        let told = call.line("X-Identity-Verdict");
+        assert!(told.starts_with(verdict), "{window}: {told}");
+        assert_eq!(told.contains(&format!(";diverted=\"{diverted}\"")), verdict == "valid");
+        let call = rig.proxy.calls().from(0, 100).0.next().unwrap();
+        let recorded: Vec<&str> = call.verification().diverted.iter().map(|identity| identity.text()).collect();
+        assert_eq!(recorded, if verdict == "valid" { vec![diverted] } else { vec![] });
+        assert_eq!(rig.proxy.meters().diverted, u64::from(verdict == "valid"));
+    }
 }
