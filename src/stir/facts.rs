@@ -39,6 +39,13 @@ pub struct Facts {
     pub origid: Option<String>,
 }
 
+impl Facts {
+    /// Who calls, in canonical form.
+    pub fn caller(&self, plan: &DialPlan) -> Option<CanonicalIdentity> {
+        self.orig.canonical(plan)
+    }
+}
+
 /// Why facts are not signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FactsError {

@@ -8,9 +8,11 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::proxy::signing;
 use crate::proxy::waiting::NO_SLOT;
 use crate::proxy::{Answer, Event, Held, Need, NeedId, NeedKind, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::{self, Framing};
+use crate::stir::authentication::SignError;
 use crate::stir::facts::{Facts, FactsError};
 use crate::stir::verification::{FetchFailure, Outcome, Verdict};
 use crate::transaction::timer::TimerHandle;
@@ -104,8 +106,15 @@ impl Proxy {
 
     fn sign_facts(&mut self, now: Now, trunk: TrunkId, label: &str, facts: &Facts, out: &mut Output) -> Replied {
         let config = &self.snapshot.config;
-        let signer = config.trunk(trunk).and_then(|trunk| config.signers.get(trunk.sign?)).cloned();
-        let Some(signer) = signer else { return Replied::NoPolicy };
+        let Some(policy) = config.trunk(trunk).filter(|trunk| trunk.signs()) else { return Replied::NoPolicy };
+        let caller = facts.caller(&config.verifier.dial_plan);
+        let (place, most) = signing::stated(config, policy, caller.as_ref());
+        let Some(signer) = place.and_then(|place| config.signers.get(place)).cloned() else {
+            return Replied::NotSigned(SignError::NotAuthorized.into());
+        };
+        if most.is_some_and(|most| facts.attest.letter() < most.letter()) {
+            return Replied::NotSigned(FactsError::AboveCeiling); // A is above B is above C
+        }
         let mut value = Vec::with_capacity(1024);
         let origid = self.unpredictable();
         match signer.sign_facts(now.unix, facts, origid, &mut value) {

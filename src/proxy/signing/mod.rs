@@ -376,6 +376,19 @@ fn table_of<'c>(config: &'c Config, trunk: &Trunk) -> Option<&'c SigningTable> {
     config.signing_tables.get(trunk.signing.table?).map(|table| &**table)
 }
 
+/// The place of the signer of a caller that is only stated, and the most that the policy attests of it.
+pub(super) fn stated(
+    config: &Config,
+    trunk: &Trunk,
+    caller: Option<&CanonicalIdentity>,
+) -> (Option<usize>, Option<Attestation>) {
+    let row = match caller {
+        Some(CanonicalIdentity::Tn(number)) => table_of(config, trunk).and_then(|table| table.find(number)),
+        _ => None,
+    };
+    row.map_or((trunk.sign, trunk.signing.attestation), |row| (row.signer, row.attestation))
+}
+
 /// The signer of the caller's number: by the table, else the trunk's own.
 fn choose<'c>(config: &'c Config, trunk: &'c Trunk, request: Message<'_>, is_trusted: bool) -> Option<Choice<'c>> {
     let believed = |source| if is_trusted { source } else { IdentitySource::From };
