@@ -382,6 +382,30 @@ fn e10_reasons_about_our_tokens_go_no_further() {
     assert!(rig.events.iter().filter(|event| matches!(event, Event::Disputed { .. })).count() == 2, "{:?}", rig.events);
 }
 
+#[test]
+fn facts_that_are_stated_are_signed_by_the_same_table() {
+    use vesperd::proxy::service::{Kind, Question, Replied};
+    use vesperd::stir::facts::{Facts, FactsError, Party};
+    let world = World::new();
+    let mut config = world.config();
+    let low = SigningRow { attestation: Some(Attestation::Gateway), ..by(PROVIDER) };
+    config.signing_tables = vec![table(&[("+1201*", low), ("+44*", SigningRow::default())])];
+    config.trunks[1].signing.table = Some(0);
+    let mut rig = Rig::new(config);
+    let mut ask = |orig: &str, attest| {
+        let (orig, dest) = (Party::Tn(orig.into()), vec![Party::Tn("+12155551213".into())]);
+        let kind = Kind::Sign(Facts { attest, orig, dest, iat: None, origid: None });
+        let question = Question { id: 1, trunk: vesperd::proxy::TrunkId(1), label: "x".into(), kind };
+        let mut out = vesperd::proxy::Output::default();
+        rig.proxy.ask(rig.now, question, &mut out);
+        out.replies.pop().unwrap().result
+    };
+    assert!(matches!(ask("+12125550100", Attestation::Full), Replied::Signed(_)), "in no row");
+    assert!(matches!(ask("+12015550100", Attestation::Gateway), Replied::Signed(_)));
+    assert!(matches!(ask("+12015550100", Attestation::Partial), Replied::NotSigned(FactsError::AboveCeiling)));
+    assert!(matches!(ask("+4420", Attestation::Gateway), Replied::NoPolicy));
+}
+
 /// The provider's key lies elsewhere.
 fn remote(world: &World, config: &mut Config) -> EcdsaKeyPair {
     let credential = &world.lab.provider;
