@@ -1,8 +1,9 @@
 //! Where a case takes place: loopback addresses and ports of its own, and the words that stand for them in its files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Addresses in 127/8 that no other case of this machine uses at the same time: the two middle octets come from the process
@@ -94,9 +95,12 @@ pub fn control_port() -> u16 {
     pick(28_000, 4_000, |port| UdpSocket::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok())
 }
 
+/// None twice: what was picked before may not be bound yet.
 fn pick(first: u16, count: u16, is_free: impl Fn(u16) -> bool) -> u16 {
+    static PICKED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut picked = PICKED.lock().unwrap();
     let mut ports = (0..100).map(|_| first + (random() % u64::from(count)) as u16);
-    ports.find(|port| is_free(*port)).expect("a free port")
+    ports.find(|port| is_free(*port) && picked.insert(*port)).expect("a free port")
 }
 
 /// A number that is another one each time, so that no fixed string passes by accident.
