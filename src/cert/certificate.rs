@@ -363,7 +363,7 @@ impl Certificate {
             KeyKind::P521 => "P-521".to_owned(),
             KeyKind::Rsa { bits } => format!("RSA-{bits}"),
             KeyKind::Other => Reader::new(&self.key_algorithm)
-                .expect(der::OBJECT_IDENTIFIER)
+                .contents(der::OBJECT_IDENTIFIER)
                 .map_or_else(|_| super::hex(&self.key_algorithm), oid::dotted),
         }
     }

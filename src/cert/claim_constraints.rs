@@ -330,7 +330,7 @@ fn read_names(input: &[u8], budget: &mut usize) -> Result<Vec<String>, ClaimCons
     let mut names = Vec::new();
     while !list.is_empty() {
         spend(budget)?;
-        names.push(read_name(list.expect(der::IA5_STRING).map_err(fault)?)?);
+        names.push(read_name(list.contents(der::IA5_STRING).map_err(fault)?)?);
     }
     if names.is_empty() {
         return Err(ClaimConstraintsError::EmptyList);
@@ -345,14 +345,14 @@ fn read_permitted(input: &[u8], budget: &mut usize) -> Result<Vec<PermittedValue
     let mut permitted = Vec::new();
     while !list.is_empty() {
         spend(budget)?;
-        let mut entry = Reader::new(list.expect(der::SEQUENCE).map_err(fault)?);
-        let claim = read_name(entry.expect(der::IA5_STRING).map_err(fault)?)?;
-        let mut strings = Reader::new(entry.expect(der::SEQUENCE).map_err(fault)?);
+        let mut entry = Reader::new(list.contents(der::SEQUENCE).map_err(fault)?);
+        let claim = read_name(entry.contents(der::IA5_STRING).map_err(fault)?)?;
+        let mut strings = Reader::new(entry.contents(der::SEQUENCE).map_err(fault)?);
         entry.finish().map_err(fault)?;
         let mut values = Vec::new();
         while !strings.is_empty() {
             spend(budget)?;
-            let octets = strings.expect(der::UTF8_STRING).map_err(fault)?;
+            let octets = strings.contents(der::UTF8_STRING).map_err(fault)?;
             values.push(String::from_utf8(octets.to_vec()).map_err(|_| ClaimConstraintsError::Utf8)?);
         }
         if values.is_empty() {

@@ -126,8 +126,8 @@ impl Crl {
     ) -> Result<Self, CrlError> {
         let mut outer = Reader::new(der::only(input, der::SEQUENCE)?);
         let tbs = outer.read()?;
-        let algorithm = outer.expect(der::SEQUENCE)?;
-        let bits = outer.expect(der::BIT_STRING)?;
+        let algorithm = outer.contents(der::SEQUENCE)?;
+        let bits = outer.contents(der::BIT_STRING)?;
         outer.finish()?;
         let signature = bits.strip_prefix(&[0]).ok_or(CrlError::Form)?;
         let (mut crl, inner_algorithm) = read_tbs(&tbs, max_entries)?;
@@ -337,10 +337,10 @@ impl Revocations {
 
 fn read_tbs<'a>(tbs: &Tlv<'a>, max_entries: usize) -> Result<(Crl, &'a [u8]), CrlError> {
     let mut fields = Reader::new(der::only(tbs.raw, der::SEQUENCE)?);
-    if fields.expect(der::INTEGER)? != [1] {
+    if fields.contents(der::INTEGER)? != [1] {
         return Err(CrlError::Form); // v2; a v1 CRL has no extensions and says nothing of its scope
     }
-    let algorithm = fields.expect(der::SEQUENCE)?;
+    let algorithm = fields.contents(der::SEQUENCE)?;
     let issuer = fields.read()?;
     let this_update = time(&fields.read()?)?;
     let next_update = match fields.peek() {
@@ -394,8 +394,8 @@ impl Crl {
             if self.entries == max {
                 return Err(CrlError::TooManyEntries);
             }
-            let mut fields = Reader::new(entries.expect(der::SEQUENCE)?);
-            let serial = fields.expect(der::INTEGER)?;
+            let mut fields = Reader::new(entries.contents(der::SEQUENCE)?);
+            let serial = fields.contents(der::INTEGER)?;
             time(&fields.read()?)?;
             if let Some(extensions) = fields.optional(der::SEQUENCE)? {
                 each_listed(extensions, |id, value, is_critical| {
@@ -436,10 +436,10 @@ fn each_listed(
 ) -> Result<(), CrlError> {
     let mut extensions = Reader::new(extensions);
     while !extensions.is_empty() {
-        let mut fields = Reader::new(extensions.expect(der::SEQUENCE)?);
-        let id = fields.expect(der::OBJECT_IDENTIFIER)?;
+        let mut fields = Reader::new(extensions.contents(der::SEQUENCE)?);
+        let id = fields.contents(der::OBJECT_IDENTIFIER)?;
         let is_critical = fields.optional(BOOLEAN)?.is_some_and(|value| value != [0]);
-        let value = fields.expect(der::OCTET_STRING)?;
+        let value = fields.contents(der::OCTET_STRING)?;
         fields.finish()?;
         each(id, value, is_critical)?;
     }

@@ -113,14 +113,14 @@ impl<'a> Reader<'a> {
     }
 
     /// The contents of the next element, which must carry `tag`.
-    pub(crate) fn expect(&mut self, tag: u8) -> Result<&'a [u8], DerError> {
+    pub(crate) fn contents(&mut self, tag: u8) -> Result<&'a [u8], DerError> {
         let tlv = self.read()?;
         if tlv.tag == tag { Ok(tlv.value) } else { Err(DerError::UnexpectedTag { expected: tag, found: tlv.tag }) }
     }
 
     /// The contents of the next element if it carries `tag`; nothing is consumed otherwise.
     pub(crate) fn optional(&mut self, tag: u8) -> Result<Option<&'a [u8]>, DerError> {
-        if self.peek() == Some(tag) { self.expect(tag).map(Some) } else { Ok(None) }
+        if self.peek() == Some(tag) { self.contents(tag).map(Some) } else { Ok(None) }
     }
 
     pub(crate) fn finish(&self) -> Result<(), DerError> {
@@ -131,7 +131,7 @@ impl<'a> Reader<'a> {
 /// The contents of the one element `input` consists of.
 pub(crate) fn only(input: &[u8], tag: u8) -> Result<&[u8], DerError> {
     let mut reader = Reader::new(input);
-    let value = reader.expect(tag)?;
+    let value = reader.contents(tag)?;
     reader.finish()?;
     Ok(value)
 }

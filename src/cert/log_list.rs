@@ -151,8 +151,8 @@ impl Log {
 /// The point of a P-256 SubjectPublicKeyInfo.
 pub(super) fn p256_point(spki: &[u8]) -> Option<&[u8]> {
     let mut fields = Reader::new(der::only(spki, der::SEQUENCE).ok()?);
-    let algorithm = fields.expect(der::SEQUENCE).ok()?;
-    let bits = fields.expect(der::BIT_STRING).ok()?;
+    let algorithm = fields.contents(der::SEQUENCE).ok()?;
+    let bits = fields.contents(der::BIT_STRING).ok()?;
     fields.finish().ok()?;
     (algorithm == alg_id::ECDSA_P256.as_ref()).then_some(bits.strip_prefix(&[0])?)
 }

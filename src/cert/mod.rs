@@ -22,6 +22,7 @@ pub mod sct;
 mod signed_list;
 mod store;
 mod tn_auth_list;
+mod verdict;
 
 pub use anchors::{AnchorError, TrustAnchors};
 pub use cache::{CacheLimits, ChainCache};
@@ -37,11 +38,9 @@ pub use pem::{PemError, certificates_from_pem_or_der};
 pub use referenced::{ReferencedList, ReferencedLists};
 pub use sct::{Sct, SctList, SctListError, TbsError};
 pub use signed_list::{AnchorList, ListKey, SignedListError, open};
-pub use store::{
-    ChainVerdict, Limits, ProfileError, SctCounts, SctError, SctFacts, TrustPolicy, TrustStore, UnprovenSpc, ValidSct,
-    ValidityError,
-};
+pub use store::{Limits, TrustPolicy, TrustStore, UnprovenSpc};
 pub use tn_auth_list::{Encompassed, ScopeExcess, TnAuthList, TnAuthListError, TnEntry};
+pub use verdict::{ChainVerdict, ProfileError, SctCounts, SctError, SctFacts, ValidSct, ValidityError};
 
 /// Lower-case hexadecimal digits.
 pub(crate) fn hex(octets: &[u8]) -> String {

@@ -18,10 +18,10 @@ fn read(raw: &[u8]) -> Option<Vec<u8>> {
     let mut names = Reader::new(der::only(raw, der::SEQUENCE).ok()?);
     let mut out = Vec::new();
     while !names.is_empty() {
-        let mut set = Reader::new(names.expect(SET).ok()?);
+        let mut set = Reader::new(names.contents(SET).ok()?);
         let mut attributes = Vec::new();
         while !set.is_empty() {
-            attributes.push(attribute(set.expect(der::SEQUENCE).ok()?)?);
+            attributes.push(attribute(set.contents(der::SEQUENCE).ok()?)?);
         }
         attributes.sort();
         der::write(&mut out, SET, &attributes.concat());

@@ -27,7 +27,7 @@ impl NameConstraints {
         for (subtrees, permits) in [(permitted, true), (excluded, false)] {
             let mut subtrees = Reader::new(subtrees.unwrap_or_default());
             while !subtrees.is_empty() {
-                let mut subtree = Reader::new(subtrees.expect(der::SEQUENCE)?);
+                let mut subtree = Reader::new(subtrees.contents(der::SEQUENCE)?);
                 let base = subtree.read()?;
                 let name = std::str::from_utf8(base.value).ok().filter(|name| name.is_ascii());
                 match (base.tag, name, subtree.is_empty(), permits) {

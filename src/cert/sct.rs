@@ -250,7 +250,7 @@ impl Entry {
 pub fn tbs_without(certificate: &[u8], drop: &Oid) -> Result<Vec<u8>, TbsError> {
     let fault = TbsError::Der;
     let outer = der::only(certificate, der::SEQUENCE).map_err(fault)?;
-    let mut tbs = Reader::new(Reader::new(outer).expect(der::SEQUENCE).map_err(fault)?);
+    let mut tbs = Reader::new(Reader::new(outer).contents(der::SEQUENCE).map_err(fault)?);
     let mut out = Vec::with_capacity(certificate.len());
     let mut dropped = 0;
     let mut other = false;
@@ -265,7 +265,7 @@ pub fn tbs_without(certificate: &[u8], drop: &Oid) -> Result<Vec<u8>, TbsError> 
         let mut kept = Vec::with_capacity(field.value.len());
         while !extensions.is_empty() {
             let extension = extensions.read().map_err(fault)?;
-            let id = Reader::new(extension.value).expect(der::OBJECT_IDENTIFIER).map_err(fault)?;
+            let id = Reader::new(extension.value).contents(der::OBJECT_IDENTIFIER).map_err(fault)?;
             other |= id == counterpart.der;
             if id == drop.der {
                 dropped += 1;

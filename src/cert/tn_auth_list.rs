@@ -367,8 +367,8 @@ fn read_entry(list: &mut Reader<'_>, entry: usize) -> Result<TnEntry, TnAuthList
         0xa0 => TnEntry::Spc(read_ia5(choice.value).map_err(fault)?),
         0xa1 => {
             let mut range = Reader::new(der::only(choice.value, der::SEQUENCE).map_err(fault)?);
-            let start = ia5_text(range.expect(der::IA5_STRING).map_err(fault)?);
-            let count = range.expect(der::INTEGER).map_err(fault)?;
+            let start = ia5_text(range.contents(der::IA5_STRING).map_err(fault)?);
+            let count = range.contents(der::INTEGER).map_err(fault)?;
             // The extension marker: unknown elements may follow.
             while !range.is_empty() {
                 range.read().map_err(fault)?;

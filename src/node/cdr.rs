@@ -1,23 +1,24 @@
 //! Call detail records: one JSON line per call that is over, written by a thread of its own. The workers hand records over by a bounded
 //! queue and never wait, but at the end of the program: what finds it full is counted and lost.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read, Seek, SeekFrom, Write};
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+mod line;
+mod output;
+
+use std::io;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use output::{Output, open};
 
 use super::clock;
 use super::names::TrunkNames;
-use crate::passport::ppt::shaken::{self, Attestation};
-use crate::proxy::{CallRecord, TrunkId};
-use crate::sip::hop::Hop;
-use crate::stir::Verstat;
+use crate::proxy::CallRecord;
+use line::line_of;
+pub(super) use line::{Clock, hop, shorten};
 
 /// Where records go and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,80 +227,6 @@ impl Drop for CdrThread {
     }
 }
 
-struct Output {
-    /// `None`: the standard output.
-    file: Option<File>,
-    /// What was written last is no whole line: the next one begins behind a line feed.
-    is_torn: bool,
-}
-
-impl Output {
-    fn open(target: &Target) -> io::Result<Self> {
-        Ok(match target {
-            Target::Stdout => Self { file: None, is_torn: false },
-            Target::File(path) => Self { file: Some(open(path)?), is_torn: is_torn(path) },
-        })
-    }
-
-    /// Octets that were written, and what stopped it.
-    fn write(&mut self, lines: &[u8]) -> (usize, io::Result<()>) {
-        let mut written = 0;
-        let result = self.write_counted(lines, &mut written);
-        (written, result)
-    }
-
-    fn write_counted(&mut self, lines: &[u8], written: &mut usize) -> io::Result<()> {
-        if self.is_torn {
-            self.write_some(b"\n")?;
-            self.is_torn = false;
-        }
-        while let Some(rest) = lines.get(*written..).filter(|rest| !rest.is_empty()) {
-            match self.write_some(rest) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => {
-                    *written += count;
-                    self.is_torn = lines.get(..*written).is_some_and(|done| done.last() != Some(&b'\n'));
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(())
-    }
-
-    fn write_some(&mut self, octets: &[u8]) -> io::Result<usize> {
-        match &mut self.file {
-            Some(file) => file.write(octets),
-            None => {
-                let mut stdout = io::stdout().lock();
-                stdout.write_all(octets)?; // it has a buffer of its own and does not say what of it was written
-                stdout.flush().map(|()| octets.len())
-            }
-        }
-    }
-}
-
-/// Whether an earlier life left a line that does not end.
-fn is_torn(path: &Path) -> bool {
-    let last = || -> io::Result<u8> {
-        if !std::fs::metadata(path)?.is_file() {
-            return Ok(b'\n');
-        }
-        let (mut file, mut last) = (File::open(path)?, [b'\n']);
-        if file.metadata()?.len() > 0 {
-            file.seek(SeekFrom::End(-1))?;
-            file.read_exact(&mut last)?;
-        }
-        Ok(u8::from_be_bytes(last))
-    };
-    last().is_ok_and(|last| last != b'\n')
-}
-
-/// Numbers of people are in it: for the owner and the group.
-fn open(path: &Path) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).mode(0o640).open(path)
-}
-
 /// Octets of lines that are written in one go.
 const BATCH: usize = 64 * 1024;
 
@@ -371,182 +298,9 @@ impl Writer {
     }
 }
 
-/// A moment on both clocks: records know the monotonic one only.
-#[derive(Clone, Copy)]
-pub(super) struct Clock {
-    pub instant: Instant,
-    pub millis: i64,
-}
-
-impl Clock {
-    /// What the wall clock showed at an instant, ISO 8601 in UTC with milliseconds.
-    pub fn wall(self, at: Instant) -> String {
-        let ago = self.instant.saturating_duration_since(at).as_millis();
-        iso8601(self.millis.saturating_sub(i64::try_from(ago).unwrap_or(i64::MAX)))
-    }
-}
-
-fn iso8601(millis: i64) -> String {
-    let at = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(millis) * 1_000_000);
-    at.map_or_else(
-        |_| String::new(),
-        |at| {
-            let (year, month, day) = at.to_calendar_date();
-            let (hour, minute, second, milli) = at.to_hms_milli();
-            format!("{year:04}-{:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z", u8::from(month))
-        },
-    )
-}
-
-/// One line; docs/operation.md describes the fields.
-#[derive(Serialize)]
-struct Line {
-    call_id: String,
-    from_tag: String,
-    to_tag: String,
-    caller: String,
-    called: String,
-    ingress: Option<String>,
-    egress: Option<String>,
-    source: String,
-    member: Option<String>,
-    received: String,
-    ringing: Option<String>,
-    answered: Option<String>,
-    ended: String,
-    setup_seconds: Option<f64>,
-    duration_seconds: f64,
-    status: u16,
-    own_status: bool,
-    cause: Option<u16>,
-    ended_by: &'static str,
-    cancelled: bool,
-    answers: usize,
-    attempts: u16,
-    verdict: &'static str,
-    verdict_check: Option<&'static str>,
-    attest: Option<&'static str>,
-    verified_origid: Option<String>,
-    verstat: Option<&'static str>,
-    diverted: Vec<String>,
-    rcd_name: Option<&'static str>,
-    certificate: Option<String>,
-    signer: Option<String>,
-    signer_attest: Option<&'static str>,
-    origid: Option<String>,
-}
-
-fn line_of(record: &CallRecord, names: &TrunkNames, clock: Clock, shortened: bool) -> Line {
-    let call = &record.call;
-    let name = |trunk: Option<TrunkId>| trunk.map(|trunk| names.of(trunk).to_string());
-    let numbers = call.numbers();
-    let number = |octets: &[u8]| if shortened { shorten(&text(octets)) } else { text(octets) };
-    let (verification, signed) = (call.verification(), call.signed());
-    let origid = |signed: &crate::proxy::calls::Signed| shaken::origid(signed.origid).as_str().to_owned();
-    Line {
-        call_id: text(call.call_id()),
-        from_tag: text(call.from_tag()),
-        to_tag: text(call.to_tag()),
-        caller: number(numbers.caller),
-        called: number(numbers.called),
-        ingress: name(call.ingress()),
-        egress: name(call.egress()),
-        source: hop(&call.source()),
-        member: call.next_hop().as_ref().map(hop),
-        received: clock.wall(call.started()),
-        ringing: call.rang().map(|at| clock.wall(at)),
-        answered: call.answered().map(|at| clock.wall(at)),
-        ended: clock.wall(record.ended),
-        setup_seconds: call.answered().map(|at| seconds(at.saturating_duration_since(call.started()))),
-        duration_seconds: seconds(record.duration()),
-        status: call.status(),
-        own_status: call.is_own_answer(),
-        cause: call.cause(),
-        ended_by: record.ended_by.name(),
-        cancelled: call.is_cancelled(),
-        answers: call.answers(),
-        attempts: call.attempts(),
-        verdict: verification.result(),
-        verdict_check: verification.failed,
-        attest: verification.attestation.map(Attestation::letter),
-        verified_origid: verification.origid.map(|origid| origid.as_str().to_owned()),
-        verstat: verification.verstat.map(Verstat::text),
-        diverted: verification.diverted.iter().map(|identity| number(identity.text().as_bytes())).collect(),
-        rcd_name: verification.is_name_verified.map(|is| if is { "verified" } else { "unverified" }),
-        certificate: verification.subject(),
-        signer: signed.map(|signed| signed.signer.to_string()),
-        signer_attest: signed.and_then(|signed| signed.attestation).map(Attestation::letter),
-        origid: signed.filter(|signed| signed.attestation.is_some()).map(origid),
-    }
-}
-
-fn text(octets: &[u8]) -> String {
-    String::from_utf8_lossy(octets).into_owned()
-}
-
-/// The last four digits of a number are nobody's business, whatever separates them (RFC 3966 5.1.1), nor the last four characters of
-/// what is none.
-pub(super) fn shorten(number: &str) -> String {
-    let is_visible = |c: char| matches!(c, '-' | '.' | '(' | ')' | ' ');
-    let count = number.chars().filter(|c| !is_visible(*c)).count();
-    let mut place = 0;
-    let mut shortened = |c: char| {
-        place += usize::from(!is_visible(c));
-        if is_visible(c) || place + 4 <= count { c } else { 'x' }
-    };
-    number.chars().map(&mut shortened).collect()
-}
-
-/// Whole milliseconds.
-fn seconds(duration: Duration) -> f64 {
-    duration.as_millis() as f64 / 1000.0
-}
-
-/// As next hops are written in the configuration.
-pub(super) fn hop(hop: &Hop) -> String {
-    format!("{}:{}", hop.transport.via_token().to_ascii_lowercase(), hop.remote)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn numbers_are_shortened_by_their_digits() {
-        let all = ["+12155551212", "+1-215-555-1212", "+1 (215) 555.12.12", "12-1", "alice", "", "-.-"].map(shorten);
-        assert_eq!(all, ["+1215555xxxx", "+1-215-555-xxxx", "+1 (215) 555.xx.xx", "xx-x", "axxxx", "", "-.-"]);
-    }
-
-    #[test]
-    fn half_a_line_is_ended_before_the_next_one() {
-        // A stream with little room: of what does not fit a part is written, as on a disk that becomes full.
-        let (mut reader, writer) = std::os::unix::net::UnixStream::pair().unwrap();
-        writer.set_nonblocking(true).unwrap();
-        let writer = File::from(std::os::fd::OwnedFd::from(writer));
-        let mut output = Output { file: Some(writer), is_torn: false };
-        let line = [vec![b'x'; 40_000], vec![b'\n']].concat();
-        let (written, result) = output.write(&line.repeat(10));
-        assert!(result.is_err() && written > 0 && written < 400_010 && written % 40_001 != 0, "{written}");
-        let mut read = vec![0; written];
-        reader.read_exact(&mut read).unwrap();
-        assert_eq!(output.write(b"next\n").0, 5);
-        drop(output);
-        read.clear();
-        reader.read_to_end(&mut read).unwrap();
-        assert_eq!(read, b"\nnext\n");
-    }
-
-    #[test]
-    fn a_file_that_was_left_in_the_middle_of_a_line_goes_on_with_a_new_one() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("calls");
-        for (before, after) in [("", "new\n"), ("old\n", "old\nnew\n"), ("ol", "ol\nnew\n")] {
-            std::fs::write(&path, before).unwrap();
-            let mut output = Output::open(&Target::File(path.clone())).unwrap();
-            assert!(output.write(b"new\n").1.is_ok());
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), after);
-        }
-    }
 
     #[test]
     fn the_end_waits_while_records_are_written_and_not_for_ever() {

@@ -22,6 +22,7 @@ mod load;
 pub mod location;
 mod loop_check;
 pub mod meters;
+mod need;
 mod neighbours;
 pub mod overload;
 mod patience;
@@ -36,6 +37,8 @@ pub mod route;
 pub mod service;
 mod session_timer;
 pub mod signing;
+mod stateless;
+mod trunk;
 pub mod trust;
 mod upstream;
 mod validate;
@@ -50,13 +53,14 @@ use siphasher::sip::SipHasher13;
 use slab::Slab;
 
 pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
-pub use config::{Config, Listener, NextHop, Numbers, RrStyle, Snapshot, Trunk, TrunkId, UdpOversize};
+pub use config::{Config, Listener, Snapshot};
 pub use derived::Derived;
 pub use disclosure::Disclosure;
 pub use event::{Event, Stats};
 pub use failover::{Codes, Failover, Forking, Relay503};
 pub use location::{LocateFailure, Target, TargetHost};
 pub use loop_check::RoutingInput;
+pub use need::{Answer, Need, NeedId, NeedKind, SignatureFailure};
 pub use neighbours::Neighbours;
 pub use plan::Place;
 pub use redirect::On3xx;
@@ -65,10 +69,11 @@ pub use route::table::{Condition, Route};
 pub use route::target::leave_by;
 pub use session_timer::SessionTimer;
 pub use signing::Signing;
+pub use trunk::{NextHop, Numbers, RrStyle, Trunk, TrunkId, UdpOversize};
 
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Index, Message, Patch};
-use crate::stir::verification::{Credential, FetchFailure, FetchedChain, Verifier};
+use crate::stir::verification::{Credential, Verifier};
 use crate::transaction::timer::Wheel;
 use crate::transaction::{self, ClientId, Layer};
 use calls::CallKey;
@@ -85,65 +90,6 @@ pub struct Now {
     pub instant: Instant,
     /// For `iat`, Date and certificates: seconds since 1970-01-01T00:00Z.
     pub unix: i64,
-}
-
-/// Names something slow that a call waits for; never reused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct NeedId(pub u64);
-
-/// Something slow that a call waits for. It ends exactly once: by its answer, its deadline or a CANCEL.
-#[derive(Debug)]
-pub struct Need {
-    /// To be given back with the answer.
-    pub id: NeedId,
-    /// When the call goes on without; an answer after it is dropped.
-    pub deadline: Instant,
-    /// What is needed.
-    pub kind: NeedKind,
-}
-
-/// Kinds of [`Need`].
-#[derive(Debug)]
-pub enum NeedKind {
-    /// The certificate chain behind a URL (RFC 8224 6.2 step 3).
-    Certificate {
-        /// Its `x5u`, already judged fetchable.
-        x5u: Box<str>,
-    },
-    /// The addresses of a next hop (RFC 3263 4).
-    Locate {
-        /// Whom.
-        target: Target,
-    },
-    /// A signature by a key in a hardware module.
-    Signature {
-        /// The name of the key.
-        key: Arc<str>,
-        /// What is to be signed (ES256).
-        input: Box<[u8]>,
-    },
-}
-
-/// Why there is no signature.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SignatureFailure {
-    /// Too many wait for one.
-    Busy,
-    /// The module refused, or the key is not there.
-    Refused,
-    /// No answer in time.
-    NoAnswer,
-}
-
-/// The answer to a [`Need`].
-#[derive(Debug)]
-pub enum Answer {
-    /// To [`NeedKind::Certificate`].
-    Certificate(Result<FetchedChain, FetchFailure>),
-    /// To [`NeedKind::Locate`]: in the order of trial, addresses of one SRV target together (RFC 7984 4).
-    Locate(Result<Arc<[NextHop]>, LocateFailure>),
-    /// To [`NeedKind::Signature`]: r and s (RFC 7518 3.4).
-    Signature(Result<[u8; 64], SignatureFailure>),
 }
 
 /// What comes out of the proxy; the caller empties it after each batch.

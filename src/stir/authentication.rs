@@ -1,6 +1,5 @@
 //! The authentication service (RFC 8224 6.1): signs requests, with everything prepared that does not change per call.
 use super::signalling::{Signalling, media_keys};
-use super::url::HttpsUrl;
 use super::{IdentitySource, Profile};
 use crate::cert::Certificate;
 use crate::passport::claims::{Destinations, Identity};
@@ -9,73 +8,25 @@ use crate::passport::ppt::{Ppt, shaken, shaken::Attestation};
 use crate::passport::{CanonicalIdentity, Claims, DialPlan, MediaKey, jws, serialize};
 use crate::sip::{Message, Name, date};
 use aws_lc_rs::rand::SystemRandom;
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair as _};
-use rustls_pki_types::PrivateKeyDer;
-use rustls_pki_types::pem::PemObject as _;
+use aws_lc_rs::signature::{EcdsaKeyPair, KeyPair as _};
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+mod config;
 mod diversion;
 pub mod elsewhere;
 mod error;
 mod tokens;
 
+pub use config::SignerConfig;
+use config::{preflight, read_key};
 pub use diversion::Diverted;
 pub use error::{SignError, SignerError, SignerWarning};
 pub use tokens::Speaker;
 
 /// Seconds for which a certificate has to be valid still.
 const MIN_VALIDITY: i64 = 60;
-/// A lifetime above which a VESPER certificate is remarked (R5): 7 days.
-const SHORT_LIVED: i64 = 7 * 24 * 3600;
-
-/// What a [`Signer`] is made of.
-#[derive(Clone)]
-pub struct SignerConfig {
-    /// DER, leaf first. A self-signed last one is not sent.
-    pub certificates: Vec<Vec<u8>>,
-    /// Private key of the leaf: PKCS#8 or SEC1, PEM or DER.
-    pub key: Vec<u8>,
-    /// The name of a key that lies elsewhere, in a hardware module: then `key` is not looked at (see [`elsewhere`]).
-    pub remote_key: Option<Arc<str>>,
-    /// Where the chain is published.
-    pub x5u: String,
-    /// `attest`, which makes the tokens SHAKEN ones (RFC 8588); without it they are plain PASSporTs.
-    pub attestation: Option<Attestation>,
-    /// VESPER puts the chain into `x5c` (R17) and refuses a certificate that is none of its profile (R12 to R14, R20).
-    pub profile: Profile,
-    /// How numbers in requests are read.
-    pub dial_plan: DialPlan,
-    /// Which field names the caller. P-Asserted-Identity has to be vouched for by whoever configures this.
-    pub identity_source: IdentitySource,
-    /// Most seconds a Date in the request may be off (I-5: 60).
-    pub date_tolerance: i64,
-}
-
-impl SignerConfig {
-    /// Usual settings.
-    pub fn new(profile: Profile, certificates: Vec<Vec<u8>>, key: Vec<u8>, x5u: impl Into<String>) -> Self {
-        Self {
-            certificates,
-            key,
-            remote_key: None,
-            x5u: x5u.into(),
-            attestation: None,
-            profile,
-            dial_plan: DialPlan::default(),
-            identity_source: IdentitySource::From,
-            date_tolerance: 60,
-        }
-    }
-}
-
-impl fmt::Debug for SignerConfig {
-    /// Leaves the key out.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SignerConfig").field("x5u", &self.x5u).field("profile", &self.profile).finish_non_exhaustive()
-    }
-}
 
 /// What signs.
 enum Key {
@@ -488,49 +439,4 @@ fn header(ppt: Ppt, inline: &[Vec<u8>], x5u: &str) -> Vec<u8> {
 fn parameters(x5u: &str, ppt: Ppt) -> Vec<u8> {
     let ppt = ppt.name().map(|name| format!(";ppt=\"{name}\"")).unwrap_or_default();
     format!(";info=<{x5u}>;alg=ES256{ppt}\r\n").into_bytes()
-}
-
-fn read_key(key: &[u8]) -> Result<EcdsaKeyPair, SignerError> {
-    let der = match PrivateKeyDer::from_pem_slice(key) {
-        Ok(der) => der.secret_der().to_vec(),
-        Err(_) => key.to_vec(),
-    };
-    EcdsaKeyPair::from_private_key_der(&ECDSA_P256_SHA256_FIXED_SIGNING, &der).map_err(|_| SignerError::Key)
-}
-
-fn preflight(leaf: &Certificate, config: &SignerConfig) -> Result<Vec<SignerWarning>, SignerError> {
-    let url = HttpsUrl::parse(&config.x5u).map_err(SignerError::Url)?;
-    let mut warnings = Vec::new();
-    if let Err(error) = url.fetchable(false) {
-        warnings.push(SignerWarning::NotFetchable(error));
-    }
-    let list = leaf.tn_auth_list().and_then(Result::ok).ok_or(SignerError::NoTnAuthList)?;
-    let constraints = leaf.claim_constraints().transpose().map_err(|_| SignerError::BadConstraints)?;
-    if config.profile == Profile::Shaken {
-        return Ok(warnings);
-    }
-    if !list.has_tn_entry() {
-        return Err(SignerError::NoNumber);
-    }
-    if leaf.dns_names().is_empty() {
-        return Err(SignerError::NoDnsName);
-    }
-    if !leaf.dns_names().iter().any(|name| url.is_host(name)) {
-        return Err(SignerError::HostNotInCertificate);
-    }
-    if !leaf.scts().is_some_and(|scts| scts.is_ok_and(|list| !list.scts.is_empty())) {
-        return Err(SignerError::NoSct);
-    }
-    if leaf.subject_organization().is_none() {
-        warnings.push(SignerWarning::NoOrganization);
-    }
-    let seconds = leaf.not_after().saturating_sub(leaf.not_before());
-    if seconds > SHORT_LIVED {
-        warnings.push(SignerWarning::LongLived { seconds });
-    }
-    let authorized = |name| constraints.is_some_and(|constraints| constraints.authorizes(name));
-    if config.attestation.is_some() && !(authorized("attest") && authorized("origid")) {
-        warnings.push(SignerWarning::UnauthorizedClaims);
-    }
-    Ok(warnings)
 }

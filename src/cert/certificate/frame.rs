@@ -26,18 +26,18 @@ impl<'a> Frame<'a> {
     pub(super) fn read(input: &'a [u8]) -> Result<Self, DerError> {
         let mut outer = Reader::new(der::only(input, der::SEQUENCE)?);
         let tbs = outer.read()?;
-        let outer_algorithm = outer.expect(der::SEQUENCE)?;
-        let bits = outer.expect(der::BIT_STRING)?;
+        let outer_algorithm = outer.contents(der::SEQUENCE)?;
+        let bits = outer.contents(der::BIT_STRING)?;
         outer.finish()?;
         let mut fields = Reader::new(der::only(tbs.raw, der::SEQUENCE)?);
         fields.optional(der::context(0))?;
-        fields.expect(der::INTEGER)?;
-        let inner_algorithm = fields.expect(der::SEQUENCE)?;
+        fields.contents(der::INTEGER)?;
+        let inner_algorithm = fields.contents(der::SEQUENCE)?;
         // Issuer, validity, subject.
         for _ in 0..3 {
-            fields.expect(der::SEQUENCE)?;
+            fields.contents(der::SEQUENCE)?;
         }
-        let key_algorithm = Reader::new(fields.expect(der::SEQUENCE)?).expect(der::SEQUENCE)?;
+        let key_algorithm = Reader::new(fields.contents(der::SEQUENCE)?).contents(der::SEQUENCE)?;
         match bits {
             [0, signature @ ..] => {
                 Ok(Self { tbs: tbs.raw, inner_algorithm, outer_algorithm, key_algorithm, signature })
