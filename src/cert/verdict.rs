@@ -181,7 +181,7 @@ impl fmt::Display for ProfileError {
 
 impl std::error::Error for ProfileError {}
 
-/// What can be said about a chain once and for all under one [`TrustStore`]. Each check stands alone, because each has its own policy;
+/// What can be said about a chain once and for all under one [`TrustStore`](super::TrustStore). Each check stands alone, because each has its own policy;
 /// what depends on the present time is asked at use.
 #[derive(Debug)]
 pub struct ChainVerdict {
