@@ -2,27 +2,17 @@
 #![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
 
 mod support_page;
+mod support_program;
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use support_page::Family;
-use tempfile::TempDir;
-
-/// Far longer than anything takes; a hang ends as a failure.
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Program {
-    directory: TempDir,
-    child: Child,
-    sip: SocketAddr,
-    http: SocketAddr,
-}
+use support_program::{PATIENCE, Program, socket};
 
 /// `{gateway}` in the text is where the trunk leads.
 fn configuration(gateway: SocketAddr, more: &str) -> String {
@@ -49,14 +39,6 @@ to = "gateway"
     )
 }
 
-/// The program with `edge.toml` of this directory; its log is there too.
-fn run_in(directory: &std::path::Path, environment: &[(&str, &str)]) -> Child {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
-    command.args(["run", "--config", "edge.toml"]).current_dir(directory).stdin(Stdio::null());
-    command.envs(environment.iter().copied());
-    command.stderr(fs::File::create(directory.join("log")).unwrap()).spawn().unwrap()
-}
-
 impl Program {
     fn start(gateway: SocketAddr) -> Self {
         Self::start_with(gateway, "")
@@ -69,92 +51,6 @@ impl Program {
     fn start_in(gateway: SocketAddr, more: &str, environment: &[(&str, &str)]) -> Self {
         Self::start_from(&configuration(gateway, more), environment)
     }
-
-    fn start_from(configuration: &str, environment: &[(&str, &str)]) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        fs::write(directory.path().join("edge.toml"), configuration).unwrap();
-        let child = run_in(directory.path(), environment);
-        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let mut program = Self { directory, child, sip: nobody, http: nobody };
-        program.sip = program.address("listening");
-        program.http = program.address("metrics");
-        program
-    }
-
-    /// Killed, no matter what it is doing, and started again at the same address.
-    fn restart(&mut self, configuration: &str) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-        let bind = format!("bind = \"{}\"", self.sip);
-        fs::write(self.file("edge.toml"), configuration.replace("bind = \"127.0.0.1:0\"", &bind)).unwrap();
-        self.child = run_in(self.directory.path(), &[]);
-        assert_eq!(self.address("listening"), self.sip);
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.file("log")).unwrap()
-    }
-
-    /// The address in the line of the log with this word.
-    fn address(&self, word: &str) -> SocketAddr {
-        let line = self.expect(word);
-        let behind = line.split("address=").nth(1).or(line.split("\"address\":\"").nth(1)).unwrap();
-        behind.split([' ', '"', '\n']).next().unwrap().parse().unwrap()
-    }
-
-    /// Waits for a line of the log.
-    fn expect(&self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(line) = self.log().lines().find(|line| line.contains(text)) {
-                return line.to_owned();
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        panic!("the log has no {text:?}:\n{}", self.log());
-    }
-
-    fn signal(&self, name: &str) {
-        let sent = Command::new("sh").arg("-c").arg(format!("kill -{name} {}", self.child.id())).status().unwrap();
-        assert!(sent.success());
-    }
-
-    fn get(&self, path: &str) -> String {
-        let mut stream = TcpStream::connect(self.http).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: edge\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        panic!("it does not end:\n{}", self.log());
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
 }
 
 fn request(method: &str, from: &UdpSocket, call: &str) -> String {
@@ -238,7 +134,7 @@ fn sigterm_lets_a_ringing_call_be_answered_and_takes_no_other() {
     let late = socket();
     late.send_to(request("INVITE", &late, "late").as_bytes(), program.sip).unwrap();
     assert!(receive_final(&late).starts_with("SIP/2.0 503"));
-    assert!(program.child.try_wait().unwrap().is_none(), "a call is ringing");
+    assert!(program.is_running(), "a call is ringing");
 
     gateway.send_to(answer(&invite, "200 OK").as_bytes(), edge).unwrap();
     assert!(receive_final(&caller).starts_with("SIP/2.0 200"));
@@ -325,7 +221,7 @@ fn command(program: &Program, arguments: &[&str]) -> (i32, String, String) {
     let output = Command::new(env!("CARGO_BIN_EXE_vesperd"))
         .args(arguments)
         .args(["--socket", "admin.sock"])
-        .current_dir(program.directory.path())
+        .current_dir(program.file(""))
         .output()
         .unwrap();
     let text = |octets| String::from_utf8(octets).unwrap();

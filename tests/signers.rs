@@ -1,17 +1,18 @@
 //! Signers of a running program: tables from files, certificates that are replaced while it runs, keys in a hardware module (SoftHSM).
 #![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
 
+mod support_program;
+
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::Value;
+use support_program::{Program, socket};
 use tempfile::TempDir;
 use vesperd::cert::Certificate;
 use vesperd::config::Config;
@@ -20,8 +21,6 @@ use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::pki::lab::{self, Credential, Lab, Options};
 use vesperd::proxy::signing::Exempt;
 
-/// Far longer than anything takes; a hang ends as a failure.
-const PATIENCE: Duration = Duration::from_secs(30);
 const PIN: &str = "846239157";
 
 fn lab() -> (TempDir, Lab) {
@@ -77,68 +76,9 @@ attest = "A"
     )
 }
 
-struct Program {
-    child: Child,
-    log: std::path::PathBuf,
-    sip: SocketAddr,
-    http: SocketAddr,
-}
-
-impl Program {
-    fn start(directory: &Path, environment: &[(&str, &str)]) -> Self {
-        let log = directory.join("log");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_vesperd"));
-        command.args(["run", "--config", "edge.toml"]).current_dir(directory).stdin(Stdio::null());
-        command.envs(environment.iter().copied());
-        let child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-        let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-        let mut program = Self { child, log, sip: nobody, http: nobody };
-        program.sip = program.address("listening");
-        program.http = program.address("metrics");
-        program
-    }
-
-    fn expect(&self, text: &str) -> String {
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            let log = fs::read_to_string(&self.log).unwrap();
-            if let Some(line) = log.lines().find(|line| line.contains(text)) {
-                return line.to_owned();
-            }
-            std::thread::park_timeout(Duration::from_millis(10));
-        }
-        panic!("the log has no {text:?}:\n{}", fs::read_to_string(&self.log).unwrap());
-    }
-
-    fn address(&self, word: &str) -> SocketAddr {
-        let line = self.expect(&format!("{word} "));
-        line.split("address=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap()
-    }
-
-    fn page(&self) -> String {
-        let mut stream = TcpStream::connect(self.http).unwrap();
-        write!(stream, "GET /metrics HTTP/1.1\r\nHost: edge\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        answer
-    }
-
-    fn value(&self, name: &str) -> Option<f64> {
-        self.page().lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
-    }
-}
-
-impl Drop for Program {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn socket() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(Some(PATIENCE)).unwrap();
-    socket
+/// The number behind a name on the page.
+fn value(program: &Program, name: &str) -> Option<f64> {
+    program.get("/metrics").lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 fn invite(from: &UdpSocket, call: &str) -> String {
@@ -175,7 +115,7 @@ fn a_replaced_certificate_is_taken_over_once_it_is_whole_and_calls_go_on_meanwhi
     write_credential(directory.path(), "sp", &old.provider);
     let text = configuration(gateway.local_addr().unwrap(), SIGNER, &old.provider.x5u);
     fs::write(directory.path().join("edge.toml"), text).unwrap();
-    let program = Program::start(directory.path(), &[]);
+    let program = Program::run(directory.path(), &[]);
     let call = |name: &str| {
         caller.send_to(invite(&caller, name).as_bytes(), program.sip).unwrap();
         loop {
@@ -186,7 +126,7 @@ fn a_replaced_certificate_is_taken_over_once_it_is_whole_and_calls_go_on_meanwhi
         }
     };
     assert!(verified(&call("one"), &old.provider.chain[0]).is_some());
-    let left = program.value("vesperd_signer_not_after_seconds{signer=\"sp\"}").unwrap();
+    let left = value(&program, "vesperd_signer_not_after_seconds{signer=\"sp\"}").unwrap();
     assert!((80_000.0..86_400.0).contains(&left), "{left}");
 
     // The configuration file, half written by somebody, is none of this.
@@ -243,7 +183,7 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
     let conf = token(directory.path(), &lab.provider);
     let text = configuration(gateway.local_addr().unwrap(), &in_module("sti"), &lab.provider.x5u);
     fs::write(directory.path().join("edge.toml"), text).unwrap();
-    let program = Program::start(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
+    let program = Program::run(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
     let mut signed = 0;
     for call in 0..CALLS {
         caller.send_to(invite(&caller, &format!("c{call}")).as_bytes(), program.sip).unwrap();
@@ -264,17 +204,17 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
     }
     assert_eq!(signed, CALLS);
     let name = "vesperd_signer_queue_wait_seconds";
-    assert_eq!(program.value(&format!("{name}_count")), Some(CALLS as f64));
+    assert_eq!(value(&program, &format!("{name}_count")), Some(CALLS as f64));
     let below = |quantile: f64| {
         let bucket = |line: &str| {
             let (bound, count) = line.strip_prefix(&format!("{name}_bucket{{le=\""))?.split_once("\"} ")?;
             (count.parse::<f64>().unwrap() >= quantile * CALLS as f64).then(|| bound.to_owned())
         };
-        program.page().lines().find_map(bucket).unwrap()
+        program.get("/metrics").lines().find_map(bucket).unwrap()
     };
     eprintln!("{CALLS} calls: wait in the queue at most {} s (p50), {} s (p99)", below(0.5), below(0.99));
-    assert_eq!(program.value("vesperd_module_signatures_total{result=\"signed\"}"), Some(CALLS as f64));
-    assert!(!fs::read_to_string(&program.log).unwrap().contains(PIN), "the PIN is in the log");
+    assert_eq!(value(&program, "vesperd_module_signatures_total{result=\"signed\"}"), Some(CALLS as f64));
+    assert!(!program.log().contains(PIN), "the PIN is in the log");
 }
 
 #[test]

@@ -23,6 +23,7 @@ mod operation;
 mod prefix_file;
 mod reader;
 mod routes;
+mod rows;
 mod service;
 mod signing;
 mod tls;

@@ -5,11 +5,9 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use super::mistake::Fault;
+use super::rows;
 use crate::proxy::TrunkId;
 use crate::proxy::route::prefix::{MAX_DIGITS, Prefix, PrefixRoute, PrefixTable};
-
-/// So many mistakes of one file are told.
-const MAX_MISTAKES: usize = 20;
 
 /// Positions of the columns.
 #[derive(Default)]
@@ -30,40 +28,20 @@ pub(super) fn parse(
     text: &[u8],
     trunk: impl Fn(&str) -> Result<TrunkId, String>,
 ) -> Result<PrefixTable, Vec<Fault>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
-    let row = |line, why| Fault::Row { path: path.to_owned(), line, why };
-    let columns = reader.headers().map_err(|error| error.to_string()).and_then(read_columns);
-    let columns = columns.map_err(|why| vec![row(1, why)])?;
-    let (mut mistakes, mut prefixes, mut routes) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut prefixes, mut routes) = (Vec::new(), Vec::new());
     let mut known: HashMap<PrefixRoute, u32> = HashMap::new();
-    let mut record = csv::StringRecord::new();
-    while mistakes.len() < MAX_MISTAKES {
-        match reader.read_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(error) => {
-                let line = error.position().map_or(reader.position().line(), csv::Position::line);
-                mistakes.push(row(line, "not UTF-8 text; give digits and names".to_owned()));
-                continue;
-            }
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        match read_row(&columns, &record, &trunk) {
-            Ok((digits, said)) => {
-                let place = *known.entry(said).or_insert_with_key(|said| {
-                    routes.push(said.clone());
-                    routes.len() as u32 - 1
-                });
-                prefixes.extend(Prefix::new(digits, place, u32::try_from(line).unwrap_or(u32::MAX)));
-            }
-            Err(why) => mistakes.push(row(line, why)),
-        }
-    }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
+    rows::read(path, text, read_columns, |columns, record, line| {
+        let (digits, said) = read_row(columns, record, &trunk)?;
+        let place = *known.entry(said).or_insert_with_key(|said| {
+            routes.push(said.clone());
+            routes.len() as u32 - 1
+        });
+        prefixes.extend(Prefix::new(digits, place, line));
+        Ok(())
+    })?;
     PrefixTable::new(name, routes, prefixes).map_err(|twice| {
-        vec![row(twice.second.into(), format!("the prefix stands on line {} already; keep one", twice.first))]
+        let why = format!("the prefix stands on line {} already; keep one", twice.first);
+        vec![rows::fault(path, twice.second.into(), why)]
     })
 }
 
@@ -166,6 +144,6 @@ mod tests {
         );
         assert_eq!(read("49,a\n").unwrap_err(), ["p.csv:1: unknown column \"49\"; give prefix, trunk, strip, add"]);
         assert_eq!(read("").unwrap_err(), ["p.csv:1: the first line names the columns; give prefix,trunk"]);
-        assert_eq!(read(&format!("prefix,trunk\n{}", "x,a\n".repeat(99))).unwrap_err().len(), MAX_MISTAKES);
+        assert_eq!(read(&format!("prefix,trunk\n{}", "x,a\n".repeat(99))).unwrap_err().len(), rows::MAX_MISTAKES);
     }
 }

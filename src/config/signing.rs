@@ -11,6 +11,7 @@ use super::files::Files;
 use super::mistake::Fault;
 use super::network::{Names, read_name, refer};
 use super::reader::{At, Section};
+use super::rows;
 use crate::node::signer::{self, Module, Pin};
 use crate::passport::digest::Hash;
 use crate::passport::ppt::rcd::Assertion;
@@ -25,9 +26,6 @@ pub(super) const LETTERS: [(&str, Attestation); 3] =
     [("A", Attestation::Full), ("B", Attestation::Partial), ("C", Attestation::Gateway)];
 pub(super) const SOURCES: [(&str, IdentitySource); 2] =
     [("from", IdentitySource::From), ("asserted", IdentitySource::AssertedThenFrom)];
-
-/// So many mistakes of one file are told.
-const MAX_MISTAKES: usize = 20;
 
 /// `[[rcd_profile]]`, before the signers are known.
 pub(super) struct Profiles<'a, 'c> {
@@ -173,49 +171,27 @@ fn parse_table(
     source: IdentitySource,
     known: &Known<'_>,
 ) -> Result<SigningTable, Vec<Fault>> {
-    let mut reader = csv::ReaderBuilder::new().flexible(true).trim(csv::Trim::All).from_reader(text);
-    let row = |line: u64, why| Fault::Row { path: path.to_owned(), line, why };
-    let columns = reader.headers().map_err(|error| error.to_string()).and_then(read_columns);
-    let columns = columns.map_err(|why| vec![row(1, why)])?;
-    let (mut mistakes, mut entries, mut rows) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut entries, mut said_by_rows) = (Vec::new(), Vec::new());
     let mut places: HashMap<Said, u32> = HashMap::new();
-    let mut record = csv::StringRecord::new();
-    while mistakes.len() < MAX_MISTAKES {
-        match reader.read_record(&mut record) {
-            Ok(true) => {}
-            Ok(false) => break,
-            Err(error) => {
-                let line = error.position().map_or(reader.position().line(), csv::Position::line);
-                mistakes.push(row(line, "not UTF-8 text; give numbers and names".to_owned()));
-                continue;
+    rows::read(path, text, read_columns, |columns, record, line| {
+        let (numbers, said) = read_row(*columns, record, known)?;
+        let row = *places.entry(said).or_insert_with(|| {
+            said_by_rows.push(row_of(said, known));
+            said_by_rows.len() as u32 - 1
+        });
+        entries.push(Entry { numbers, row, line });
+        Ok(())
+    })?;
+    SigningTable::new(name, source, said_by_rows, entries).map_err(|collision| {
+        let (line, why) = match collision {
+            Collision::Twice { first, second } => {
+                (second, format!("the numbers stand on line {first} already; keep one"))
             }
-        }
-        let line = record.position().map_or(0, csv::Position::line);
-        match read_row(columns, &record, known) {
-            Ok((numbers, said)) => {
-                let place = *places.entry(said).or_insert_with(|| {
-                    rows.push(row_of(said, known));
-                    rows.len() as u32 - 1
-                });
-                entries.push(Entry { numbers, row: place, line: u32::try_from(line).unwrap_or(u32::MAX) });
+            Collision::Crossing { first, second } => {
+                (second, format!("the range overlaps that of line {first}, and none lies in the other; divide one"))
             }
-            Err(why) => mistakes.push(row(line, why)),
-        }
-    }
-    if !mistakes.is_empty() {
-        return Err(mistakes);
-    }
-    let table = SigningTable::new(name, source, rows, entries);
-    table.map_err(|collision| match collision {
-        Collision::Twice { first, second } => {
-            vec![row(second.into(), format!("the numbers stand on line {first} already; keep one"))]
-        }
-        Collision::Crossing { first, second } => {
-            vec![row(
-                second.into(),
-                format!("the range overlaps that of line {first}, and none lies in the other; divide one"),
-            )]
-        }
+        };
+        vec![rows::fault(path, line.into(), why)]
     })
 }
 
