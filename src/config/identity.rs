@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use super::connected;
 use super::files::Files;
 use super::mistake::{Fault, Warning};
 use super::network::{Network, read_name, refer};
@@ -21,7 +22,7 @@ use crate::stir::authentication::{Signer, SignerConfig, SignerError};
 use crate::stir::replay::ReplayConfig;
 use crate::stir::{Callers, Check, IdentitySource, Methods, Mode, OnFailure, Policy, Profile};
 
-const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
+pub(super) const PROFILES: [(&str, Profile); 2] = [("shaken", Profile::Shaken), ("vesper", Profile::Vesper)];
 const MODES: [(&str, Mode); 3] = [("off", Mode::Off), ("report", Mode::Report), ("enforce", Mode::Enforce)];
 
 const ON_FAILURE: [(&str, OnFailure); 3] =
@@ -93,14 +94,19 @@ pub(super) fn read(
     proxy.signer_rich = rich.into_iter().map(profile).collect();
     let known = signing::Known { signers: &names, profile_names: &profile_names, profiles: &profiles };
     let tables = signing::read_tables(root, files, &known, proxy);
-    for (section, trunk) in network.trunks.into_iter().zip(&mut proxy.trunks) {
+    let mut trunks = std::mem::take(&mut proxy.trunks);
+    for (section, trunk) in network.trunks.into_iter().zip(&mut trunks) {
         signing::read_trunk(&section, trunk, &names, &tables, dial_plan.country_code.as_deref());
         if let Some(verify) = section.section("verify") {
             trunk.verify = Some(read_policy(verify, trunk.trusted, &identity));
         }
+        if let Some(section) = section.section("connected") {
+            trunk.connected = connected::read(section, trunk, (&names, &tables), proxy, &identity);
+        }
         trunk.service = service::read_trunk(&section, trunk, trunk.verify.is_some());
         section.finish();
     }
+    proxy.trunks = trunks;
     identity
 }
 
@@ -239,6 +245,13 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
             section.wrong(section.offset_of("identity_source"), "identity_source", Fault::Conflict { reason, remedy });
         }
     }
+    demand_trust(&section, &policy, identity);
+    section.finish();
+    policy
+}
+
+/// What the policy asks can be answered.
+pub(super) fn demand_trust(section: &Section<'_, '_>, policy: &Policy, identity: &Identity) {
     if policy.modes.get(Check::Chain) != Mode::Off && !identity.has_anchors {
         let reason = "no chain can be valid without trust anchors";
         let remedy = "add anchors to [stir], or set chain = \"off\"";
@@ -249,8 +262,6 @@ fn read_policy(section: Section<'_, '_>, is_trusted: bool, identity: &Identity) 
         let remedy = "add log_list to [stir], or set sct = \"off\"";
         section.wrong(section.offset(), "sct", Fault::Conflict { reason, remedy });
     }
-    section.finish();
-    policy
 }
 
 /// `methods`: INVITE and MESSAGE are verified unless one of them is left out.

@@ -8,6 +8,7 @@
 //! as a service, `limits` the rest; `files` reads certificates and keys.
 
 mod border;
+mod connected;
 mod dns;
 mod environment;
 mod files;

@@ -14,7 +14,8 @@ use super::tls::{self, Tls};
 use super::{border, numbers, routes};
 use crate::proxy::dispatcher::Algorithm;
 use crate::proxy::{
-    self, Listener, NextHop, Place, SessionTimer, Signing, Target, TargetHost, Trunk, TrunkId, UdpOversize,
+    self, ConnectedIdentity, Listener, NextHop, Place, SessionTimer, Signing, Target, TargetHost, Trunk, TrunkId,
+    UdpOversize,
 };
 use crate::sip::Uri;
 use crate::sip::hop::{ListenerId, PeerId, Transport};
@@ -303,6 +304,7 @@ fn read_trunk(
         sign: None,
         signing: Signing::default(),
         verify: None,
+        connected: ConnectedIdentity::default(),
         alias: false,
         keepalive: section.bool("keepalive", false),
         keep: section.number("keep", (0, 3_600)).map(|seconds| seconds as u16),

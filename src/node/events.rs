@@ -126,6 +126,10 @@ fn log(event: &Event, names: &mut KnownNames) {
                 "verified"
             );
         }
+        Event::Connected { call_id, trunk, verdict } => {
+            let (valid, failed) = (verdict.is_valid(), failures(verdict));
+            tracing::info!(call_id = shown(call_id), trunk = names.of(*trunk), valid, failed, "connected identity");
+        }
         Event::Unsigned { call_id, trunk, error } => {
             tracing::warn!(call_id = shown(call_id), trunk = names.of(*trunk), %error, "not signed");
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::disclosure::Telling;
 use super::forward::{Border, PATH};
-use super::plan::{Candidate, Place, Retarget};
+use super::plan::{Candidate, Change, Place, Retarget};
 use super::request_context::{Branch, BranchState, RequestContext};
 use super::response_context::Local;
 use super::route::marks::Marks;
@@ -339,6 +339,7 @@ impl Proxy {
             patience: patience
                 .map(|after| self.timers.insert(now.instant + after, Timer::Patience { context: key, client })),
             is_secure: is_secure(candidate, request),
+            retarget: candidate.retarget.clone().filter(|retarget| retarget.change != Change::Form),
             as_sip: as_sip(candidate, request),
             fallback: moves.then(|| Box::new(Candidate { keep_udp: true, ..candidate.clone() })),
             alternates: VecDeque::new(),

@@ -29,6 +29,15 @@ pub enum Event {
         /// Checks and their results.
         verdict: Box<Verdict>,
     },
+    /// The verdict on the Identity header fields of a response to an INVITE (RFC 9970).
+    Connected {
+        /// Call-ID as received.
+        call_id: Box<[u8]>,
+        /// Trunk that it came from.
+        trunk: TrunkId,
+        /// Checks and their results.
+        verdict: Box<Verdict>,
+    },
     /// An INVITE left unsigned although its trunk wants a signature.
     Unsigned {
         /// Call-ID as received.
@@ -127,6 +136,16 @@ stats! {
     unsigned,
     /// Diversions signed.
     diversions,
+    /// Responses that got a token of ours for the party reached (RFC 9970).
+    connected_signed,
+    /// Answers whose connected identity was verified with a good result.
+    connected_verified,
+    /// Responses with a failed check of it.
+    connected_failed,
+    /// Answers without, though the INVITE had a token.
+    connected_missing,
+    /// Responses with one, though the INVITE had no token (N-26).
+    connected_unasked,
     /// Requests left unsigned because a trusted trunk or the setting of their destination wants it so.
     exempt,
     /// Reason values about tokens of ours, taken out of responses (RFC 9410 7).

@@ -6,6 +6,7 @@ mod attempt;
 pub mod calls;
 pub mod clock_watch;
 mod config;
+pub mod connected;
 mod derived;
 pub mod digest;
 pub mod disclosure;
@@ -54,6 +55,7 @@ use slab::Slab;
 
 pub use calls::{Call, CallRecord, CallState, Calls, EndedBy, EndedCalls};
 pub use config::{Config, Listener, Snapshot};
+pub use connected::ConnectedIdentity;
 pub use derived::Derived;
 pub use disclosure::Disclosure;
 pub use event::{Event, Stats};

@@ -175,6 +175,8 @@ impl Proxy {
                 settled: false,
                 reason_lines: Vec::new(),
                 has_told_reasons: false,
+                tokens: None,
+                connections: Vec::new(),
                 is_over_limit: false,
             },
         ));

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::calls::{Part, Signed};
+use super::connected::{Called, Connection};
 use super::failover::Outcome;
 use super::history::History;
-use super::plan::{Candidate, Plan};
+use super::plan::{Candidate, Plan, Retarget};
 use super::response_context::{Local, ResponseContext};
 use super::route::table::Verified;
 use super::session_timer::Treatment;
@@ -90,6 +91,10 @@ pub struct RequestContext {
     pub reason_lines: Vec<u8>,
     /// A provisional response carried them.
     pub has_told_reasons: bool,
+    /// What its tokens say, and whom it is for, once a response is to go by that.
+    pub tokens: Option<Rc<Called>>,
+    /// Connected identity of its dialogs (RFC 9970).
+    pub connections: Vec<Connection>,
     /// It was admitted above a limit, as an emergency call.
     pub is_over_limit: bool,
 }
@@ -130,6 +135,8 @@ pub struct Branch {
     pub fallback: Option<Box<Candidate>>,
     /// Its Request-URI is sips: what it is redirected to must be, too.
     pub is_secure: bool,
+    /// The Request-URI of its copy, if that means another target than the received one.
+    pub retarget: Option<Rc<Retarget>>,
     /// What replaces it after a 416: its tel URI of ours as the SIP URI that it was.
     pub as_sip: Option<Box<Candidate>>,
     /// Further addresses of the same name, tried when this one can not serve (RFC 3263 4.3).
@@ -166,7 +173,8 @@ impl RequestContext {
 
     /// Some branch may still give a final response, or is being located.
     pub fn is_pending(&self) -> bool {
-        !self.parked.is_empty() || self.branches.iter().any(|b| !b.state.has_ended())
+        self.parked.iter().any(|parked| !parked.waiting.is_afterwards())
+            || self.branches.iter().any(|b| !b.state.has_ended())
     }
 
     /// Nothing will be built from the request any more.
@@ -203,7 +211,7 @@ impl RequestContext {
         let located = self.parked.iter().map(|parked| match parked.waiting {
             Waiting::Location { share, .. } => share,
             Waiting::Signature(ref unfinished) => unfinished.share,
-            Waiting::Certificate { .. } => 0,
+            Waiting::Certificate { .. } | Waiting::Answered { .. } => 0,
         });
         let held = self.branches.iter().filter(holds).map(|b| b.share).chain(located).fold(0, u16::saturating_add);
         self.breadth.saturating_sub(held)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use super::connected::ConnectedIdentity;
 use super::disclosure::Disclosure;
 use super::dispatcher::Dispatcher;
 use super::failover::{Forking, Relay503};
@@ -45,6 +46,8 @@ pub struct Trunk {
     pub signing: Signing,
     /// INVITEs *from* this trunk are verified by it.
     pub verify: Option<Policy>,
+    /// What responses to its INVITEs say of who was reached, and what its own responses have to say.
+    pub connected: ConnectedIdentity,
     /// What becomes of a request too large for one datagram.
     pub udp_oversize: UdpOversize,
     /// We show it a certificate over TLS, so it may send requests of its own over our connections (RFC 5923, CN-4).
@@ -93,6 +96,7 @@ impl Default for Trunk {
             sign: None,
             signing: Signing::default(),
             verify: None,
+            connected: ConnectedIdentity::default(),
             udp_oversize: UdpOversize::default(),
             alias: false,
             keepalive: false,

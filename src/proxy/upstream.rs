@@ -126,14 +126,15 @@ impl Proxy {
         let Some(context) = self.context(key) else { return };
         // E-3: the first provisional response tells, and the final one again, as that may have been lost.
         let tells = status >= 200 || !std::mem::replace(&mut context.has_told_reasons, true);
-        let mut reasons = Vec::new();
+        let mut lines = Vec::new();
         if tells {
-            reason::write_missing(&context.reason_lines, response, &mut reasons);
+            reason::write_missing(&context.reason_lines, response, &mut lines);
         }
         let mut buffer = std::mem::take(&mut self.buffer);
         buffer.clear();
         self.note_own_reasons(key, client, response, out);
-        self.write_upstream(key, client, response, &reasons, &Kept::Whole, &mut buffer);
+        lines.extend(self.connect(now, key, client, response, out));
+        self.write_upstream(key, client, response, &lines, &Kept::Whole, &mut buffer);
         self.send_final(now, key, status, &buffer, out);
         self.buffer = buffer;
     }

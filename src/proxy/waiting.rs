@@ -11,7 +11,8 @@ use super::response_context::Local;
 use super::route::preprocess::preprocess;
 use super::signing::Unfinished;
 use super::{
-    Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, SignatureFailure, Timer, probe,
+    Answer, ContextKey, Held, Need, NeedId, NeedKind, NextHop, Now, Output, Proxy, SignatureFailure, Timer, TrunkId,
+    probe,
 };
 use crate::sip::{Framing, Message};
 use crate::stir::verification::FetchFailure;
@@ -45,6 +46,22 @@ pub enum Waiting {
     },
     /// The signatures of a copy, before it is sent.
     Signature(Box<Unfinished>),
+    /// The chain at this URL, to judge the answer that has gone on already.
+    Answered {
+        /// The URL.
+        x5u: Box<str>,
+        /// The 2xx as received.
+        response: Box<[u8]>,
+        /// The trunk that it came from.
+        egress: TrunkId,
+    },
+}
+
+impl Waiting {
+    /// Nothing of the request itself depends on it.
+    pub fn is_afterwards(&self) -> bool {
+        matches!(self, Self::Answered { .. })
+    }
 }
 
 /// An ACK to a 2xx that waits for the address of its next hop. It has no transaction, so its octets wait here.
@@ -92,10 +109,11 @@ impl Proxy {
         true
     }
 
-    /// Ends every wait of a request.
+    /// Ends every wait of a request, but for what is to be known of its answer.
     pub(super) fn unpark(&mut self, key: ContextKey) {
         let Some(context) = self.context(key).filter(|c| !c.parked.is_empty()) else { return };
-        for parked in std::mem::take(&mut context.parked) {
+        let ended: Vec<_> = context.parked.extract_if(.., |parked| !parked.waiting.is_afterwards()).collect();
+        for parked in ended {
             self.timers.cancel(parked.timer);
             self.parked -= 1;
         }
@@ -129,6 +147,13 @@ impl Proxy {
             (Waiting::Certificate { x5u }, _) => {
                 self.certificate_fetched(now, key, &x5u, Err(FetchFailure::Timeout), out);
             }
+            (Waiting::Answered { x5u, response, egress }, answer) => {
+                let fetched = match answer {
+                    Answer::Certificate(fetched) => fetched,
+                    _ => Err(FetchFailure::Timeout),
+                };
+                self.answer_certificate_fetched(now, key, (&x5u, egress, &response), fetched, out);
+            }
             (Waiting::Location { candidate, share }, Answer::Locate(answer)) => {
                 self.located(now, key, &candidate, share, answer.as_deref().map_err(|failure| *failure), out);
             }
@@ -149,7 +174,7 @@ impl Proxy {
         let waits_for_certificate = || {
             let (_, context) = self.contexts.get((need.0 & NO_SLOT) as usize)?;
             let parked = context.parked.iter().find(|parked| parked.need == need)?;
-            Some(matches!(parked.waiting, Waiting::Certificate { .. }))
+            Some(matches!(parked.waiting, Waiting::Certificate { .. } | Waiting::Answered { .. }))
         };
         let answer = match waits_for_certificate() {
             Some(true) => Answer::Certificate(Err(FetchFailure::Timeout)),

@@ -278,6 +278,12 @@ impl Signer {
             date::write(u64::try_from(date).unwrap_or(0), lines);
             lines.extend_from_slice(b"\r\n");
         }
+        self.write_line(ppt, claims, lines).inspect_err(|_| lines.truncate(start))
+    }
+
+    /// The Identity line alone. All or nothing.
+    pub(super) fn write_line(&self, ppt: Ppt, claims: &Claims<'_>, lines: &mut Vec<u8>) -> Result<(), SignError> {
+        let start = lines.len();
         lines.extend_from_slice(b"Identity: ");
         let (header, parameters) = self.kind(ppt);
         if let Err(error) = self.write_blank_of(&header, claims, lines) {

@@ -1,4 +1,5 @@
 //! The single checks on a token: each a function of what it looks at, so that each is answered by itself.
+use super::connected::Sent;
 use super::credential::{Credential, Known};
 use super::judge::{Request, Seal};
 use super::signalling::media_keys;
@@ -89,6 +90,8 @@ pub(super) fn authorization(
             Some(claims.div.as_ref().map_or(missing, number))
         }
         Ppt::Rph => Some(namespace_authorization(chain, policy)),
+        // N-3: over whoever was reached.
+        Ppt::Rsp => Some(claims.dest.iter().try_for_each(|reached| number(&reached))),
         Ppt::Rcd if role(ppt, claims) == Role::ThirdParty => None,
         _ => Some(number(&claims.orig)),
     }
@@ -175,6 +178,37 @@ pub(super) fn diverted_freshness(iat: i64, unix: i64, policy: &Policy) -> Result
     if age < policy.skew.saturating_neg() { Err(Failure::Future { ahead: age.saturating_neg() }) } else { Ok(()) }
 }
 
+/// N-18, O-3: an `rsp` is signed when the response is, and not before the INVITE; a diversion that comes back is as old as the INVITE
+/// was when it left.
+pub(super) fn response_freshness(ppt: Ppt, iat: i64, sent: &Sent, unix: i64, policy: &Policy) -> Result<(), Failure> {
+    if ppt == Ppt::Div {
+        return diverted_freshness(iat, sent.at, policy);
+    }
+    freshness(iat, None, unix, policy, true)?;
+    let before = sent.tokens.latest_iat().unwrap_or(sent.at).min(sent.at).saturating_sub(iat);
+    if before > policy.skew { Err(Failure::Stale { age: before }) } else { Ok(()) }
+}
+
+/// What the claims of a token in a response say of the INVITE that we sent, and of the SDP of the response (steps 6 to 8 of the calling
+/// side). `dest` of an `rsp` comes last: diversions may make up for it.
+pub(super) fn response_claims(cx: &Request<'_>, sent: &Sent, ppt: Ppt, claims: &Claims<'_>) -> Result<(), Failure> {
+    if !sent.tokens.has_caller(&claims.orig) {
+        return Err(Failure::OrigMismatch);
+    }
+    if ppt == Ppt::Div {
+        return Err(Failure::DivIncomplete);
+    }
+    if sent.pinned.as_ref().is_some_and(|pinned| !claims.dest.iter().any(|reached| reached == *pinned)) {
+        return Err(Failure::PartyChanged);
+    }
+    media(claims, cx.message, cx.policy)?;
+    if claims.dest.iter().any(|reached| sent.tokens.was_meant_for(&reached)) {
+        Ok(())
+    } else {
+        Err(Failure::DestMismatch)
+    }
+}
+
 /// P-14: header and payload as RFC 8225 section 9 has them, of a token that has been read.
 pub(super) fn serialization(jws: &Jws<'_>) -> Result<(), Failure> {
     let mut json = Vec::new();
@@ -216,7 +250,7 @@ pub(super) fn claims(cx: &Request<'_>, ppt: Ppt, claims: &Claims<'_>, plan: &Dia
             }
         }
         // M-3: msgi counts for nothing here.
-        Ppt::Baseline | Ppt::Shaken | Ppt::Rcd => media(claims, request, policy)?,
+        Ppt::Baseline | Ppt::Shaken | Ppt::Rcd | Ppt::Rsp => media(claims, request, policy)?,
     }
     if ppt == Ppt::Div {
         // Until a chain is found that it belongs to.

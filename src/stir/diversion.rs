@@ -1,5 +1,6 @@
 //! Chains of diversions (RFC 8946 4.2): from a `div` token that leads to the Request-URI back to the token the call was first signed with.
 use super::checks::is_for_chain;
+use super::connected::Sent;
 use super::judge::{Opened, Request, Seal, settle};
 use super::{Check, CheckResult, Checks, Disposition, Failure, Mode, Policy, TokenVerdict, Verdict};
 use crate::passport::ppt::Ppt;
@@ -55,7 +56,7 @@ impl Link {
 }
 
 /// URIs compare in canonical form, whether or not their signers wrote them so.
-fn canonical(identity: &Identity<'_>, plan: &DialPlan) -> Identity<'static> {
+pub(super) fn canonical(identity: &Identity<'_>, plan: &DialPlan) -> Identity<'static> {
     let uri = match identity {
         Identity::Uri(uri) => CanonicalIdentity::from_uri(uri.as_bytes(), plan),
         Identity::Tn(_) => None,
@@ -152,10 +153,75 @@ fn relaxed(cx: &Request<'_>, link: &Link, is_outermost: bool, checks: &Checks) -
     if let (false, Some(Failure::Stale { .. } | Failure::StaleDate { .. })) =
         (is_outermost, checks.get(Check::Freshness).failure())
     {
-        let fresh = super::checks::diverted_freshness(link.seal.iat, cx.unix, cx.policy);
+        let unix = cx.answers.map_or(cx.unix, |sent| sent.at);
+        let fresh = super::checks::diverted_freshness(link.seal.iat, unix, cx.policy);
         checks.set(Check::Freshness, fresh);
     }
     checks
+}
+
+/// The same for a response (N-18): from the party that an `rsp` names back to one that our INVITE was meant for. A diversion that comes
+/// back is judged by whether an `rsp` needs it, and by nothing else.
+pub(super) fn resolve_response(cx: &Request<'_>, sent: &Sent, links: &mut [Link], verdict: &mut Verdict) {
+    let answers: Vec<usize> =
+        (0..links.len()).filter(|&at| links.get(at).is_some_and(|link| link.ppt == Ppt::Rsp)).collect();
+    for at in answers {
+        let is_open = |link: &Link| {
+            let token = verdict.tokens().get(link.token);
+            token.is_some_and(|token| token.checks.get(Check::Claims).failure() == Some(Failure::DestMismatch))
+        };
+        if !links.get(at).is_some_and(|link| is_open(link) && is_sound(cx, link, true, verdict)) {
+            continue;
+        }
+        let Some(path) = lead_back(cx, sent, links, at, verdict) else { continue };
+        let mut diversions = Vec::new();
+        for &step in &path {
+            let Some(link) = links.get(step) else { continue };
+            accept(cx, link, step == at, verdict);
+            diversions.extend(link.div.clone());
+        }
+        diversions.reverse();
+        if let Some(token) = links.get(at).and_then(|link| verdict.tokens_mut().get_mut(link.token)) {
+            token.diversions = diversions;
+        }
+    }
+}
+
+/// From an `rsp` over its diversions to the first of them, breadth first; each is used once.
+fn lead_back(cx: &Request<'_>, sent: &Sent, links: &mut [Link], at: usize, verdict: &Verdict) -> Option<Vec<usize>> {
+    links.iter_mut().for_each(|link| link.found = None);
+    links.get_mut(at)?.found = Some(Found { by: None, depth: 0 });
+    let mut queue = vec![at];
+    let mut next = 0;
+    while let Some(&outer) = queue.get(next) {
+        next += 1;
+        let (orig, wanted, depth) = match links.get(outer) {
+            Some(link) => {
+                let wanted = link.div.clone().map_or_else(|| link.dest.clone(), |div| vec![div]);
+                (link.orig.clone(), wanted, link.found.map_or(0, |found| found.depth))
+            }
+            None => continue,
+        };
+        for place in 0..links.len() {
+            let Some(link) = links.get(place) else { continue };
+            let fits = link.is_div() && link.found.is_none() && link.orig == orig && depth < cx.policy.max_diversions;
+            let leads = link.dest.iter().any(|dest| wanted.contains(dest));
+            if !fits || !leads || !is_sound(cx, link, false, verdict) {
+                continue;
+            }
+            let is_first = link.div.as_ref().is_some_and(|div| sent.tokens.was_meant_for(div));
+            if let Some(link) = links.get_mut(place) {
+                link.found = Some(Found { by: Some(outer), depth: depth + 1 });
+            }
+            if is_first {
+                let mut path = path(links, place);
+                path.reverse();
+                return Some(path);
+            }
+            queue.push(place);
+        }
+    }
+    None
 }
 
 fn is_sound(cx: &Request<'_>, link: &Link, is_outermost: bool, verdict: &Verdict) -> bool {

@@ -131,6 +131,10 @@ pub enum Failure {
     DivTarget,
     /// No token of the request was meant for the diverting party, or none that is valid (D-16).
     DivIncomplete,
+    /// `rsp` names another party than the network asserts in P-Asserted-Identity (RFC 9970, O-5).
+    PartyNotAsserted,
+    /// `rsp` names another party than an earlier one of the dialog (N-20).
+    PartyChanged,
     /// The caller of a diversion is not the caller of the diverted token (RFC 8946 4.2 step 3).
     DivOrig,
     /// More diversions than the policy follows.
@@ -207,6 +211,8 @@ impl Failure {
             Self::Retargeted => "request was retargeted without proof",
             Self::DivTarget => "diversion does not lead to the Request-URI",
             Self::DivIncomplete => "no valid token was meant for the diverting party",
+            Self::PartyNotAsserted => "rsp names another party than P-Asserted-Identity",
+            Self::PartyChanged => "rsp names another party than before",
             Self::DivOrig => "diversion and diverted token have different callers",
             Self::TooManyDiversions => "more diversions than are followed",
             Self::BodyMismatch => "msgi is not the digest of the body",

@@ -1,5 +1,6 @@
 //! The judgement of one token: steps 1 to 5 of RFC 8224 6.2.
 use super::checks;
+use super::connected::Sent;
 use super::credential::{Credential, Found, Known};
 use super::diversion::Link;
 use super::rebuild::rebuild;
@@ -13,7 +14,7 @@ use super::{
 use crate::cert::{ChainVerdict, TrustStore};
 use crate::passport::jws::{self, Jws};
 use crate::passport::ppt::{Ppt, shaken};
-use crate::passport::{Claims, HeaderError, ProtectedHeader, TelephoneNumber, Token};
+use crate::passport::{Claims, HeaderError, Identity, ProtectedHeader, TelephoneNumber, Token};
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method};
 use aws_lc_rs::digest::{self, Digest};
@@ -32,6 +33,8 @@ pub(super) struct Request<'a> {
     pub(super) unreachable: Option<(&'a str, FetchFailure)>,
     /// A field says `ppt=div`: what the tokens say of origin and destination is kept, to join them to chains.
     pub(super) is_diverted: bool,
+    /// The message is a response, to an INVITE with these tokens.
+    pub(super) answers: Option<&'a Sent>,
     /// Signatures checked.
     pub(super) signatures: Cell<u64>,
 }
@@ -142,7 +145,7 @@ impl Verifier {
             return ignore();
         }
         let opened = Opened::new(&known, ppt, &claims, &jws);
-        let mut token = TokenVerdict::new(Disposition::Valid, profile_for(policy, &known, &claims), signature);
+        let mut token = TokenVerdict::new(Disposition::Valid, profile_for(policy, &known, ppt, &claims), signature);
         describe(&opened, &mut token);
         if policy.modes.get(Check::Token) != Mode::Off {
             token.checks.set(Check::Token, token_check(Some(field), &opened));
@@ -215,9 +218,15 @@ impl<'a> Opened<'a> {
     }
 }
 
-/// M-1: `msg` is for messages.
-fn is_for(ppt: Ppt, request: Message<'_>) -> bool {
-    ppt != Ppt::Msg || request.method() == Some(Method::Message)
+/// M-1: `msg` is for messages. N-22: `rsp` is for responses; beside it they hold diversions (N-8), and nothing else counts there.
+fn is_for(ppt: Ppt, message: Message<'_>) -> bool {
+    match ppt {
+        Ppt::Rsp => !message.is_request(),
+        Ppt::Div => true,
+        _ if !message.is_request() => false,
+        Ppt::Msg => message.method() == Some(Method::Message),
+        _ => true,
+    }
 }
 
 /// What the token says of itself.
@@ -226,6 +235,9 @@ pub(super) fn describe(opened: &Opened<'_>, token: &mut TokenVerdict) {
     token.role = checks::role(opened.ppt, opened.claims);
     token.iat = Some(opened.claims.iat);
     token.orig = opened.claims.orig.tn().and_then(TelephoneNumber::from_canonical);
+    if opened.ppt == Ppt::Rsp {
+        token.connected = opened.claims.dest.iter().next().map(Identity::into_owned);
+    }
     let attest = if opened.ppt == Ppt::Shaken { shaken::check(opened.claims).ok() } else { None };
     let authorized = |chain: &ChainVerdict| token.profile == Profile::Shaken || checks::is_authorized(chain, "attest");
     token.attest = attest.filter(|_| opened.chain().is_some_and(authorized));
@@ -256,8 +268,9 @@ pub(super) fn token_check(field: Option<&IdentityValue<'_>>, opened: &Opened<'_>
 }
 
 /// The demands on this token: plain STIR when a VESPER policy allows it and the token can not be more.
-pub(super) fn profile_for(policy: &Policy, known: &Known, claims: &Claims<'_>) -> Profile {
-    let eligible = known.inline && claims.orig.tn().is_some();
+pub(super) fn profile_for(policy: &Policy, known: &Known, ppt: Ppt, claims: &Claims<'_>) -> Profile {
+    let has_number = if ppt == Ppt::Rsp { claims.dest.uri.is_empty() } else { claims.orig.tn().is_some() };
+    let eligible = known.inline && has_number;
     if eligible || !policy.accept_plain_stir { policy.profile } else { Profile::Shaken }
 }
 
@@ -268,11 +281,17 @@ fn examine(cx: &Request<'_>, opened: &Opened<'_>, config: &VerifierConfig, token
     let asked = |check: Check| policy.modes.get(check) != Mode::Off;
     if asked(Check::Freshness) {
         let replay_kept = cx.replay.is_some() && asked(Check::Replay);
-        let fresh = checks::freshness(claims.iat, cx.signalling.date, cx.unix, policy, replay_kept);
+        let fresh = match cx.answers {
+            Some(sent) => checks::response_freshness(opened.ppt, claims.iat, sent, cx.unix, policy),
+            None => checks::freshness(claims.iat, cx.signalling.date, cx.unix, policy, replay_kept),
+        };
         token.checks.set(Check::Freshness, fresh);
     }
     if asked(Check::Claims) {
-        let agreed = checks::claims(cx, opened.ppt, claims, &config.dial_plan);
+        let agreed = match cx.answers {
+            Some(sent) => checks::response_claims(cx, sent, opened.ppt, claims).map(|()| checks::Agreed::default()),
+            None => checks::claims(cx, opened.ppt, claims, &config.dial_plan),
+        };
         token.checks.set(Check::Claims, agreed.as_ref().map(drop).map_err(|failure| *failure));
         if let Ok(agreed) = agreed {
             token.retargeted = agreed.retargeted;
@@ -365,7 +384,10 @@ pub(super) fn settle(cx: &Request<'_>, seal: &Seal, freshness: i64, token: &mut 
     let policy = cx.policy;
     let mut fault = token.checks.fault(policy);
     if matches!(fault, None | Some(Check::Replay)) && policy.modes.get(Check::Replay) != Mode::Off {
-        token.checks.set(Check::Replay, replay(cx, seal, freshness));
+        // N-8: a diversion in a response is that of the INVITE, come back.
+        let comes_back = cx.answers.is_some() && token.ppt == Some(Ppt::Div);
+        let replay = if comes_back { CheckResult::NotApplicable } else { replay(cx, seal, freshness) };
+        token.checks.set(Check::Replay, replay);
         fault = token.checks.fault(policy);
     }
     token.disposition = fault.map_or(Disposition::Valid, Disposition::Invalid);

@@ -12,6 +12,7 @@ pub mod authentication;
 pub mod call_info;
 mod caller;
 mod checks;
+pub mod connected;
 mod credential;
 mod diversion;
 pub mod facts;

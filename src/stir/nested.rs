@@ -64,9 +64,12 @@ impl Verifier {
                 Reached::Refused(check, failure) => return fail(token, check, failure),
             };
             let ppt = known.supported.unwrap_or(Ppt::Baseline);
+            if ppt == Ppt::Rsp {
+                return Err(Stop::Ignored); // N-22: no request holds one
+            }
             let opened = Opened::new(&known, ppt, &claims, &jws);
             let mut inner =
-                TokenVerdict::new(Disposition::Valid, profile_for(cx.policy, &known, &claims), token.signature);
+                TokenVerdict::new(Disposition::Valid, profile_for(cx.policy, &known, ppt, &claims), token.signature);
             describe(&opened, &mut inner);
             inner.checks.set(Check::Token, token_check(None, &opened));
             inner.checks.set(Check::Claims, joins(cx, ppt, &claims, &div, &orig));

@@ -149,6 +149,8 @@ pub struct TokenVerdict {
     pub origid: Option<OrigId>,
     /// `orig` as a number.
     pub orig: Option<TelephoneNumber>,
+    /// Whom an `rsp` says the call has reached.
+    pub connected: Option<Identity<'static>>,
     /// `iat`, UNIX seconds.
     pub iat: Option<i64>,
     /// `dest` names To, while the Request-URI is another: valid by RFC 8224, the retarget is unproven.
@@ -201,6 +203,7 @@ impl TokenVerdict {
             attest: None,
             origid: None,
             orig: None,
+            connected: None,
             iat: None,
             retargeted: false,
             diversions: Vec::new(),

@@ -120,6 +120,10 @@ impl Verifier {
         self.credentials.counts
     }
 
+    pub(super) fn count_signatures(&mut self, checked: u64) {
+        self.signatures += checked;
+    }
+
     /// What was done so far.
     pub fn work(&self) -> Work {
         let [chains, certificates] = self.credentials.assessed;
@@ -187,6 +191,7 @@ impl Verifier {
                 signalling,
                 unreachable,
                 is_diverted,
+                answers: None,
                 signatures: Cell::new(0),
             };
             let mut links = Vec::new();
@@ -207,7 +212,7 @@ impl Verifier {
                     }
                 }
             }
-            self.signatures += cx.signatures.get();
+            self.count_signatures(cx.signatures.get());
             if is_diverted {
                 diversion::resolve(&cx, &mut links, &mut verdict);
             }

@@ -70,6 +70,10 @@ pub(super) struct Line {
     diverted: Vec<String>,
     rcd_name: Option<&'static str>,
     certificate: Option<String>,
+    connected: &'static str,
+    connected_check: Option<&'static str>,
+    connected_number: Option<String>,
+    connected_diverted: Vec<String>,
     signer: Option<String>,
     signer_attest: Option<&'static str>,
     origid: Option<String>,
@@ -80,7 +84,7 @@ pub(super) fn line_of(record: &CallRecord, names: &TrunkNames, clock: Clock, sho
     let name = |trunk: Option<TrunkId>| trunk.map(|trunk| names.of(trunk).to_string());
     let numbers = call.numbers();
     let number = |octets: &[u8]| if shortened { shorten(&text(octets)) } else { text(octets) };
-    let (verification, signed) = (call.verification(), call.signed());
+    let (verification, connection, signed) = (call.verification(), call.connection(), call.signed());
     let origid = |signed: &crate::proxy::calls::Signed| shaken::origid(signed.origid).as_str().to_owned();
     Line {
         call_id: text(call.call_id()),
@@ -113,6 +117,10 @@ pub(super) fn line_of(record: &CallRecord, names: &TrunkNames, clock: Clock, sho
         diverted: verification.diverted.iter().map(|identity| number(identity.text().as_bytes())).collect(),
         rcd_name: verification.is_name_verified.map(|is| if is { "verified" } else { "unverified" }),
         certificate: verification.subject(),
+        connected: connection.result(),
+        connected_check: connection.failed,
+        connected_number: call.connected().map(|party| number(party.text().as_bytes())),
+        connected_diverted: connection.diverted.iter().map(|identity| number(identity.text().as_bytes())).collect(),
         signer: signed.map(|signed| signed.signer.to_string()),
         signer_attest: signed.and_then(|signed| signed.attestation).map(Attestation::letter),
         origid: signed.filter(|signed| signed.attestation.is_some()).map(origid),

@@ -28,11 +28,16 @@ pub enum Ppt {
     Rcd,
     /// RFC 9475: a message.
     Msg,
+    /// RFC 9970: who was reached, in responses only (N-22).
+    Rsp,
 }
 
 impl Ppt {
+    /// The name of [`Ppt::Rsp`].
+    pub const NAMED_RSP: &'static str = "rsp";
+
     /// All that have a name.
-    pub const NAMED: [Self; 6] = [Self::Shaken, Self::Div, Self::DivO, Self::Rph, Self::Rcd, Self::Msg];
+    pub const NAMED: [Self; 7] = [Self::Shaken, Self::Div, Self::DivO, Self::Rph, Self::Rcd, Self::Msg, Self::Rsp];
 
     /// By name, case-sensitive; `None` inside when there is no `ppt`, `None` outside when it is not supported.
     pub fn from_name(name: Option<&str>) -> Option<Self> {
@@ -52,6 +57,7 @@ impl Ppt {
             Self::Rph => Some("rph"),
             Self::Rcd => Some("rcd"),
             Self::Msg => Some("msg"),
+            Self::Rsp => Some(Self::NAMED_RSP),
         }
     }
 
@@ -61,7 +67,7 @@ impl Ppt {
     /// [`ClaimsError::Missing`] or [`ClaimsError::Malformed`] naming the claim.
     pub fn check(self, claims: &Claims<'_>) -> Result<(), ClaimsError> {
         match self {
-            Self::Baseline | Self::Msg => Ok(()),
+            Self::Baseline | Self::Msg | Self::Rsp => Ok(()),
             Self::Shaken => shaken::check(claims).map(drop),
             Self::Div => div::check(claims),
             Self::DivO => div::nested(claims).map(drop),

@@ -17,6 +17,7 @@ use slab::Slab;
 
 use super::admission::{CallGuard, TrunkLimits};
 use super::{ContextKey, TrunkId};
+use crate::passport::Identity;
 use crate::sip::Message;
 use crate::sip::hop::Hop;
 use crate::transaction::timer::TimerHandle;
@@ -128,6 +129,8 @@ pub struct Call {
     is_condemned: bool,
     cause: Option<u16>,
     verification: Verification,
+    /// What verification said of the answer, and whom it names.
+    connection: (Verification, Option<Identity<'static>>),
     signed: Option<Arc<Signed>>,
     invite: Pieces<6>,
     dialogs: Vec<Dialog>,

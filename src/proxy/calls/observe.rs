@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use super::dialog::{contact_of, record_routes};
 use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side, Signed, Verification};
+use crate::passport::Identity;
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
 use crate::proxy::neighbours::Source;
@@ -172,6 +173,7 @@ impl Proxy {
             is_condemned: false,
             cause: None,
             verification: Verification::default(),
+            connection: (Verification::default(), None),
             signed: None,
             invite: Pieces::of(pieces),
             dialogs: Vec::new(),
@@ -230,6 +232,18 @@ impl Proxy {
     pub(in crate::proxy) fn note_verdict(&mut self, key: ContextKey, verdict: &Verdict) {
         if let Some(call) = self.call_begun_by(key) {
             call.verification = Verification::of(verdict);
+        }
+    }
+
+    /// Verification has spoken of the answer, which names this party.
+    pub(in crate::proxy) fn note_connection(
+        &mut self,
+        key: ContextKey,
+        verdict: &Verdict,
+        party: Option<Identity<'static>>,
+    ) {
+        if let Some(call) = self.call_begun_by(key) {
+            call.connection = (Verification::of(verdict), party);
         }
     }
 

@@ -260,6 +260,16 @@ impl Call {
         &self.verification
     }
 
+    /// What verification said of the answer (RFC 9970).
+    pub fn connection(&self) -> &Verification {
+        &self.connection.0
+    }
+
+    /// Who has answered, as far as that is proven.
+    pub fn connected(&self) -> Option<&Identity<'static>> {
+        self.connection.1.as_ref()
+    }
+
     /// The signature it was given.
     pub fn signed(&self) -> Option<&Signed> {
         self.signed.as_deref()

@@ -128,6 +128,11 @@ impl SigningTable {
         Ok(Self { name, source, rows, numbers: index(numbers)?, prefixes: index(prefixes)? })
     }
 
+    /// Places of all signers in it.
+    pub fn signers(&self) -> Vec<usize> {
+        self.rows.iter().filter_map(|row| row.signer).collect()
+    }
+
     /// The row of a number in canonical form.
     pub fn find(&self, number: &str) -> Option<&SigningRow> {
         let value = self.numbers.value_of(exact_key(number));
