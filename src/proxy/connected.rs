@@ -4,7 +4,7 @@
 use super::waiting::Waiting;
 use super::{Config, ContextKey, Event, NeedKind, Now, Output, Proxy, Trunk, TrunkId};
 use crate::passport::{CanonicalIdentity, Identity};
-use crate::sip::{Framing, Message, Name};
+use crate::sip::{Field, Framing, Message, Name};
 use crate::stir::authentication::{SignError, Signer};
 use crate::stir::connected::{self, Reach, Sent, Tokens};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome};
@@ -251,6 +251,16 @@ impl Proxy {
         if let Some(name) = name {
             [name.as_bytes(), b": ", &told, b"\r\n"].iter().for_each(|part| lines.extend_from_slice(part));
         }
+    }
+
+    /// What is told inside of an answer is said by us alone. The edits are under way.
+    pub(super) fn remove_foreign_verdict(&mut self, key: ContextKey, response: Message<'_>) {
+        let snapshot = self.snapshot_of(key);
+        let Some(ingress) = self.context(key).map(|context| context.ingress) else { return };
+        let Some(name) = snapshot.config.trunk(ingress).and_then(|to| to.discloses.verdict.as_deref()) else { return };
+        let is_it =
+            |field: &Field<'_>| field.name == Name::Other && field.raw_name().eq_ignore_ascii_case(name.as_bytes());
+        response.fields().filter(is_it).for_each(|field| self.patch.remove(field.line));
     }
 
     /// What we sent, for this dialog.

@@ -155,6 +155,7 @@ impl Proxy {
         if let Some((snapshot, crossing)) = self.crossing_back(key, client) {
             crossing.write(response, |host| snapshot.config.is_own_host(host), &mut self.patch);
         }
+        self.remove_foreign_verdict(key, response);
         if !self.context(key).is_some_and(|context| context.asks_history) {
             response.fields_of(Name::HistoryInfo).for_each(|field| self.patch.remove(field.line));
         }

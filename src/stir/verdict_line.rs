@@ -11,6 +11,7 @@ const MAX_VALUE: usize = 2048;
 /// Appends the value: `valid`, `invalid` or `none`, and what there is of
 ///
 /// - `profile` (`shaken`, `vesper`), `ppt`, `attest`, `origid`, `orig` (a number), `age` (seconds since `iat`);
+/// - `connected`: who has answered, of a response (RFC 9970);
 /// - `subject`, `domain` and `spc` of the certificate: its name, its dNSNames, its service provider codes;
 /// - `diverted`: who diverted the call, the first one first; `retarget=unproven`;
 /// - `name`: `verified` or `unverified`, where a name is signed;
@@ -51,6 +52,7 @@ impl Line<'_> {
         token.attest.iter().for_each(|attest| self.word("attest", attest.letter()));
         token.origid.iter().for_each(|origid| self.word("origid", origid.as_str()));
         token.orig.iter().for_each(|orig| self.list("orig", std::iter::once(&**orig)));
+        token.connected.iter().for_each(|party| self.list("connected", std::iter::once(party.text())));
         if let Some(age) = token.iat.and_then(|iat| u32::try_from(unix.saturating_sub(iat)).ok()) {
             self.out.extend_from_slice(b";age=");
             push_decimal(self.out, age);
