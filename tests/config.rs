@@ -618,6 +618,45 @@ fn policies_of_verification_and_what_trunks_are_told() {
     }
 }
 
+/// Connected identity: every key, and what is refused.
+#[test]
+fn connected_identity_of_a_trunk() {
+    use vesperd::proxy::ConnectedIdentity;
+    let desk = Desk::new();
+    let text = |verify: &str, connected: &str| {
+        format!(
+            "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+             [[signer]]\nname = \"s\"\ncertificate = \"leaf.pem\"\nkey = \"leaf.key\"\nx5u = \"https://vesper.example/c\"\n\
+             [[trunk]]\nname = \"a\"\npeers = \"192.0.2.3\"\n{verify}\n[trunk.connected]\n{connected}\n\
+             [stir]\nanchors = \"leaf.pem\"\n"
+        )
+    };
+    let read = |verify: &str, connected: &str| desk.good(&text(verify, connected)).proxy.trunks[0].connected.clone();
+    assert_eq!(read("", ""), ConnectedIdentity { early: true, ..ConnectedIdentity::default() });
+    let all = read("", "sign = \"s\"\nrcd = true\ndiversions = true\nearly = false\nverify = \"preferred\"");
+    assert_eq!((all.sign, all.rich, all.discloses_diversions, all.early), (Some(0), true, true, false));
+    assert_eq!(all.verify, Some(vesperd::stir::Policy::shaken()));
+    let verify = "[trunk.verify]\nprofile = \"shaken\"\nchain = \"off\"";
+    assert_eq!(read(verify, "verify = \"preferred\"").verify.unwrap().modes.get(Check::Chain), Mode::Off);
+    assert_eq!(read("", "verify = \"off\"").verify, None);
+    for (verify, connected, part) in [
+        ("", "sign = \"t\"", "t"),
+        ("", "signing_table = \"t\"", "t"),
+        ("", "rcd = true", "are not signed"),
+        ("", "early = false", "are not signed"),
+        ("", "diversions = true", "are not signed"),
+        ("", "verify = \"required\"", "can not end a call"),
+        ("", "verify = \"yes\"", "preferred"),
+        ("", "profile = \"vesper\"", "not verified"),
+        (verify, "verify = \"preferred\"\nprofile = \"vesper\"", "by what [trunk.verify] says"),
+        ("", "verify = \"preferred\"\nprofile = \"vesper\"", "transparency logs"),
+        ("", "posture = \"off\"", "posture"),
+    ] {
+        let mistakes = desk.mistakes(&text(verify, connected));
+        assert!(mistakes.iter().any(|mistake| mistake.contains(part)), "{connected}: {mistakes:?}");
+    }
+}
+
 // ---- the environment
 
 fn with_variables(text: &str, variables: &[(&str, &str)]) -> Result<Config, Vec<String>> {

@@ -39,6 +39,8 @@ fn r21_to_r29_every_call_goes_as_it_must() {
         assert_eq!(call["requirement"].as_str(), fault.map(|(id, _)| id), "{call:#}");
         assert_eq!(call["ok"], true, "{call:#}");
     }
+    let answered: Vec<_> = calls.iter().filter_map(|call| call["answered_by"].as_str()).collect();
+    assert_eq!(answered, ["12025550100", "12025550110"], "RFC 9970: Acme's edge knows who has answered");
     for transport in ["udp", "tcp"] {
         assert!(calls.iter().any(|call| call["transport"] == transport && call["got"]["status"] == 200));
     }

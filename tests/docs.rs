@@ -211,6 +211,7 @@ fn what_the_stir_conformance_table_names_exists_and_no_requirement_is_missing() 
         ("C", 1..=16),
         ("T", 1..=6),
         ("M", 1..=8),
+        ("N", 1..=26),
         ("E", 1..=12),
     ];
     for (family, numbers) in families {

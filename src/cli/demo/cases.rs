@@ -129,6 +129,11 @@ impl Case {
         if self.transport == Transport::Tcp { GLOBEX_BY_TCP } else { GLOBEX }
     }
 
+    /// The number that must be proven to have answered: where the caller's edge asks, and the call is answered.
+    pub fn answered_by(&self) -> Option<&'static str> {
+        (self.token == Token::ByEdge && self.status == 200).then(|| self.to())
+    }
+
     /// The Identity field that the caller adds itself, made at `now` (Unix seconds); `None` when an edge is to add one, or nobody.
     ///
     /// # Errors

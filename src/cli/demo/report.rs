@@ -17,6 +17,8 @@ pub struct Finding {
     pub checks: Vec<(Check, CheckResult)>,
     /// Whom the signer's certificate names: organization, then domains.
     pub signer: Option<String>,
+    /// The number that is proven to have answered, as the caller's edge found.
+    pub answered_by: Option<String>,
 }
 
 impl Finding {
@@ -28,7 +30,8 @@ impl Finding {
             let domains = leaf.dns_names().iter().map(String::as_str);
             leaf.subject_organization().into_iter().chain(domains).collect::<Vec<_>>().join(", ")
         });
-        Self { checks: Check::ALL.map(|check| (check, token.checks.get(check))).to_vec(), signer: names }
+        let checks = Check::ALL.map(|check| (check, token.checks.get(check))).to_vec();
+        Self { checks, signer: names, answered_by: None }
     }
 }
 
@@ -59,6 +62,7 @@ impl Record {
             && answer.hung_up == is_good
             && self.failed() == Vec::from_iter(self.case.failed)
             && (!is_good || !self.finding.checks.is_empty())
+            && self.finding.answered_by.as_deref() == self.case.answered_by()
     }
 
     fn millis(&self) -> f64 {
@@ -99,6 +103,7 @@ impl Record {
             "ok": self.is_as_expected(),
             "checks": checks,
             "signer": self.finding.signer,
+            "answered_by": self.finding.answered_by,
             "reason": self.finding.checks.iter().find_map(|(_, result)| result.failure()).map(|failure| failure.to_string()),
             "millis": self.millis(),
         })
@@ -130,6 +135,9 @@ pub fn passage(number: usize, record: &Record) -> String {
         let list: Vec<String> = shown.map(|(check, result)| format!("{} {}", check.id(), word(*result))).collect();
         for line in list.chunks(4) {
             let _ = writeln!(text, "      {}", line.join(", "));
+        }
+        if let Some(number) = &record.finding.answered_by {
+            let _ = writeln!(text, "      answered by {number}: signed by its holder, verified by Acme's edge");
         }
     } else {
         for (check, failure) in shown.filter_map(|(check, result)| Some((check, result.failure()?))) {
@@ -192,7 +200,11 @@ mod tests {
         Record {
             case,
             answer: Ok(Answer { status, phrase: String::new(), rang: is_good, hung_up: is_good }),
-            finding: Finding { checks: Check::ALL.map(|check| (check, result(check))).to_vec(), signer: None },
+            finding: Finding {
+                checks: Check::ALL.map(|check| (check, result(check))).to_vec(),
+                signer: None,
+                answered_by: case.answered_by().filter(|_| is_good).map(str::to_owned),
+            },
             took: Duration::ZERO,
         }
     }
@@ -205,6 +217,9 @@ mod tests {
         assert!(!record(good, 200, &[Check::Sct]).is_as_expected(), "a failed check that did not stop the call");
         let unverified = Record { finding: Finding::default(), ..record(good, 200, &[]) };
         assert!(!unverified.is_as_expected(), "a good call that nobody verified");
+        let mut anonymous = record(good, 200, &[]);
+        anonymous.finding.answered_by = None;
+        assert!(!anonymous.is_as_expected(), "nobody says who has answered");
 
         let tampered = CASES.iter().find(|case| case.failed == Some(Check::Signature)).unwrap();
         assert!(record(tampered, 438, &[Check::Signature]).is_as_expected());

@@ -112,7 +112,7 @@ impl Stage {
         drop((originating, terminating));
         let (observer, verdicts) = mpsc::channel(EVENTS);
         let edges = [
-            start(&directory.join("originating.toml"), &Observer::default())?,
+            start(&directory.join("originating.toml"), &Observer::new(observer.clone()))?,
             start(&directory.join("terminating.toml"), &Observer::new(observer))?,
         ];
         callee.1.set_nonblocking(true)?;
@@ -139,25 +139,32 @@ impl Stage {
         let answer = caller::call(socket, edge, &leg, &invite, CALL_BOUND).await;
         let took = begin.elapsed();
         let finding = match &answer {
-            Err(CallError::Silence) | Ok(_) => self.finding(&leg.call_id).await,
+            Err(CallError::Silence) | Ok(_) => self.finding(case, &leg.call_id).await,
             Err(_) => Finding::default(),
         };
         Ok(Record { case, answer: answer.map_err(|error| error.to_string()), finding, took })
     }
 
-    /// What the verifying edge found about a call.
-    async fn finding(&mut self, call_id: &str) -> Finding {
-        let verdict = async {
-            loop {
-                match self.verdicts.recv().await? {
-                    Event::Verified { call_id: own, verdict, .. } if *own == *call_id.as_bytes() => {
-                        return Some(Finding::of(&verdict));
+    /// What the edges found about a call: Globex's about the caller, Acme's about who has answered.
+    async fn finding(&mut self, case: &Case, call_id: &str) -> Finding {
+        let (mut caller, mut callee) = (None, None);
+        let verdicts = async {
+            while caller.is_none() || (callee.is_none() && case.answered_by().is_some()) {
+                match self.verdicts.recv().await {
+                    Some(Event::Verified { call_id: own, verdict, .. }) if *own == *call_id.as_bytes() => {
+                        caller = Some(Finding::of(&verdict));
                     }
-                    _ => {}
+                    Some(Event::Connected { call_id: own, verdict, .. }) if *own == *call_id.as_bytes() => {
+                        let party = verdict.valid().and_then(|token| token.connected.as_ref());
+                        callee = party.map(|party| party.text().to_owned());
+                    }
+                    Some(_) => {}
+                    None => return,
                 }
             }
         };
-        timeout(VERDICT_BOUND, verdict).await.ok().flatten().unwrap_or_default()
+        let _in_time = timeout(VERDICT_BOUND, verdicts).await;
+        Finding { answered_by: callee, ..caller.unwrap_or_default() }
     }
 }
 

@@ -41,7 +41,7 @@ fn listeners(bind: std::net::SocketAddr) -> String {
         .concat()
 }
 
-/// `originating.toml`: the PBX is a neighbour by its address, all else goes out signed.
+/// `originating.toml`: the PBX is a neighbour by its address, all else goes out signed, and answers are verified.
 pub(super) fn originating(lab: &Lab, at: &Addresses) -> String {
     let Addresses { originating, terminating, caller, .. } = at;
     format!(
@@ -60,11 +60,17 @@ name = \"globex\"
 next_hop = \"udp:{terminating}\"
 sign = \"acme\"
 udp_oversize = \"udp\"
+[trunk.connected]
+verify = \"preferred\"
+profile = \"vesper\"
 
 [[trunk]]
 name = \"globex-tcp\"
 next_hop = \"tcp:{terminating}\"
 sign = \"acme\"
+[trunk.connected]
+verify = \"preferred\"
+profile = \"vesper\"
 
 [[signer]]
 name = \"acme\"
@@ -83,6 +89,11 @@ to = \"globex-tcp\"
 from = \"pbx\"
 prefix = \"1202555\"
 to = \"globex\"
+
+# For the answers, which say who was reached.
+[stir]
+anchors = [\"sti/root.pem\"]
+log_list = \"log/log-list.json\"
 ",
         listeners = listeners(*originating),
         caller_net = IpNet::from(caller.ip()),
@@ -90,8 +101,8 @@ to = \"globex\"
     )
 }
 
-/// `terminating.toml`: what arrives is verified as VESPER, or as SHAKEN from the provider.
-pub(super) fn terminating(at: &Addresses) -> String {
+/// `terminating.toml`: what arrives is verified as VESPER, or as SHAKEN from the provider; answers to Acme are signed.
+pub(super) fn terminating(lab: &Lab, at: &Addresses) -> String {
     let Addresses { originating, terminating, provider, callee, .. } = at;
     format!(
         "# vesperd lab: the edge of Globex. Verifies what arrives and passes it to its PBX.
@@ -106,6 +117,8 @@ next_hop = \"udp:{originating}\"
 profile = \"vesper\"
 on_failure = \"reject\"
 require_identity = true
+[trunk.connected]
+sign = \"globex\"
 
 # The provider is told apart by address and port: it sends from the port it listens on.
 [[trunk]]
@@ -127,6 +140,13 @@ name = \"pbx-tcp\"
 next_hop = \"tcp:{callee}\"
 trusted = true
 
+[[signer]]
+name = \"globex\"
+certificate = \"globex/sti.pem\"
+key = \"globex/sti.key\"
+x5u = \"{x5u}\"
+profile = \"vesper\"
+
 [[route]]
 prefix = \"12025550110\"
 to = \"pbx-tcp\"
@@ -141,5 +161,6 @@ log_list = \"log/log-list.json\"
 ",
         listeners = listeners(*terminating),
         originating_net = IpNet::from(originating.ip()),
+        x5u = lab.globex.sti.x5u,
     )
 }

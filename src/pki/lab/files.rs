@@ -59,7 +59,7 @@ pub(super) fn write(lab: &Lab, options: &Options) -> Result<(), LabError> {
     file("provider/shaken.pem", &lab.provider.chain_pem())?;
     key("provider/shaken.key", &lab.provider.key)?;
     file("originating.toml", &configuration::originating(lab, &options.addresses))?;
-    file("terminating.toml", &configuration::terminating(&options.addresses))
+    file("terminating.toml", &configuration::terminating(lab, &options.addresses))
 }
 
 /// A new file with these permissions from its first octet on; an old one of the same name is removed.
