@@ -626,9 +626,9 @@ fn connected_identity_of_a_trunk() {
     let text = |verify: &str, connected: &str| {
         format!(
             "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
-             [[signer]]\nname = \"s\"\ncertificate = \"leaf.pem\"\nkey = \"leaf.key\"\nx5u = \"https://vesper.example/c\"\n\
+             [[signer]]\nname = \"s\"\ncertificate = \"sp-chain.pem\"\nkey = \"sp-key.pem\"\nx5u = \"https://vesper.example/c\"\n\
              [[trunk]]\nname = \"a\"\npeers = \"192.0.2.3\"\n{verify}\n[trunk.connected]\n{connected}\n\
-             [stir]\nanchors = \"leaf.pem\"\n"
+             [stir]\nanchors = \"anchors\"\n"
         )
     };
     let read = |verify: &str, connected: &str| desk.good(&text(verify, connected)).proxy.trunks[0].connected.clone();
