@@ -462,6 +462,31 @@ fn a_signer_that_fails_does_not_make_its_name_unknown() {
 }
 
 #[test]
+fn c4_4_t1_5_a_signer_whom_its_own_anchors_and_logs_do_not_believe_is_told() {
+    const NOW: i64 = 1_795_219_200;
+    let directory = TempDir::new().unwrap();
+    let lab = vesperd::pki::lab::create(directory.path(), NOW, &vesperd::pki::lab::Options::default()).unwrap();
+    let told = |change: &dyn Fn(String) -> String| {
+        let text = change(fs::read_to_string(directory.path().join("originating.toml")).unwrap());
+        let path = directory.path().join("changed.toml");
+        fs::write(&path, text).unwrap();
+        let config = Config::load(&path, NOW).unwrap_or_else(|error| panic!("{error}"));
+        let why = |warning: &Warning| match warning {
+            Warning::Disbelieved { why, .. } => Some(why.clone()),
+            _ => None,
+        };
+        config.warnings.iter().find_map(why)
+    };
+    assert_eq!(told(&|text| text), None, "{}", lab.acme.organization);
+    let path = told(&|text| text.replace("sti/root.pem", "web/ca.pem")).expect("another root");
+    assert!(path.contains("anchor"), "{path}");
+    let desk = Desk::new();
+    fs::copy(desk.directory.path().join("log-list.json"), directory.path().join("other-logs.json")).unwrap();
+    let scts = told(&|text| text.replace("log/log-list.json", "other-logs.json")).expect("another log");
+    assert!(scts.contains("log"), "{scts}");
+}
+
+#[test]
 fn a_key_from_the_laboratory_is_told() {
     let desk = Desk::new();
     let config = desk.good(&format!(

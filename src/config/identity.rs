@@ -159,6 +159,9 @@ fn read_signer(
         }
         None => {}
     }
+    if let Some(why) = disbelief(&chain, profile, identity, files.unix) {
+        warnings.push(Warning::Disbelieved { certificate: certificate_path.clone(), why });
+    }
     let not_after = chain.first().and_then(|leaf| Certificate::from_der(leaf).ok()).map_or(0, |leaf| leaf.not_after());
     let mut config = SignerConfig::new(profile, chain, key_file, x5u.value);
     config.remote_key = has_module.then_some(()).and(module.as_ref().map(Module::name));
@@ -193,6 +196,20 @@ fn read_signer(
             None
         }
     }
+}
+
+/// Why verifiers with the same anchors and logs would not believe a chain (C4.4, T1.5); nobody knows where there are none. What can not be
+/// read is left to [`Signer::new`] to name.
+fn disbelief(chain: &[Vec<u8>], profile: Profile, identity: &Identity, unix: i64) -> Option<String> {
+    if identity.trust.anchors.is_empty() {
+        return None;
+    }
+    let verdict = identity.trust.assess(chain).ok()?;
+    if let Err(error) = &verdict.path {
+        return Some(error.to_string());
+    }
+    let is_logged = profile == Profile::Shaken || identity.trust.logs.is_empty();
+    if is_logged { None } else { verdict.check_scts(unix, Policy::vesper().skew).err().map(|error| error.to_string()) }
 }
 
 /// A leaf that can not be read is left to [`Signer::new`] to name.

@@ -315,6 +315,13 @@ pub enum Warning {
         /// What is remarked.
         warning: SignerWarning,
     },
+    /// A verifier that trusts what this file trusts does not believe a signer's certificate.
+    Disbelieved {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// The leaf of a signer that is in force has expired: it signs no more.
     ExpiredSigner {
         /// The certificate's file.
@@ -371,6 +378,10 @@ impl fmt::Display for Warning {
             }
             Self::LabKey { path } => write!(f, "{}: made by `vesperd lab`, for laboratories only", path.display()),
             Self::Signer { certificate, warning } => write!(f, "{}: {warning}", certificate.display()),
+            Self::Disbelieved { certificate, why } => {
+                let path = certificate.display();
+                write!(f, "{path}: with the anchors and logs of [stir] verifiers would refuse its tokens: {why}")
+            }
             Self::ExpiredSigner { certificate, not_after } => {
                 write!(f, "{}: expired {}; its signer signs no more", certificate.display(), day(*not_after))
             }
