@@ -428,7 +428,9 @@ fn case_10_a_certificate_for_the_caller_says_nothing_of_the_callee() {
 #[test]
 fn case_11_n26_an_answer_to_a_call_without_a_token_has_none_and_none_counts() {
     let world = World::new();
-    let mut called = Rig::trusting(world.called(GLOBEX_SIGNER), world.trust());
+    let mut config = world.called(GLOBEX_SIGNER);
+    config.trunks[1].sign = Some(ACME); // a token of our own asks for nothing
+    let mut called = Rig::trusting(config, world.trust());
     let sent = called.receive(CALLER, &to(GLOBEX, &request("INVITE", "", "")));
     let copy = requests(&sent, "INVITE")[0].clone();
     let sent = called.receive(CALLEE, &answer(&copy, 200, ""));

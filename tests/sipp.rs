@@ -95,6 +95,7 @@ cases! {
     c68_stale: "C-68",
     c69_reason_stir: "C-69",
     c70_several_identities: "C-70",
+    c71_connected_identity: "C-71",
     e04_an_untrusted_caller_asserts_nothing: "E-04",
     k01_kamailio_udp: "K-01-udp",
     k01_kamailio_tcp: "K-01-tcp",

@@ -58,8 +58,10 @@ impl ConnectedIdentity {
 
 /// What an INVITE says of itself.
 pub struct Called {
-    /// Its tokens, ours among them.
+    /// Its tokens, and those that we added.
     tokens: Tokens,
+    /// It had some when it came: its sender wants to know (N-26).
+    asks: bool,
     /// The Request-URI as received.
     target: Option<CanonicalIdentity>,
 }
@@ -145,6 +147,7 @@ impl Proxy {
         let plan = &config.verifier.dial_plan;
         let tokens = self.with_request(key, |_, request| Called {
             tokens: Tokens::of(request, &lines, plan),
+            asks: request.field(Name::Identity).is_some(),
             target: CanonicalIdentity::from_uri(request.request_uri(), plan),
         });
         let Some(context) = self.context(key) else { return };
@@ -165,7 +168,7 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let (config, plan) = (&snapshot.config, &snapshot.config.verifier.dial_plan);
         let Some(context) = self.context(key) else { return };
-        let Some(called) = context.tokens.clone() else { return };
+        let Some(called) = context.tokens.clone().filter(|called| called.asks) else { return };
         let retarget = context.branch_mut(client).and_then(|branch| branch.retarget.clone());
         let sent_to = retarget.and_then(|retarget| CanonicalIdentity::from_uri(&retarget.uri, plan));
         // N-7: whom the network says it has reached, else whom we sent it to.

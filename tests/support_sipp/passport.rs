@@ -141,7 +141,9 @@ pub fn check(seen: &Seen, look: &TokenLook, scene: &Scene) -> Result<(), String>
         return Err(format!("no ppt parameter: {parameters}"));
     }
     let iat = body["iat"].as_i64().ok_or("no iat")?;
-    let date = seen.value("Date").ok_or("no Date")?;
+    // The time of an answer is its own (RFC 9970).
+    let is_answer = look.ppt.as_deref() == Some("rsp");
+    let date = seen.value("Date").or_else(|| is_answer.then(|| http_date(iat))).ok_or("no Date")?;
     if (-1..=1).all(|off| http_date(iat + off) != date) || (unix() - iat).abs() > 60 {
         return Err(format!("iat {iat} ({}) and Date {date} differ", http_date(iat)));
     }
