@@ -675,6 +675,7 @@ fn connected_identity_of_a_trunk() {
         ("", "profile = \"vesper\"", "not verified"),
         (verify, "verify = \"preferred\"\nprofile = \"vesper\"", "by what [trunk.verify] says"),
         ("", "verify = \"preferred\"\nprofile = \"vesper\"", "transparency logs"),
+        ("", "diverted = false", "not verified"),
         ("", "posture = \"off\"", "posture"),
     ] {
         let mistakes = desk.mistakes(&text(verify, connected));

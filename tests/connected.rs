@@ -285,6 +285,24 @@ fn case_3_n7_n8_a_diverted_call_names_the_party_reached_and_brings_its_diversion
 }
 
 #[test]
+fn n12_only_the_party_that_was_called_may_answer_where_that_is_wanted() {
+    let world = World::new();
+    let mut calling = world.calling(Policy { accept_plain_stir: true, ..Policy::vesper() });
+    calling.trunks[1].connected.refuses_diversions = true;
+    let pair = carols(&world, &|_| {});
+    let mut pair = Pair { calling: Rig::trusting(calling, world.trust()), ..pair };
+    let sent = pair.calling.receive(CALLER, &to(GLOBEX, &request("INVITE", "", "")));
+    let own = requests(&sent, "INVITE")[0];
+    let text = pair.answered(200, "").text;
+    // The branch is that of another edge's copy; the Via of this one takes its place.
+    let via = text.split("\r\n").find(|line| line.starts_with("Via: ")).unwrap();
+    let text = text.replace(via, &format!("Via: {}", own.lines("Via")[0]));
+    let verdict = fetched(&world, &mut pair, &text).unwrap();
+    assert_eq!(failed(&verdict).first(), Some(&Check::Claims));
+    assert!(!verdict.is_valid());
+}
+
+#[test]
 fn case_2_n9_another_party_without_its_diversion_is_not_believed() {
     let world = World::new();
     let mut pair = carols(&world, &|_| {});

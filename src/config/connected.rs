@@ -33,6 +33,7 @@ pub(super) fn read(
         discloses_diversions: section.bool("diversions", false),
         early: section.bool("early", true),
         verify: None,
+        refuses_diversions: !section.bool("diverted", true),
     };
     let conflict = |key: &'static str, reason, remedy| {
         section.wrong(section.offset_of(key), key, Fault::Conflict { reason, remedy });
@@ -50,6 +51,7 @@ pub(super) fn read(
         }
     }
     let profile = section.choice("profile", &PROFILES);
+    let is_moot = |posture| posture == Posture::Off && !section.is_absent("diverted");
     let posture = section.choice("verify", &POSTURES).unwrap_or(Posture::Off);
     if posture == Posture::Required {
         let remedy = "set \"preferred\": the finding is in call records, metrics and the verdict header";
@@ -58,6 +60,9 @@ pub(super) fn read(
     if profile.is_some() && (posture == Posture::Off || trunk.verify.is_some()) {
         let reason = "answers are not verified, or by what [trunk.verify] says";
         conflict("profile", reason, "remove it");
+    }
+    if is_moot(posture) {
+        conflict("diverted", "answers are not verified", "add verify, or remove it");
     }
     if posture != Posture::Off {
         connected.verify = Some(trunk.verify.unwrap_or_else(|| {

@@ -32,6 +32,8 @@ pub struct ConnectedIdentity {
     pub early: bool,
     /// Responses *from* the trunk are verified by it.
     pub verify: Option<Policy>,
+    /// There, only the party that was called may answer: proven diversions are no excuse (N-12).
+    pub refuses_diversions: bool,
 }
 
 impl ConnectedIdentity {
@@ -213,7 +215,7 @@ impl Proxy {
     ) {
         let Answer { now, key, response, ingress, .. } = answer;
         let snapshot = self.snapshot_of(key);
-        let Some(sent) = self.sent(now, key, response) else { return };
+        let Some(sent) = self.sent(answer) else { return };
         if sent.tokens.is_empty() {
             self.stats.connected_unasked += u64::from(connected::has_rsp(response)); // N-26
             return;
@@ -267,12 +269,16 @@ impl Proxy {
     }
 
     /// What we sent, for this dialog.
-    fn sent(&mut self, now: Now, key: ContextKey, response: Message<'_>) -> Option<Sent> {
+    fn sent(&mut self, answer: Answer<'_>) -> Option<Sent> {
+        let Answer { now, key, response, egress, .. } = answer;
         let pinned = self.connection(key, response.to_tag()?)?.pinned.clone();
+        let snapshot = self.snapshot_of(key);
+        let accepts_diversions = !snapshot.config.trunk(egress)?.connected.refuses_diversions;
         let context = self.context(key)?;
         let ago = now.instant.saturating_duration_since(context.arrived).as_secs();
-        let tokens = context.tokens.as_ref().map(|tokens| tokens.tokens.clone()).unwrap_or_default();
-        Some(Sent { tokens, at: now.unix.saturating_sub(i64::try_from(ago).unwrap_or(0)), pinned })
+        let at = now.unix.saturating_sub(i64::try_from(ago).unwrap_or(0));
+        let tokens = context.tokens.as_ref().map(|called| called.tokens.clone()).unwrap_or_default();
+        Some(Sent { tokens, at, pinned, accepts_diversions })
     }
 
     /// A verdict on who has answered: counted, noted with the call, told to the operator.
@@ -320,9 +326,9 @@ impl Proxy {
         let Some(ingress) = self.context(key).map(|context| context.ingress) else { return };
         let mut index = std::mem::take(&mut self.spare_index);
         let limits = snapshot.config.parser_for(snapshot.config.is_lenient_with(Some(egress)));
-        if let Ok(response) = crate::sip::parse(response, &mut index, Framing::Datagram, &limits)
-            && let Some(sent) = self.sent(now, key, response)
-        {
+        let parsed = crate::sip::parse(response, &mut index, Framing::Datagram, &limits).ok();
+        let answer = parsed.map(|response| Answer { now, key, response, egress, ingress });
+        if let Some((answer, sent)) = answer.and_then(|answer| Some((answer, self.sent(answer)?))) {
             let (trust, replay) = (&snapshot.trust, Some(&snapshot.replay));
             let verdict = self.verifier.verify_response_without(
                 now.unix,
@@ -330,11 +336,11 @@ impl Proxy {
                 trust,
                 replay,
                 &sent,
-                response,
+                answer.response,
                 x5u,
                 failure.unwrap_or(FetchFailure::Busy),
             );
-            self.connected(Answer { now, key, response, egress, ingress }, verdict, true, out);
+            self.connected(answer, verdict, true, out);
         }
         self.spare_index = index;
         if let Some(context) = self.context(key) {

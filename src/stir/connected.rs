@@ -48,6 +48,8 @@ pub struct Sent {
     pub at: i64,
     /// Whom an earlier response in this dialog named (N-20).
     pub pinned: Option<Identity<'static>>,
+    /// A party that proven diversions lead to may answer, not only the one that was called (N-12).
+    pub accepts_diversions: bool,
 }
 
 impl Tokens {
@@ -217,7 +219,9 @@ impl Verifier {
                 }
             }
             self.count_signatures(cx.signatures.get());
-            diversion::resolve_response(&cx, sent, &mut links, &mut verdict);
+            if sent.accepts_diversions {
+                diversion::resolve_response(&cx, sent, &mut links, &mut verdict);
+            }
             if policy.identity_source == IdentitySource::AssertedThenFrom {
                 hold_to_assertion(policy, asserted_party(response, &self.config.dial_plan).as_ref(), &mut verdict);
             }
