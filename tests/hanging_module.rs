@@ -136,8 +136,8 @@ fn calls_that_need_it_go_on_in_time_and_the_others_do_not_notice() {
     const CALLS: usize = 20;
     let world = World::new();
     let mut program = Program::run(world.path(), &world.environment());
-    for kind in 0..KINDS.len() {
-        assert!(world.is_signed(&world.call(&program, kind, "before", 1)[0].0), "{}", KINDS[kind]);
+    for (kind, name) in KINDS.iter().enumerate() {
+        assert!(world.is_signed(&world.call(&program, kind, "before", 1)[0].0), "{name}");
     }
 
     fs::write(world.hang(), "").unwrap();
