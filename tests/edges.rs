@@ -1,13 +1,14 @@
 //! What the edge learns from sockets besides messages: datagrams that come back by ICMP, connections that break.
 
+mod support_edge;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use vesperd::config::Config;
-use vesperd::node::{Edge, Observer, clock};
+use support_edge::start;
+use vesperd::node::{Edge, clock};
 use vesperd::proxy::dispatcher::MemberState;
 
 /// Less than half of Timer B or F: whoever waits for them fails here.
@@ -44,8 +45,7 @@ to = "callee"
 "#,
         hops.join(", ")
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    Edge::start(config, &Observer::default()).unwrap()
+    start(&text)
 }
 
 fn socket(ip: &str) -> UdpSocket {
@@ -190,8 +190,7 @@ keepalive = true
             if answers { "answer" } else { "drop" },
             gateway.local_addr().unwrap()
         );
-        let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap();
-        let edge = Edge::start(config, &Observer::default()).unwrap();
+        let edge = start(&text);
         let mut buffer = [0; 100];
         let (count, from) = gateway.recv_from(&mut buffer).unwrap();
         assert_eq!((&buffer[..count], from), (&b"\r\n\r\n"[..], edge.addresses()[0].2));
@@ -241,8 +240,7 @@ next_hop = "udp:{}"
 "#,
         gateway.local_addr().unwrap()
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    let edge = Edge::start(config, &Observer::default()).unwrap();
+    let edge = start(&text);
     let published = edge.published();
     let state = || published.members()[0].state;
     let next = || {
@@ -307,8 +305,7 @@ next_hop = "tcp:{unused}"
 "#,
         gateway.local_addr().unwrap()
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    let edge = Edge::start(config, &Observer::default()).unwrap();
+    let edge = start(&text);
     let begin = clock::instant();
     let published = edge.published();
     let state = |place: usize| published.members()[place].state;

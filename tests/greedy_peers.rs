@@ -1,24 +1,18 @@
 //! A peer that sends without a pause keeps neither the timers of its worker nor its other messages waiting, over WebSocket and TLS; and what a
 //! reload allows reaches the connections that stand.
 
-use std::fs;
+mod support_edge;
+
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use rcgen::{CertificateParams, KeyPair, SanType};
-use rustls::pki_types::ServerName;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use support_edge::{PATIENCE, SelfSigned, address, parse, tcp, tls, udp};
 use vesperd::config::Config;
 use vesperd::node::{Edge, Observer, clock};
 
-/// Far longer than anything takes; who is kept waiting for ever fails by it.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 /// Octets that the flood is ahead of what is asked.
 const AHEAD: usize = 1 << 20;
 
@@ -48,21 +42,11 @@ from = "callers"
 to = "gateway"
 "#
     );
-    Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"))
+    parse(&text)
 }
 
 fn start(config: Config) -> Edge {
     Edge::start(config, &Observer::default()).unwrap()
-}
-
-fn address(edge: &Edge, name: &str) -> SocketAddr {
-    edge.addresses().iter().find(|(listener, ..)| listener == name).unwrap().2
-}
-
-fn udp() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(PATIENCE).unwrap();
-    socket
 }
 
 fn message(method: &str, transport: &str, uri: &str, via: SocketAddr, body: &str) -> String {
@@ -122,8 +106,7 @@ fn is_served_beside(edge: &Edge, gateway: &UdpSocket, flood: &Flood) {
 fn a_web_socket_that_never_stops_lets_others_have_their_turn() {
     let gateway = udp();
     let edge = start(config("transport = \"ws\"\norigins = \"*\"", gateway.local_addr().unwrap(), ""));
-    let mut stream = TcpStream::connect(address(&edge, "stream")).unwrap();
-    stream.set_read_timeout(PATIENCE).unwrap();
+    let mut stream = tcp(address(&edge, "stream"));
     let request = "GET / HTTP/1.1\r\nHost: edge\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
                    Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: sip\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
@@ -143,27 +126,12 @@ fn a_web_socket_that_never_stops_lets_others_have_their_turn() {
 
 #[test]
 fn a_tls_session_that_never_stops_lets_others_have_their_turn() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = |file: &str| directory.path().join(file).to_str().unwrap().to_owned();
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::default();
-    params.subject_alt_names = vec![SanType::DnsName("edge.example".try_into().unwrap())];
-    let certificate = params.self_signed(&key).unwrap();
-    fs::write(path("edge.pem"), certificate.pem()).unwrap();
-    fs::write(path("edge.key"), key.serialize_pem()).unwrap();
-    let listener =
-        format!("transport = \"tls\"\ncertificate = \"{}\"\nkey = \"{}\"", path("edge.pem"), path("edge.key"));
+    let certificate = SelfSigned::new();
+    let listener = format!("transport = \"tls\"\n{}", certificate.listener());
     let gateway = udp();
     let edge = start(config(&listener, gateway.local_addr().unwrap(), ""));
 
-    let mut roots = RootCertStore::empty();
-    roots.add(rustls::pki_types::CertificateDer::from_pem_file(path("edge.pem")).unwrap()).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let client = Arc::new(builder.with_root_certificates(roots).with_no_client_auth());
-    let name = ServerName::try_from("edge.example").unwrap();
-    let socket = TcpStream::connect(address(&edge, "stream")).unwrap();
-    let stream = StreamOwned::new(ClientConnection::new(client, name).unwrap(), socket);
+    let stream = tls(&certificate.client(), address(&edge, "stream"), "edge.example");
     // CRLF after CRLF: pings, whose answers nobody reads.
     let flood = Flood::start(stream, b"\r\n".repeat(32 * 1024));
     is_served_beside(&edge, &gateway, &flood);
@@ -192,11 +160,7 @@ fn a_reload_of_limits_reaches_the_streams_that_are_open() {
     let (listener, small, large) = ("transport = \"tcp\"", "message_bytes = 2048", "message_bytes = 8192");
     let edge = start(config(listener, gateway, small));
     let to = address(&edge, "stream");
-    let connect = || {
-        let stream = TcpStream::connect(to).unwrap();
-        stream.set_read_timeout(PATIENCE).unwrap();
-        stream
-    };
+    let connect = || tcp(to);
     let ask = |stream: &mut TcpStream, octets: usize| {
         let via = stream.local_addr().unwrap();
         let _ = stream.write_all(message("OPTIONS", "TCP", &to.to_string(), via, &"x".repeat(octets)).as_bytes());

@@ -2,89 +2,43 @@
 
 mod support;
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tempfile::TempDir;
-use vesperd::cert::TrustAnchors;
+use support::lab::{World, signer, signer_config};
+use support::rig::{CALLER, NOW, Rig, Sent, listener, trunk};
 use vesperd::passport::ppt::shaken::Attestation;
-use vesperd::pki::lab::{self, Lab, Options};
 use vesperd::proxy::route::table::{Action, Condition, Verdict};
-use vesperd::proxy::{
-    Answer, Config, Event, Listener, Need, NeedKind, NextHop, Now, Output, Proxy, Route, Snapshot, Trunk, TrunkId,
-    UdpOversize,
-};
-use vesperd::sip::hop::{Hop, ListenerId, Transport};
+use vesperd::proxy::{Answer, Config, Event, Need, NeedKind, Output, Route, Trunk, TrunkId, UdpOversize};
+use vesperd::sip::hop::Transport;
 use vesperd::sip::{self, Framing, Index, Limits};
-use vesperd::stir::authentication::{SignError, Signer, SignerConfig};
-use vesperd::stir::replay::ReplayTable;
-use vesperd::stir::verification::{FetchFailure, FetchedChain};
-use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile, TrustStore};
+use vesperd::stir::authentication::{SignError, Signer};
+use vesperd::stir::verification::FetchFailure;
+use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile};
 
-const NOW: i64 = 1_795_132_800;
-const CALLER: &str = "192.0.2.10:5060";
 const CALLEE: &str = "198.51.100.20:5060";
 const SPARE: &str = "198.51.100.21:5060";
 
-struct World {
-    _directory: TempDir,
-    lab: Lab,
+/// Edges of a world.
+trait Edges {
+    fn proxy(&self, change: impl FnOnce(&mut Config)) -> Rig;
+    /// One that holds calls from its first trunk to the SHAKEN rules.
+    fn verifying(&self, change: impl FnOnce(&mut Policy)) -> Rig;
 }
 
-impl World {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let lab = lab::create(directory.path(), NOW, &Options::default()).unwrap();
-        Self { _directory: directory, lab }
-    }
-
-    fn trust(&self) -> TrustStore {
-        let anchors = TrustAnchors::from_ders([self.lab.root.certificate().der()]).unwrap();
-        TrustStore { anchors, logs: self.lab.log_list.clone(), ..TrustStore::default() }
-    }
-
-    /// Tokens of the SHAKEN provider, which name their certificate by `x5u` only.
-    fn provider(&self) -> Signer {
-        let credential = &self.lab.provider;
-        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
-        let mut config = SignerConfig::new(Profile::Shaken, chain, key, credential.x5u.clone());
-        config.attestation = Some(Attestation::Full);
-        Signer::new(config).unwrap()
-    }
-
+impl Edges for World {
     fn proxy(&self, change: impl FnOnce(&mut Config)) -> Rig {
-        let trunk = |name: &str, remote: &str| Trunk {
-            name: name.into(),
-            peers: Vec::new(),
-            next_hops: vec![NextHop { transport: Transport::Udp, remote: remote.parse().unwrap() }.into()],
-            listener: ListenerId(0),
-            trusted: false,
-            sign: None,
-            verify: None,
-            udp_oversize: UdpOversize::Udp,
-            ..Trunk::default()
-        };
         let mut config = Config {
-            listeners: vec![Listener {
-                name: "udp".into(),
-                transport: Transport::Udp,
-                bind: "192.0.2.1:5060".parse().unwrap(),
-                advertise_host: "192.0.2.1".into(),
-                advertise_port: 5060,
-                names: Vec::new(),
-            }],
-            trunks: vec![trunk("caller", CALLER), trunk("callee", CALLEE)],
+            listeners: vec![listener(Transport::Udp, 5060)],
+            trunks: vec![trunk("caller", &[CALLER]), trunk("callee", &[CALLEE])],
             routes: vec![Route::between(TrunkId(0), TrunkId(1))],
             ..Config::default()
         };
+        config.trunks.iter_mut().for_each(|trunk| trunk.udp_oversize = UdpOversize::Udp);
         change(&mut config);
-        let now = Now { instant: support::epoch(), unix: NOW };
-        let snapshot = Snapshot { config, trust: self.trust(), replay: ReplayTable::default() };
-        Rig { proxy: Proxy::new(Arc::new(snapshot), [7; 32], now), now, out: Output::default(), index: Index::new() }
+        Rig::trusting(config, self.trust())
     }
 
-    /// A proxy that holds calls from its first trunk to the SHAKEN rules.
     fn verifying(&self, change: impl FnOnce(&mut Policy)) -> Rig {
         let mut policy = Policy { require_identity: true, ..Policy::shaken() };
         change(&mut policy);
@@ -92,55 +46,11 @@ impl World {
     }
 }
 
-struct Rig {
-    proxy: Proxy,
-    now: Now,
-    out: Output,
-    index: Index,
-}
-
-impl Rig {
-    /// The messages that leave, each with its destination.
-    fn receive(&mut self, from: &str, text: &str) -> Vec<(SocketAddr, String)> {
-        let source = Hop {
-            transport: Transport::Udp,
-            local: ListenerId(0),
-            remote: from.parse().unwrap(),
-            connection: None,
-            peer: None,
-        };
-        let message =
-            sip::parse(text.as_bytes(), &mut self.index, Framing::Datagram, &Limits::default()).expect("indexable");
-        self.proxy.handle_message(self.now, source, message, &mut self.out);
-        self.sent()
-    }
-
-    fn answer(&mut self, need: &Need, answer: Result<FetchedChain, FetchFailure>) -> Vec<(SocketAddr, String)> {
-        self.proxy.handle_answer(self.now, need.id, Answer::Certificate(answer), &mut self.out);
-        self.sent()
-    }
-
-    fn pass(&mut self, time: Duration) -> Vec<(SocketAddr, String)> {
-        let end = self.now.instant + time;
-        while let Some(at) = self.proxy.poll_timeout().filter(|at| *at <= end) {
-            self.now.instant = self.now.instant.max(at);
-            self.proxy.handle_timeout(self.now, &mut self.out);
-        }
-        self.now.instant = end;
-        self.sent()
-    }
-
-    fn sent(&mut self) -> Vec<(SocketAddr, String)> {
-        let text = |t| String::from_utf8(self.out.outbox.bytes_of(t).to_vec()).unwrap();
-        let sent = self.out.outbox.items().iter().map(|t| (t.hop.remote, text(t))).collect();
-        self.out.outbox.clear();
-        sent
-    }
-
-    fn need(&mut self) -> Need {
-        assert_eq!(self.out.needs.len(), 1, "{:?}", self.out.needs);
-        self.out.needs.remove(0)
-    }
+/// What a call waits for, which has got nothing but 100 so far.
+fn parked(edge: &mut Rig, text: &str) -> Need {
+    let (sent, mut needs) = edge.receive_all(Transport::Udp, 0, CALLER, text);
+    assert_eq!((first_lines(&sent), needs.len()), (vec![TRYING], 1));
+    needs.remove(0)
 }
 
 fn invite(call: &str, lines: &str) -> String {
@@ -162,8 +72,8 @@ fn signed(signer: &Signer, call: &str) -> String {
     invite(call, std::str::from_utf8(&lines).unwrap())
 }
 
-fn first_lines(sent: &[(SocketAddr, String)]) -> Vec<&str> {
-    sent.iter().map(|(_, text)| text.split("\r\n").next().unwrap()).collect()
+fn first_lines(sent: &[Sent]) -> Vec<&str> {
+    sent.iter().map(Sent::first_line).collect()
 }
 
 const TRYING: &str = "SIP/2.0 100 Trying";
@@ -173,15 +83,14 @@ const FORWARDED: &str = "INVITE sip:+12155551213@192.0.2.1 SIP/2.0";
 fn an_invite_is_signed_for_a_trunk_that_wants_it_and_verified_at_the_other_end() {
     let world = World::new();
     let acme = &world.lab.acme.sti;
-    let config = SignerConfig::new(Profile::Vesper, acme.chain.clone(), acme.key.serialize_der(), acme.x5u.clone());
-    let signer = Arc::new(Signer::new(config).unwrap());
+    let signer = signer(acme, Profile::Vesper, None);
     let mut edge = world.proxy(|config| {
         config.signers.push(signer);
         config.trunks[1].sign = Some(0);
     });
     let sent = edge.receive(CALLER, &invite("c1", ""));
     assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
-    let (_, forwarded) = &sent[1];
+    let forwarded = &sent[1].text;
     let lines = |name: &str| forwarded.split("\r\n").filter(|l| l.starts_with(name)).count();
     assert_eq!((lines("Identity: "), lines("Date: ")), (1, 1), "{forwarded}");
     assert_eq!(edge.proxy.stats().signed, 1);
@@ -191,23 +100,19 @@ fn an_invite_is_signed_for_a_trunk_that_wants_it_and_verified_at_the_other_end()
         config.trunks[0].verify = Some(Policy::vesper());
         config.observe = true;
     });
-    let sent = far.receive(CALLER, forwarded);
-    assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
-    assert!(far.out.needs.is_empty());
-    let Some(Event::Verified { verdict, .. }) = far.out.events.first() else { panic!("{:?}", far.out.events) };
+    let (sent, needs) = far.receive_all(Transport::Udp, 0, CALLER, forwarded);
+    assert_eq!((first_lines(&sent), needs.len()), (vec![TRYING, FORWARDED], 0));
+    let Some(Event::Verified { verdict, .. }) = far.events.first() else { panic!("{:?}", far.events) };
     assert!(verdict.is_valid());
     let identity = |text: &str| text.split("\r\n").find(|l| l.starts_with("Identity: ")).unwrap().to_owned();
-    assert_eq!(identity(forwarded), identity(&sent[1].1), "the field passes untouched (E-10)");
+    assert_eq!(identity(forwarded), identity(&sent[1].text), "the field passes untouched (E-10)");
 }
 
 #[test]
 fn e4_only_a_trusted_trunk_says_who_calls() {
     let world = World::new();
     for is_trusted in [true, false] {
-        let credential = &world.lab.provider;
-        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
-        let mut config = SignerConfig::new(Profile::Shaken, chain, key, credential.x5u.clone());
-        config.attestation = Some(Attestation::Full);
+        let mut config = signer_config(&world.lab.provider, Profile::Shaken, Some(Attestation::Full));
         config.identity_source = IdentitySource::AssertedThenFrom;
         let signer = Arc::new(Signer::new(config).unwrap());
         let mut edge = world.proxy(|config| {
@@ -216,7 +121,7 @@ fn e4_only_a_trusted_trunk_says_who_calls() {
             config.trunks[1].sign = Some(0);
         });
         let sent = edge.receive(CALLER, &invite("c1", "P-Asserted-Identity: <sip:+12015550199@a>\r\nPrivacy: id\r\n"));
-        let text = &sent[1].1;
+        let text = &sent[1].text;
         assert!(!text.contains("P-Asserted-Identity"), "removed after it was read: {text}");
         let token = text.split("Identity: ").nth(1).unwrap().split('.').nth(1).unwrap();
         let claims = base64_url(token);
@@ -250,10 +155,8 @@ fn routes_go_by_verdict_and_attestation() {
         ];
     });
     assert_eq!(first_lines(&edge.receive(CALLER, &invite("c1", ""))), [TRYING, "SIP/2.0 600 By Verdict"]);
-    edge.receive(CALLER, &signed(&signer, "c2"));
-    let need = edge.need();
-    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
-    assert_eq!(first_lines(&edge.answer(&need, Ok(chain))), [FORWARDED]);
+    let need = parked(&mut edge, &signed(&signer, "c2"));
+    assert_eq!(first_lines(&edge.provide(need.id, world.fetched())), [FORWARDED]);
     let forged = signed(&signer, "c3").replace("From: <sip:+12015550100", "From: <sip:+12015550101");
     assert_eq!(first_lines(&edge.receive(CALLER, &forged)), [TRYING, "SIP/2.0 601 By Verdict"]);
 }
@@ -261,20 +164,20 @@ fn routes_go_by_verdict_and_attestation() {
 #[test]
 fn i3_a_call_that_can_not_be_signed_goes_out_unsigned() {
     let world = World::new();
-    let signer = Arc::new(world.provider());
+    let signer = world.provider();
     let mut edge = world.proxy(|config| {
         config.signers.push(signer);
         config.trunks[1].sign = Some(0);
     });
     let sent = edge.receive(CALLER, &invite("c1", "Date: Sat, 01 Jan 2000 00:00:00 GMT\r\n"));
     assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
-    assert!(!sent[1].1.contains("Identity: "));
-    let unsigned = matches!(edge.out.events[..], [Event::Unsigned { error: SignError::StaleDate { .. }, .. }]);
-    assert!(unsigned, "{:?}", edge.out.events);
+    assert!(!sent[1].text.contains("Identity: "));
+    let unsigned = matches!(edge.events[..], [Event::Unsigned { error: SignError::StaleDate { .. }, .. }]);
+    assert!(unsigned, "{:?}", edge.events);
     // One that carries an identity keeps it, and gets no second one.
     let other = signed(&world.provider(), "c2");
     let sent = edge.receive(CALLER, &other);
-    assert_eq!(sent[1].1.matches("Identity: ").count(), 1);
+    assert_eq!(sent[1].text.matches("Identity: ").count(), 1);
 }
 
 #[test]
@@ -282,16 +185,14 @@ fn a_call_waits_for_its_certificate_and_the_next_one_does_not() {
     let world = World::new();
     let signer = world.provider();
     let mut edge = world.verifying(|_| {});
-    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING], "the 100 does not wait");
-    let need = edge.need();
+    let need = parked(&mut edge, &signed(&signer, "c1"));
     let NeedKind::Certificate { x5u } = &need.kind else { panic!("{need:?}") };
     assert_eq!(**x5u, *world.lab.provider.x5u);
     // The caller's retransmission is answered and asks for nothing more.
-    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING]);
-    assert!(edge.out.needs.is_empty());
-    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
-    assert_eq!(first_lines(&edge.answer(&need, Ok(chain.clone()))), [FORWARDED]);
-    assert!(edge.answer(&need, Ok(chain)).is_empty(), "a need ends once");
+    let (sent, needs) = edge.receive_all(Transport::Udp, 0, CALLER, &signed(&signer, "c1"));
+    assert_eq!((first_lines(&sent), needs.len()), (vec![TRYING], 0));
+    assert_eq!(first_lines(&edge.provide(need.id, world.fetched())), [FORWARDED]);
+    assert!(edge.provide(need.id, world.fetched()).is_empty(), "a need ends once");
     let second = signed(&signer, "c2");
     assert_eq!(first_lines(&edge.receive(CALLER, &second)), [TRYING, FORWARDED], "known by now");
     let replayed = second.replace("Call-ID: c2", "Call-ID: c3").replace("z9hG4bKc2", "z9hG4bKc3");
@@ -304,26 +205,28 @@ fn c65_a_certificate_out_of_reach_is_436_or_a_reason() {
     let world = World::new();
     let signer = world.provider();
     let mut edge = world.verifying(|_| {});
-    edge.receive(CALLER, &signed(&signer, "c1"));
-    let need = edge.need();
-    assert_eq!(first_lines(&edge.answer(&need, Err(FetchFailure::Status(404)))), ["SIP/2.0 436 Bad Identity Info"]);
+    let need = parked(&mut edge, &signed(&signer, "c1"));
+    assert_eq!(
+        first_lines(&edge.provide(need.id, Answer::Certificate(Err(FetchFailure::Status(404))))),
+        ["SIP/2.0 436 Bad Identity Info"]
+    );
 
     let mut edge = world.verifying(|policy| policy.on_failure = OnFailure::ContinueWithReason);
-    edge.receive(CALLER, &signed(&signer, "c1"));
-    let need = edge.need();
-    let sent = edge.answer(&need, Err(FetchFailure::Connect));
+    let need = parked(&mut edge, &signed(&signer, "c1"));
+    let sent = edge.provide(need.id, Answer::Certificate(Err(FetchFailure::Connect)));
     assert_eq!(first_lines(&sent), [FORWARDED], "E-2: no 4xx when the call continues");
     let response = |status: &str| {
         let copied = ["Via: ", "From: ", "Call-ID: ", "CSeq: ", "Record-Route: "];
-        let lines: Vec<_> = sent[0].1.split("\r\n").filter(|l| copied.iter().any(|name| l.starts_with(name))).collect();
+        let lines: Vec<_> =
+            sent[0].text.split("\r\n").filter(|l| copied.iter().any(|name| l.starts_with(name))).collect();
         let to = "To: <sip:+12155551213@192.0.2.1>;tag=b1";
         format!("SIP/2.0 {status}\r\n{}\r\n{to}\r\nContent-Length: 0\r\n\r\n", lines.join("\r\n"))
     };
     let ringing = edge.receive(CALLEE, &response("180 Ringing"));
-    assert_eq!(ringing[0].1.matches("Reason: STIR").count(), 1, "E-3\n{}", ringing[0].1);
-    assert!(ringing[0].1.contains("cause=436"));
+    assert_eq!(ringing[0].text.matches("Reason: STIR").count(), 1, "E-3\n{}", ringing[0].text);
+    assert!(ringing[0].text.contains("cause=436"));
     let ok = edge.receive(CALLEE, &response("200 OK"));
-    assert!(ok[0].1.contains("cause=436"), "a 180 may get lost: again in the final response");
+    assert!(ok[0].text.contains("cause=436"), "a 180 may get lost: again in the final response");
 }
 
 #[test]
@@ -331,13 +234,11 @@ fn a_wait_ends_by_its_deadline() {
     let world = World::new();
     let signer = world.provider();
     let mut edge = world.verifying(|_| {});
-    edge.receive(CALLER, &signed(&signer, "c1"));
-    let need = edge.need();
+    let need = parked(&mut edge, &signed(&signer, "c1"));
     assert_eq!(need.deadline, edge.now.instant + Duration::from_millis(500), "the budget of a call");
     let sent = edge.pass(Duration::from_millis(550));
     assert_eq!(first_lines(&sent), ["SIP/2.0 436 Bad Identity Info"]);
-    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
-    assert!(edge.answer(&need, Ok(chain)).is_empty(), "late answers are dropped");
+    assert!(edge.provide(need.id, world.fetched()).is_empty(), "late answers are dropped");
     edge.pass(Duration::from_secs(60));
     assert_eq!(edge.proxy.live(), 0);
 }
@@ -347,13 +248,11 @@ fn k5_a_parked_call_can_be_cancelled_at_once() {
     let world = World::new();
     let signer = world.provider();
     let mut edge = world.verifying(|_| {});
-    edge.receive(CALLER, &signed(&signer, "c1"));
-    let need = edge.need();
+    let need = parked(&mut edge, &signed(&signer, "c1"));
     let cancel = invite("c1", "").replace("INVITE", "CANCEL");
     let sent = edge.receive(CALLER, &cancel);
     assert_eq!(first_lines(&sent), ["SIP/2.0 200 OK", "SIP/2.0 487 Request Terminated"]);
-    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
-    assert!(edge.answer(&need, Ok(chain)).is_empty());
+    assert!(edge.provide(need.id, world.fetched()).is_empty());
     edge.pass(Duration::from_secs(60));
     assert_eq!(edge.proxy.live(), 0);
 }
@@ -367,10 +266,9 @@ fn only_so_many_calls_wait() {
         config.trunks[0].verify = Some(policy);
         config.max_parked = 1;
     });
-    assert_eq!(first_lines(&edge.receive(CALLER, &signed(&signer, "c1"))), [TRYING]);
-    let sent = edge.receive(CALLER, &signed(&signer, "c2"));
-    assert_eq!(first_lines(&sent), [TRYING, "SIP/2.0 436 Bad Identity Info"]);
-    assert_eq!(edge.out.needs.len(), 1);
+    parked(&mut edge, &signed(&signer, "c1"));
+    let (sent, needs) = edge.receive_all(Transport::Udp, 0, CALLER, &signed(&signer, "c2"));
+    assert_eq!((first_lines(&sent), needs.len()), (vec![TRYING, "SIP/2.0 436 Bad Identity Info"], 0));
     assert_eq!((edge.proxy.stats().parked, edge.proxy.stats().parking_full), (1, 1));
 }
 
@@ -390,7 +288,7 @@ fn c64_c67_missing_and_malformed_identity() {
     });
     let sent = lenient.receive(CALLER, &invite("c1", "Identity: nonsense\r\n"));
     assert_eq!(first_lines(&sent), [TRYING, FORWARDED]);
-    assert!(sent[1].1.contains("Identity: nonsense\r\n"), "passed on as it came");
+    assert!(sent[1].text.contains("Identity: nonsense\r\n"), "passed on as it came");
 }
 
 #[test]
@@ -399,7 +297,7 @@ fn h6_a_second_date_is_refused_where_it_matters() {
     let dates = "Date: Sat, 01 Jan 2000 00:00:00 GMT\r\nDate: Sun, 02 Jan 2000 00:00:00 GMT\r\n";
     let refused = [TRYING, "SIP/2.0 400 Multiple Date"];
     assert_eq!(first_lines(&world.verifying(|_| {}).receive(CALLER, &invite("c1", dates))), refused);
-    let signer = Arc::new(world.provider());
+    let signer = world.provider();
     let mut edge = world.proxy(|config| {
         config.signers.push(signer);
         config.trunks[1].sign = Some(0);
@@ -413,15 +311,11 @@ fn h6_a_second_date_is_refused_where_it_matters() {
 fn the_record_names_the_signer_of_the_copy_that_was_answered() {
     let world = World::new();
     for (signs, is_named) in [([true, false], false), ([false, true], true), ([true, true], true)] {
-        let signer = Arc::new(world.provider());
+        let signer = world.provider();
         let mut edge = world.proxy(|config| {
             config.signers.push(signer);
             config.signer_names.push("carrier".into());
-            config.trunks.push(Trunk {
-                name: "spare".into(),
-                next_hops: vec![NextHop { transport: Transport::Udp, remote: SPARE.parse().unwrap() }.into()],
-                ..config.trunks[1].clone()
-            });
+            config.trunks.push(Trunk { udp_oversize: UdpOversize::Udp, ..trunk("spare", &[SPARE]) });
             for (trunk, signs) in config.trunks[1..].iter_mut().zip(signs) {
                 trunk.sign = signs.then_some(0);
             }
@@ -429,13 +323,14 @@ fn the_record_names_the_signer_of_the_copy_that_was_answered() {
             config.records = true;
         });
         let invite = invite("c1", "");
-        let first = edge.receive(CALLER, &invite).remove(1).1;
+        let first = edge.receive(CALLER, &invite).remove(1).text;
         let sent = edge.receive(CALLEE, &response(&first, "503 Service Unavailable"));
-        let second = sent.iter().find(|(to, _)| *to == SPARE.parse().unwrap()).unwrap().1.clone();
+        let second = sent.iter().find(|s| s.is_to(SPARE)).unwrap().text.clone();
         assert_eq!([&first, &second].map(|copy| copy.contains("\r\nIdentity: ")), signs);
         edge.receive(SPARE, &response(&second, "200 OK"));
-        edge.proxy.close_calls(edge.now, &mut edge.out);
-        let [record] = &edge.out.records[..] else { panic!("{:?}", edge.out.records) };
+        let mut out = Output::default();
+        edge.proxy.close_calls(edge.now, &mut out);
+        let [record] = &out.records[..] else { panic!("{:?}", out.records) };
         let named = record.call.signed().map(|signed| &*signed.signer);
         assert_eq!(named, is_named.then_some("carrier"), "{signs:?}");
     }

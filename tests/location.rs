@@ -1,6 +1,8 @@
 //! RFC 3263 against a name server on loopback: the records of a zone are real datagrams, the resolver is the one that runs in an edge
 //! (C-31).
 
+mod support_edge;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -12,6 +14,7 @@ use std::time::Duration;
 use hickory_resolver::proto::op::{Message, MessageType, OpCode, ResponseCode};
 use hickory_resolver::proto::rr::rdata::{A, AAAA, NAPTR, SRV};
 use hickory_resolver::proto::rr::{Name, RData, Record, RecordType};
+use support_edge::{PATIENCE, start, udp_at};
 use tokio::sync::mpsc;
 use vesperd::config::Config;
 use vesperd::node::resolve::{self, Located, Question, ResolveThread};
@@ -322,8 +325,6 @@ fn home() -> (TcpListener, UdpSocket, u16) {
     }
 }
 
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
-
 fn message(transport: &str, call: usize, port: u16) -> String {
     format!(
         "MESSAGE sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/{transport} home.example:{port};branch=z9hG4bK-{call}\r\n\
@@ -351,14 +352,11 @@ fn edge_for_callers(workers: usize, server: &Server, gateway: &UdpSocket, peers:
         server.address,
         gateway.local_addr().unwrap()
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|e| panic!("{e}"));
-    Edge::start(config, &Observer::default()).unwrap()
+    start(&text)
 }
 
 fn gateway(ip: &str) -> UdpSocket {
-    let gateway = UdpSocket::bind((ip, 0)).unwrap();
-    gateway.set_read_timeout(PATIENCE).unwrap();
-    gateway
+    udp_at(ip)
 }
 
 /// Sends a request over a connection that is gone when the answer comes.

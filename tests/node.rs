@@ -1,21 +1,19 @@
 //! A whole edge between real sockets: calls cross workers and transports, stop reports what was seen.
 
+mod support_edge;
+
 use std::collections::BTreeSet;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::thread;
-use std::time::Duration;
 
-use vesperd::config::Config;
+use support_edge::{PATIENCE, address, parse, udp};
 use vesperd::node::{Edge, Observer, Summary, clock};
 use vesperd::proxy::Event;
 use vesperd::sip::Limits;
 use vesperd::sip::stream::{Frame, StreamFramer};
 
 const CALLS: usize = 60;
-/// Far longer than anything takes; a hang ends as a failure.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
 /// An edge with UDP and TCP listeners on loopback. Whoever comes from loopback is the caller; `next_hop` is the callee.
 fn edge(workers: usize, next_hop: &str, observer: &Observer) -> Edge {
@@ -42,12 +40,7 @@ from = "caller"
 to = "callee"
 "#
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    Edge::start(config, observer).unwrap()
-}
-
-fn address(edge: &Edge, name: &str) -> SocketAddr {
-    edge.addresses().iter().find(|(listener, ..)| listener == name).unwrap().2
+    Edge::start(parse(&text), observer).unwrap()
 }
 
 fn options(call: usize, transport: &str, via: SocketAddr) -> Vec<u8> {
@@ -91,12 +84,6 @@ fn messages(mut stream: TcpStream, mut take: impl FnMut(&mut TcpStream, &[u8]) -
             }
         }
     }
-}
-
-fn udp() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(PATIENCE).unwrap();
-    socket
 }
 
 /// Answers every request that comes; ends with the process of the test.
@@ -242,9 +229,7 @@ fn an_address_in_use_is_named_even_if_it_is_by_an_edge() {
     let first = edge(2, "udp:192.0.2.1:5060", &Observer::default());
     for (name, _, address) in first.addresses() {
         let text = format!("[[listener]]\nname = \"taken\"\ntransport = \"{name}\"\nbind = \"{address}\"\n");
-        let config =
-            Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-        let error = Edge::start(config, &Observer::default()).err().unwrap().to_string();
+        let error = Edge::start(parse(&text), &Observer::default()).err().unwrap().to_string();
         assert!(error.starts_with(&format!("listener \"taken\": bind {address}: ")), "{error}");
     }
 }
@@ -291,7 +276,7 @@ fn limits_of_connections_and_stun_follow_a_reload() {
              bind = \"127.0.0.1:0\"\n[[listener]]\nname = \"tcp\"\ntransport = \"tcp\"\nbind = \"127.0.0.1:0\"\n\
              [[trunk]]\nname = \"all\"\npeers = \"127.0.0.0/8\"\n"
         );
-        Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"))
+        parse(&text)
     };
     let edge = Edge::start(text("", ""), &Observer::default()).unwrap();
     let asks = udp();

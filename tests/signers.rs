@@ -1,47 +1,21 @@
 //! Signers of a running program: tables from files, certificates that are replaced while it runs, keys in a hardware module (SoftHSM).
 #![allow(clippy::disallowed_methods, reason = "a test from outside has clocks of its own")]
 
+mod support_module;
 mod support_program;
 
 use std::fs;
 use std::net::{SocketAddr, UdpSocket};
-use std::path::Path;
 use std::process::Command;
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use serde_json::Value;
+use support_module::{PIN, in_module, lab, module, pem, token, verified, write_credential};
 use support_program::{Program, socket};
 use tempfile::TempDir;
-use vesperd::cert::Certificate;
 use vesperd::config::Config;
 use vesperd::node::clock;
 use vesperd::passport::ppt::shaken::Attestation;
-use vesperd::pki::lab::{self, Credential, Lab, Options};
+use vesperd::pki::lab::Lab;
 use vesperd::proxy::signing::Exempt;
-
-const PIN: &str = "846239157";
-
-fn lab() -> (TempDir, Lab) {
-    let directory = TempDir::new().unwrap();
-    let lab = lab::create(directory.path(), clock::unix(), &Options::default()).unwrap();
-    (directory, lab)
-}
-
-fn pem(chain: &[Vec<u8>]) -> String {
-    let one = |der: &Vec<u8>| {
-        let text = STANDARD.encode(der);
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
-        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
-    };
-    chain.iter().map(one).collect()
-}
-
-fn write_credential(directory: &Path, name: &str, credential: &Credential) {
-    fs::write(directory.join(format!("{name}.pem")), pem(&credential.chain)).unwrap();
-    fs::write(directory.join(format!("{name}-key.pem")), credential.key.serialize_pem()).unwrap();
-}
 
 const SIGNER: &str = "key = \"sp-key.pem\"";
 
@@ -96,17 +70,6 @@ fn receive(socket: &UdpSocket) -> String {
     String::from_utf8(buffer[..count].to_vec()).unwrap()
 }
 
-/// The token of a copy, if the certificate's key has signed it.
-fn verified(copy: &str, leaf: &[u8]) -> Option<Value> {
-    let token = copy.split("Identity: ").nth(1)?.split(';').next().unwrap();
-    let (input, signature) = token.rsplit_once('.').unwrap();
-    let certificate = Certificate::from_der(leaf).unwrap();
-    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, certificate.es256_point().unwrap());
-    key.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).ok()?;
-    let payload = input.split('.').nth(1).unwrap();
-    Some(serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap())
-}
-
 #[test]
 fn a_replaced_certificate_is_taken_over_once_it_is_whole_and_calls_go_on_meanwhile() {
     let ((_first, old), (_second, new)) = (lab(), lab());
@@ -139,39 +102,6 @@ fn a_replaced_certificate_is_taken_over_once_it_is_whole_and_calls_go_on_meanwhi
     assert!(verified(&call("three"), &new.provider.chain[0]).is_some());
 }
 
-/// A token with the key of the credential; `None` where SoftHSM is not installed is no pass: `tests/run` installs it.
-fn token(directory: &Path, credential: &Credential) -> String {
-    fs::create_dir_all(directory.join("tokens")).unwrap();
-    let conf = directory.join("softhsm2.conf");
-    fs::write(
-        &conf,
-        format!("directories.tokendir = {}\nobjectstore.backend = file\n", directory.join("tokens").display()),
-    )
-    .unwrap();
-    fs::write(directory.join("import.pem"), credential.key.serialize_pem()).unwrap();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new("softhsm2-util");
-        let output = command.args(arguments).current_dir(directory).env("SOFTHSM2_CONF", &conf).output();
-        let output = output.expect("softhsm2-util is installed (Debian package softhsm2)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    run(&["--init-token", "--free", "--label", "edge", "--pin", PIN, "--so-pin", "12345678"]);
-    run(&["--import", "import.pem", "--token", "edge", "--label", "sti", "--id", "01", "--pin", PIN]);
-    fs::remove_file(directory.join("import.pem")).unwrap();
-    fs::write(directory.join("pin"), format!("{PIN}\n")).unwrap();
-    conf.display().to_string()
-}
-
-fn module() -> String {
-    let places =
-        ["/usr/lib/softhsm/libsofthsm2.so", "/usr/lib64/softhsm/libsofthsm2.so", "/usr/lib64/pkcs11/libsofthsm2.so"];
-    (*places.iter().find(|place| Path::new(place).is_file()).expect("the module of SoftHSM")).to_owned()
-}
-
-fn in_module(label: &str) -> String {
-    format!("pkcs11 = {{ module = \"{}\", token = \"edge\", label = \"{label}\", pin_file = \"pin\" }}", module())
-}
-
 #[test]
 fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
     const CALLS: usize = 300;
@@ -181,7 +111,7 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
     write_credential(directory.path(), "sp", &lab.provider);
     fs::remove_file(directory.path().join("sp-key.pem")).unwrap();
     let conf = token(directory.path(), &lab.provider);
-    let text = configuration(gateway.local_addr().unwrap(), &in_module("sti"), &lab.provider.x5u);
+    let text = configuration(gateway.local_addr().unwrap(), &in_module(&module(), "sti"), &lab.provider.x5u);
     fs::write(directory.path().join("edge.toml"), text).unwrap();
     let program = Program::run(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
     let mut signed = 0;
@@ -219,12 +149,12 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
 
 #[test]
 fn a_key_that_is_not_there_or_another_s_is_refused_at_the_start() {
-    let ((_lab, lab), (_other, other)) = (self::lab(), self::lab());
+    let ((_lab, lab), (_other, other)) = (lab(), lab());
     let directory = TempDir::new().unwrap();
     write_credential(directory.path(), "sp", &lab.provider);
     let conf = token(directory.path(), &other.provider);
     for (label, why) in [("nobody", "no private EC key"), ("sti", "not that of the signer's certificate")] {
-        let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module(label), &lab.provider.x5u);
+        let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module(&module(), label), &lab.provider.x5u);
         fs::write(directory.path().join("edge.toml"), text).unwrap();
         let output = Command::new(env!("CARGO_BIN_EXE_vesperd"))
             .args(["run", "--config", "edge.toml"])

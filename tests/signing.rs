@@ -11,55 +11,37 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGN
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
+use support::lab::{World, signer, signer_config};
 use support::rig::{CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, trunk, upstream};
-use tempfile::TempDir;
 use vesperd::passport::ppt::rcd::Assertion;
 use vesperd::passport::ppt::shaken::Attestation;
-use vesperd::pki::lab::{self, Credential, Lab, Options};
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
 use vesperd::proxy::signing::{Exempt, RichProfile};
 use vesperd::proxy::{Answer, Config, Event, Need, NeedKind, On3xx, SignatureFailure, Signing, UdpOversize};
 use vesperd::sip::hop::Transport;
-use vesperd::stir::authentication::{SignError, Signer, SignerConfig};
+use vesperd::stir::authentication::{SignError, Signer};
 use vesperd::stir::{IdentitySource, Profile};
 
-const NOW: i64 = 1_795_219_200;
 const CALLEE: &str = "198.51.100.20:5060";
 const SPARE: &str = "198.51.100.21:5060";
 /// Signers, by their place.
 const PROVIDER: usize = 0;
 const ACME: usize = 1;
 
-struct World {
-    _directory: TempDir,
-    lab: Lab,
+/// Edges of a world.
+trait Edges {
+    /// The provider's signer by default, that of acme beside it; caller and callee trusted.
+    fn config(&self) -> Config;
 }
 
-impl World {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let lab = lab::create(directory.path(), NOW, &Options::default()).unwrap();
-        Self { _directory: directory, lab }
-    }
-
-    fn signer(credential: &Credential, profile: Profile, attestation: Option<Attestation>) -> Arc<Signer> {
-        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
-        let mut config = SignerConfig::new(profile, chain, key, credential.x5u.clone());
-        config.attestation = attestation;
-        Arc::new(Signer::new(config).unwrap())
-    }
-
-    /// The provider's signer by default, that of acme beside it; caller and callee trusted.
+impl Edges for World {
     fn config(&self) -> Config {
         let mut config = Config {
             listeners: vec![listener(Transport::Udp, 5060)],
             trunks: vec![trunk("caller", &[CALLER]), trunk("callee", &[CALLEE]), trunk("spare", &[SPARE])],
             routes: routes(&[(Some(0), 1)]),
-            signers: vec![
-                Self::signer(&self.lab.provider, Profile::Shaken, Some(Attestation::Full)),
-                Self::signer(&self.lab.acme.sti, Profile::Vesper, None),
-            ],
+            signers: vec![self.provider(), signer(&self.lab.acme.sti, Profile::Vesper, None)],
             signer_names: vec!["provider".into(), "acme".into()],
             signer_rich: vec![None, None],
             ..Config::default()
@@ -409,9 +391,8 @@ fn facts_that_are_stated_are_signed_by_the_same_table() {
 /// The provider's key lies elsewhere.
 fn remote(world: &World, config: &mut Config) -> EcdsaKeyPair {
     let credential = &world.lab.provider;
-    let mut signer = SignerConfig::new(Profile::Shaken, credential.chain.clone(), Vec::new(), credential.x5u.clone());
-    signer.attestation = Some(Attestation::Full);
-    signer.remote_key = Some("module".into());
+    let mut signer = signer_config(credential, Profile::Shaken, Some(Attestation::Full));
+    (signer.key, signer.remote_key) = (Vec::new(), Some("module".into()));
     config.signers[PROVIDER] = Arc::new(Signer::new(signer).unwrap());
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &credential.key.serialize_der()).unwrap()
 }

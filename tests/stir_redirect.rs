@@ -2,46 +2,26 @@
 
 mod support;
 
-use std::sync::Arc;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use support::rig::{CALLER, Rig, Sent, listener, seconds, trunk};
-use tempfile::TempDir;
-use vesperd::cert::TrustAnchors;
-use vesperd::passport::ppt::shaken::Attestation;
-use vesperd::pki::lab::{self, Lab, Options};
+use support::lab::World;
+use support::rig::{CALLER, NOW, Rig, Sent, listener, seconds, trunk};
 use vesperd::proxy::service::{Duty, Service};
 use vesperd::proxy::{Answer, Config, Event, NeedKind, Residue};
 use vesperd::sip::hop::Transport;
-use vesperd::stir::authentication::{Signer, SignerConfig};
-use vesperd::stir::verification::{FetchFailure, FetchedChain};
-use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile, TrustStore};
+use vesperd::stir::verification::FetchFailure;
+use vesperd::stir::{IdentitySource, OnFailure, Policy};
 
-const NOW: i64 = 1_795_219_200;
 const DATE: &str = "Sat, 21 Nov 2026 00:00:00 GMT";
 
-struct World {
-    _directory: TempDir,
-    lab: Lab,
+/// Edges of a world that serve one trunk.
+trait Edges {
+    fn rig(&self, change: impl FnOnce(&mut Config)) -> Rig;
+    fn signing(&self, no_match: Option<u16>) -> Rig;
+    fn verifying(&self, no_match: Option<u16>, change: impl FnOnce(&mut Policy)) -> Rig;
 }
 
-impl World {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let lab = lab::create(directory.path(), NOW, &Options::default()).unwrap();
-        Self { _directory: directory, lab }
-    }
-
-    fn signer(&self, change: impl FnOnce(&mut SignerConfig)) -> Arc<Signer> {
-        let credential = &self.lab.provider;
-        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
-        let mut config = SignerConfig::new(Profile::Shaken, chain, key, credential.x5u.clone());
-        config.attestation = Some(Attestation::Full);
-        change(&mut config);
-        Arc::new(Signer::new(config).unwrap())
-    }
-
+impl Edges for World {
     fn rig(&self, change: impl FnOnce(&mut Config)) -> Rig {
         let mut config = Config {
             listeners: vec![listener(Transport::Udp, 5060), listener(Transport::Tcp, 5060)],
@@ -49,12 +29,11 @@ impl World {
             ..Config::default()
         };
         change(&mut config);
-        let anchors = TrustAnchors::from_ders([self.lab.root.certificate().der()]).unwrap();
-        Rig::trusting(config, TrustStore { anchors, logs: self.lab.log_list.clone(), ..TrustStore::default() })
+        Rig::trusting(config, self.trust())
     }
 
     fn signing(&self, no_match: Option<u16>) -> Rig {
-        let signer = self.signer(|_| {});
+        let signer = self.provider();
         self.rig(|config| {
             config.signers.push(signer);
             config.signer_names.push("lab".into());
@@ -72,10 +51,6 @@ impl World {
             config.trunks[0].trusted = true;
             config.trunks[0].service = Some(Service { duty: Duty::Verify, no_match });
         })
-    }
-
-    fn chain(&self) -> FetchedChain {
-        FetchedChain { certificates: self.lab.provider.chain.clone(), fresh_until: NOW + 3600 }
     }
 }
 
@@ -212,7 +187,7 @@ fn the_verdict_comes_back_beside_the_number() {
     assert_eq!((sent.len(), sent[0].status()), (1, Some(100)));
     let [need] = &needs[..] else { panic!("{needs:?}") };
     assert!(matches!(&need.kind, NeedKind::Certificate { x5u } if **x5u == *world.lab.provider.x5u));
-    let sent = rig.provide(need.id, Answer::Certificate(Ok(world.chain())));
+    let sent = rig.provide(need.id, world.fetched());
     let redirect = sent.last().unwrap();
     assert_eq!(redirect.first_line(), "SIP/2.0 302 Moved Temporarily");
     assert_eq!(
@@ -282,7 +257,7 @@ fn a_certificate_out_of_reach_ends_the_wait_and_a_cancel_does() {
     let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &signed(&world, "c2"));
     let sent = rig.receive(CALLER, &invite("c2", "").replace("INVITE", "CANCEL"));
     assert_eq!(sent.iter().map(Sent::status).collect::<Vec<_>>(), [Some(200), Some(487)]);
-    assert!(rig.provide(needs[0].id, Answer::Certificate(Ok(world.chain()))).is_empty(), "a late answer is dropped");
+    assert!(rig.provide(needs[0].id, world.fetched()).is_empty(), "a late answer is dropped");
     rig.pass(seconds(60));
     assert_eq!(rig.proxy.residue(), Residue::default());
 }

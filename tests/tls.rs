@@ -1,22 +1,22 @@
 //! SIP over TLS between real sockets (C-58, RFC 5922, RFC 5923): whole edges on both ends of a session, and bare TLS clients.
 
+mod support_edge;
+
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::net::{SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, SanType};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use support_edge::{PATIENCE, Tls, address, parse_at, receive, start, tls, udp};
 use tempfile::TempDir;
 use vesperd::config::Config;
 use vesperd::node::{Edge, Observer, clock};
-
-/// Far longer than anything takes; a hang ends as a failure.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
 
 /// A directory with a CA and the certificates it has issued.
 struct Ca {
@@ -57,23 +57,8 @@ impl Ca {
     }
 }
 
-fn start(text: &str) -> Edge {
-    start_at(text, clock::unix())
-}
-
 fn start_at(text: &str, unix: i64) -> Edge {
-    let config = Config::parse(text, Path::new("test.toml"), unix).unwrap_or_else(|error| panic!("{error}"));
-    Edge::start(config, &Observer::default()).unwrap()
-}
-
-fn address(edge: &Edge, name: &str) -> SocketAddr {
-    edge.addresses().iter().find(|(listener, ..)| listener == name).unwrap().2
-}
-
-fn udp() -> UdpSocket {
-    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-    socket.set_read_timeout(PATIENCE).unwrap();
-    socket
+    Edge::start(parse_at(text, unix), &Observer::default()).unwrap()
 }
 
 /// An edge that takes calls over TLS, with this certificate, and hands them to `callee` over UDP.
@@ -157,12 +142,6 @@ fn options(transport: &str, via: SocketAddr, call: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn receive(socket: &UdpSocket) -> (String, SocketAddr) {
-    let mut buffer = [0; 4096];
-    let (count, from) = socket.recv_from(&mut buffer).expect("a message comes");
-    (String::from_utf8(buffer[..count].to_vec()).unwrap(), from)
-}
-
 /// A 200 to a request.
 fn answer(request: &str) -> String {
     let copied = ["Via:", "From:", "To:", "Call-ID:", "CSeq:"];
@@ -190,15 +169,6 @@ fn client(roots: RootCertStore, credential: Option<(&Ca, &str)>) -> Arc<ClientCo
         }
         None => builder.with_no_client_auth(),
     })
-}
-
-type Tls = StreamOwned<ClientConnection, TcpStream>;
-
-fn connect(config: &Arc<ClientConfig>, to: SocketAddr, name: &str) -> Tls {
-    let socket = TcpStream::connect(to).unwrap();
-    socket.set_read_timeout(PATIENCE).unwrap();
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    StreamOwned::new(ClientConnection::new(Arc::clone(config), name).unwrap(), socket)
 }
 
 /// The status line of the answer to a request, or nothing if the session does not stand.
@@ -301,13 +271,13 @@ fn c58_a_client_is_who_its_certificate_proves() {
         let (request, from) = receive(&echo);
         echo.send_to(answer(&request).as_bytes(), from).unwrap();
     });
-    let mut known = connect(&client(ca.roots(), Some((&ca, "a"))), to, "b.example");
+    let mut known = tls(&client(ca.roots(), Some((&ca, "a"))), to, "b.example");
     assert_eq!(ask_tls(&mut known, "known").as_deref(), Some("SIP/2.0 200 OK"));
     // TL-4: a name that belongs to no trunk is nobody's; no certificate, or one of another CA, gets no session.
-    let mut stranger = connect(&client(ca.roots(), Some((&ca, "stranger"))), to, "b.example");
+    let mut stranger = tls(&client(ca.roots(), Some((&ca, "stranger"))), to, "b.example");
     assert_eq!(ask_tls(&mut stranger, "stranger").as_deref(), Some("SIP/2.0 403 Forbidden"));
-    assert_eq!(ask_tls(&mut connect(&client(ca.roots(), None), to, "b.example"), "none"), None);
-    assert_eq!(ask_tls(&mut connect(&client(ca.roots(), Some((&foreign, "a"))), to, "b.example"), "foreign"), None);
+    assert_eq!(ask_tls(&mut tls(&client(ca.roots(), None), to, "b.example"), "none"), None);
+    assert_eq!(ask_tls(&mut tls(&client(ca.roots(), Some((&foreign, "a"))), to, "b.example"), "foreign"), None);
     drop((known, stranger));
     // The server learns of a refused session after the client does.
     let deadline = clock::instant() + Duration::from_secs(20);
@@ -350,15 +320,15 @@ peers = "127.0.0.0/8"
     let edge = start(&text("one.example"));
     let to = address(&edge, "tls");
     let config = client(ca.roots(), None);
-    let mut kept = connect(&config, to, "one.example");
+    let mut kept = tls(&config, to, "one.example");
     assert_eq!(ask_tls(&mut kept, "first").as_deref(), Some("SIP/2.0 404 Not Found"));
-    assert!(ask_tls(&mut connect(&config, to, "two.example"), "second").is_some());
-    assert_eq!(ask_tls(&mut connect(&config, to, "three.example"), "third"), None, "it is shown another name");
+    assert!(ask_tls(&mut tls(&config, to, "two.example"), "second").is_some());
+    assert_eq!(ask_tls(&mut tls(&config, to, "three.example"), "third"), None, "it is shown another name");
 
     let renewed = Config::parse(&text("three.example"), Path::new("test.toml"), clock::unix()).unwrap();
     edge.tls().replace(renewed.tls);
-    assert!(ask_tls(&mut connect(&config, to, "three.example"), "fourth").is_some());
-    assert_eq!(ask_tls(&mut connect(&config, to, "one.example"), "fifth"), None);
+    assert!(ask_tls(&mut tls(&config, to, "three.example"), "fourth").is_some());
+    assert_eq!(ask_tls(&mut tls(&config, to, "one.example"), "fifth"), None);
     assert_eq!(ask_tls(&mut kept, "sixth").as_deref(), Some("SIP/2.0 404 Not Found"), "the old session lives on");
 }
 
@@ -406,7 +376,7 @@ to = "a"
 "#,
         callee = callee.local_addr().unwrap()
     ));
-    let mut tls = connect(&client(ca.roots(), Some((&ca, "a"))), address(&edge, "tls"), "b.example");
+    let mut tls = tls(&client(ca.roots(), Some((&ca, "a"))), address(&edge, "tls"), "b.example");
     let offer = String::from_utf8(options("TLS", port, "offer")).unwrap().replace("branch=", "alias;branch=");
     tls.write_all(offer.as_bytes()).unwrap();
     let (request, from) = receive(&callee);

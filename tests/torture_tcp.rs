@@ -1,17 +1,15 @@
 //! C-47: the torture messages of RFC 4475 and RFC 5118 over real TCP connections, a new one for each.
 
+mod support_edge;
+
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, UdpSocket};
+use std::net::{Shutdown, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::sync::mpsc::{Sender, channel};
 use std::thread;
-use std::time::Duration;
 
-use vesperd::config::Config;
-use vesperd::node::{Edge, Observer, clock};
-
-/// Far longer than anything takes.
-const PATIENCE: Option<Duration> = Some(Duration::from_secs(20));
+use support_edge::{start, tcp};
+use vesperd::node::Edge;
 
 /// Refused with these, in the order of the file names. What differs from UDP: the end of `inv2543` is unknown without a
 /// Content-Length.
@@ -98,18 +96,16 @@ to = "callee"
 "#,
         callee(tell)
     );
-    let config = Config::parse(&text, Path::new("test.toml"), clock::unix()).unwrap_or_else(|error| panic!("{error}"));
-    Edge::start(config, &Observer::default()).unwrap()
+    start(&text)
 }
 
 fn address(edge: &Edge) -> SocketAddr {
-    edge.addresses().iter().find(|(name, ..)| name == "tcp").unwrap().2
+    support_edge::address(edge, "tcp")
 }
 
 /// Everything the edge says on a new connection that carries this and then ends.
 fn exchange(edge: &Edge, message: &[u8]) -> String {
-    let mut stream = TcpStream::connect(address(edge)).unwrap();
-    stream.set_read_timeout(PATIENCE).unwrap();
+    let mut stream = tcp(address(edge));
     let _ = stream.write_all(message); // the edge may close before it has all
     let _ = stream.shutdown(Shutdown::Write);
     let mut said = Vec::new();
@@ -119,8 +115,7 @@ fn exchange(edge: &Edge, message: &[u8]) -> String {
 
 /// A call that must work whatever came before.
 fn good_call(edge: &Edge, after: &str) {
-    let mut stream = TcpStream::connect(address(edge)).unwrap();
-    stream.set_read_timeout(PATIENCE).unwrap();
+    let mut stream = tcp(address(edge));
     let via = stream.local_addr().unwrap();
     let request = format!(
         "OPTIONS sip:12155550113@192.0.2.9 SIP/2.0\r\nVia: SIP/2.0/TCP {via};branch=z9hG4bK-{after}\r\n\

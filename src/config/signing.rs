@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Map, Value};
 
@@ -298,6 +299,9 @@ pub(super) fn read_headers(section: Section<'_, '_>, headers: &mut IdentityHeade
 pub(super) fn read_hsm(section: Section<'_, '_>, signer: &mut signer::Config) {
     section.size("threads", (1, 64), &mut signer.threads);
     section.size("queue", (1, 65_536), &mut signer.queue);
+    if let Some(millis) = section.number("check_timeout_ms", (100, 60_000)) {
+        signer.check_timeout = Duration::from_millis(millis);
+    }
     section.finish();
 }
 

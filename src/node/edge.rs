@@ -146,7 +146,7 @@ impl Edge {
         let located_queue = config.resolve.queue.max(1);
         let resolve = start_resolve(config.resolve, &mut config.proxy)?;
         let signer = SignerThreads::default();
-        let signature_queue = config.keys.queue + config.keys.threads;
+        let signature_queue = config.keys.answers();
         signer.configure(config.keys).map_err(StartError::Signer)?;
         published.set_signer(signer.counts());
         let store = tls::Store::new(config.tls);

@@ -1,29 +1,23 @@
 //! Signatures by keys in hardware modules (PKCS#11), on threads of their own: a module may take its time, or hang. Needs wait in one
-//! bounded queue; each thread has its own sessions and takes the next one.
+//! bounded queue per module; each of its threads has its own sessions and takes the next one.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use aws_lc_rs::digest::{SHA256, digest};
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, UnparsedPublicKey};
-use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
-use cryptoki::error::{Error as ModuleError, RvError};
-use cryptoki::mechanism::Mechanism;
-use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
-use cryptoki::session::{Session, UserType};
+use cryptoki::error::Error as ModuleError;
 use cryptoki::types::AuthPin;
 use tokio::sync::mpsc;
 
+use self::pool::Pool;
 use super::clock;
 use crate::proxy::SignatureFailure;
 use crate::proxy::meters::Histogram;
 
-/// After a failure a thread leaves a key alone for so long: others do not wait for a module that is away.
-const PAUSE: Duration = Duration::from_secs(1);
+mod pool;
 
 /// Signature of a need, or why there is none.
 pub(super) type Answered = (u64, Result<[u8; 64], SignatureFailure>);
@@ -75,15 +69,26 @@ pub struct Key {
 pub struct Config {
     /// All keys of signers.
     pub keys: Vec<Key>,
-    /// Threads that sign.
+    /// Threads that sign, for each module.
     pub threads: usize,
-    /// Needs that wait for one.
+    /// Needs that wait for one of them.
     pub queue: usize,
+    /// How long the modules have, together, to show at a start or reload that they sign.
+    pub check_timeout: Duration,
+}
+
+impl Config {
+    /// Answers that a worker's mailbox has room for: what may be under way, and what it may ask in one round before it looks there.
+    pub(super) fn answers(&self) -> usize {
+        const ROUND: usize = 256;
+        let modules: BTreeSet<&Path> = self.keys.iter().map(|key| key.module.path.as_path()).collect();
+        (self.queue + self.threads) * modules.len().max(1) + ROUND
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { keys: Vec::new(), threads: 4, queue: 1024 }
+        Self { keys: Vec::new(), threads: 4, queue: 1024, check_timeout: Duration::from_secs(5) }
     }
 }
 
@@ -109,6 +114,8 @@ pub enum Trouble {
     Ambiguous,
     /// It signs, but not for the certificate.
     Mismatch,
+    /// The module does not answer in time.
+    Silent,
     /// A thread could not be started.
     Thread(std::io::ErrorKind),
 }
@@ -122,6 +129,7 @@ impl fmt::Display for KeyError {
             Trouble::NoKey => f.write_str("the token has no private EC key with this label"),
             Trouble::Ambiguous => f.write_str("the token has several private EC keys with this label"),
             Trouble::Mismatch => f.write_str("the key is not that of the signer's certificate"),
+            Trouble::Silent => f.write_str("the module does not answer in time ([stir.hsm] check_timeout_ms)"),
             Trouble::Thread(kind) => write!(f, "thread: {kind}"),
         }
     }
@@ -163,6 +171,10 @@ impl Counts {
         self.full.load(Ordering::Relaxed)
     }
 
+    fn waited(&self, time: Duration) {
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner).observe(time);
+    }
+
     fn count(&self, result: usize) {
         self.results.get(result).into_iter().for_each(|count| _ = count.fetch_add(1, Ordering::Relaxed));
     }
@@ -177,28 +189,15 @@ pub(super) struct Question {
     pub answer_to: mpsc::Sender<Answered>,
 }
 
-struct Job {
-    question: Question,
-    queued: Instant,
-}
-
-#[derive(Default)]
-struct State {
-    queue: VecDeque<Job>,
-    keys: HashMap<Arc<str>, Arc<Key>>,
-    capacity: usize,
-    threads: usize,
-    stopped: bool,
-}
+/// A key, and those who can sign with it.
+type Served = (Arc<Key>, Arc<Pool>);
 
 #[derive(Default)]
 struct Shared {
-    state: Mutex<State>,
-    /// Something is in the queue, or the end is there.
-    changed: Condvar,
+    keys: Mutex<HashMap<Arc<str>, Served>>,
+    /// By the path of the module.
+    pools: Mutex<HashMap<PathBuf, Arc<Pool>>>,
     counts: Arc<Counts>,
-    /// Loaded once each: a module does not like to be initialized twice.
-    modules: Mutex<HashMap<PathBuf, Pkcs11>>,
 }
 
 /// Asks for signatures.
@@ -206,20 +205,17 @@ struct Shared {
 pub(super) struct Asker(Arc<Shared>);
 
 impl Asker {
-    /// Puts a need into the queue.
+    /// Puts a need into the queue of its module.
     ///
     /// # Errors
-    /// [`SignatureFailure::Busy`] when it is full.
+    /// [`SignatureFailure::Busy`] when it is full, [`SignatureFailure::Refused`] when the key is not there any more.
     pub fn ask(&self, question: Question) -> Result<(), SignatureFailure> {
-        let mut state = self.0.state();
-        if state.queue.len() >= state.capacity {
-            self.0.counts.full.fetch_add(1, Ordering::Relaxed);
-            return Err(SignatureFailure::Busy);
-        }
-        state.queue.push_back(Job { question, queued: clock::instant() });
-        drop(state);
-        self.0.changed.notify_one();
-        Ok(())
+        let served = self.0.keys().get(&question.key).cloned();
+        let Some((key, pool)) = served else {
+            self.0.counts.count(1);
+            return Err(SignatureFailure::Refused);
+        };
+        pool.ask(question, key).inspect_err(|_| _ = self.0.counts.full.fetch_add(1, Ordering::Relaxed))
     }
 }
 
@@ -228,27 +224,22 @@ impl Asker {
 pub(super) struct SignerThreads(Arc<Shared>);
 
 impl SignerThreads {
-    /// Opens every key, lets it sign and checks what comes out, and goes on with these keys. The first keys start the threads.
+    /// Lets every key sign, checks what comes out, and goes on with these keys. The first key of a module starts its threads.
     ///
     /// # Errors
-    /// The first key that can not be used. Nothing has changed then.
+    /// The first key that can not be used, or whose module is silent for too long. The keys are the same as before then.
     pub fn configure(&self, config: Config) -> Result<(), KeyError> {
+        let deadline = clock::instant() + config.check_timeout;
         let mut keys = HashMap::new();
         for key in config.keys {
-            let name = key.module.name();
-            self.check(&key).map_err(|why| KeyError { key: name.to_string(), why })?;
-            keys.insert(name, Arc::new(key));
+            let (name, key) = (key.module.name(), Arc::new(key));
+            let pool = self.0.pool(&key.module.path);
+            let checked = pool.start(config.threads).and_then(|()| pool.check(Arc::clone(&key), deadline));
+            checked.map_err(|why| KeyError { key: name.to_string(), why })?;
+            keys.insert(name, (key, pool));
         }
-        let mut state = self.0.state();
-        let wanted = if keys.is_empty() { state.threads } else { config.threads };
-        (state.keys, state.capacity) = (keys, config.queue);
-        while state.threads < wanted {
-            let shared = Arc::clone(&self.0);
-            let thread = std::thread::Builder::new().name(format!("signer-{}", state.threads));
-            let started = thread.spawn(move || work(&shared));
-            started.map_err(|error| KeyError { key: String::new(), why: Trouble::Thread(error.kind()) })?;
-            state.threads += 1;
-        }
+        self.0.pools().values().for_each(|pool| pool.set_capacity(config.queue));
+        *self.0.keys() = keys;
         Ok(())
     }
 
@@ -261,144 +252,25 @@ impl SignerThreads {
     pub fn counts(&self) -> &Arc<Counts> {
         &self.0.counts
     }
-
-    fn check(&self, key: &Key) -> Result<(), Trouble> {
-        const TEST: &[u8] = b"vesperd asks whether this key is the certificate's";
-        let signature = self.0.open(&key.module)?.sign(TEST)?;
-        let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point);
-        public.verify(TEST, &signature).map_err(|_| Trouble::Mismatch)
-    }
 }
 
 impl Drop for SignerThreads {
     fn drop(&mut self) {
-        self.0.state().stopped = true;
-        self.0.changed.notify_all();
-    }
-}
-
-/// A key in an open session.
-struct Opened {
-    session: Session,
-    key: ObjectHandle,
-}
-
-impl Opened {
-    fn sign(&self, input: &[u8]) -> Result<[u8; 64], Trouble> {
-        let hash = digest(&SHA256, input);
-        let signature = self.session.sign(&Mechanism::Ecdsa, self.key, hash.as_ref())?;
-        signature.try_into().map_err(|_| Trouble::Mismatch) // of another curve
+        self.0.pools().values().for_each(|pool| pool.stop());
     }
 }
 
 impl Shared {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn keys(&self) -> MutexGuard<'_, HashMap<Arc<str>, Served>> {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn module(&self, path: &Path) -> Result<Pkcs11, Trouble> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(module) = modules.get(path) {
-            return Ok(module.clone());
-        }
-        let module = Pkcs11::new(path)?;
-        match module.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)) {
-            Ok(()) | Err(ModuleError::Pkcs11(RvError::CryptokiAlreadyInitialized, _)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        modules.insert(path.to_owned(), module.clone());
-        Ok(module)
+    fn pools(&self) -> MutexGuard<'_, HashMap<PathBuf, Arc<Pool>>> {
+        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn open(&self, module: &Module) -> Result<Opened, Trouble> {
-        let library = self.module(&module.path)?;
-        let mut token = None;
-        for slot in library.get_slots_with_token()? {
-            if library.get_token_info(slot)?.label().trim_end() == module.token {
-                token = Some(slot);
-            }
-        }
-        let session = library.open_ro_session(token.ok_or(Trouble::NoToken)?)?;
-        match session.login(UserType::User, Some(&module.pin.0)) {
-            Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let wanted = [
-            Attribute::Class(ObjectClass::PRIVATE_KEY),
-            Attribute::KeyType(KeyType::EC),
-            Attribute::Label(module.label.clone().into_bytes()),
-        ];
-        match session.find_objects(&wanted)?.as_slice() {
-            [key] => Ok(Opened { key: *key, session }),
-            [] => Err(Trouble::NoKey),
-            _ => Err(Trouble::Ambiguous),
-        }
-    }
-
-    /// The next need and its key; `None` at the end.
-    fn next(&self) -> Option<(Job, Option<Arc<Key>>)> {
-        let mut state = self.state();
-        loop {
-            if state.stopped {
-                return None;
-            }
-            if let Some(job) = state.queue.pop_front() {
-                let key = state.keys.get(&job.question.key).cloned();
-                return Some((job, key));
-            }
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
-}
-
-/// The sessions of one thread.
-#[derive(Default)]
-struct Sessions {
-    opened: HashMap<Arc<str>, Opened>,
-    /// Keys that are left alone until then.
-    resting: HashMap<Arc<str>, Instant>,
-}
-
-impl Sessions {
-    /// Signs; a session that has ended is opened once more.
-    fn sign(&mut self, shared: &Shared, name: &Arc<str>, key: &Key, input: &[u8]) -> Result<[u8; 64], Trouble> {
-        if let Some(signature) = self.opened.get(name).and_then(|opened| opened.sign(input).ok()) {
-            return Ok(signature);
-        }
-        self.opened.remove(name);
-        let opened = shared.open(&key.module)?;
-        let signature = opened.sign(input)?;
-        self.opened.insert(Arc::clone(name), opened);
-        Ok(signature)
-    }
-
-    fn is_resting(&self, name: &str, now: Instant) -> bool {
-        self.resting.get(name).is_some_and(|until| now < *until)
-    }
-}
-
-/// The life of a thread.
-fn work(shared: &Shared) {
-    let mut sessions = Sessions::default();
-    while let Some((Job { question, queued }, key)) = shared.next() {
-        let now = clock::instant();
-        let waited = now.saturating_duration_since(queued);
-        shared.counts.waits.lock().unwrap_or_else(PoisonError::into_inner).observe(waited);
-        if question.deadline <= now {
-            shared.counts.count(2); // its call has gone on
-            continue;
-        }
-        let Question { id, key: name, input, answer_to, .. } = question;
-        let result = match key.filter(|_| !sessions.is_resting(&name, now)) {
-            Some(key) => sessions.sign(shared, &name, &key, &input).map_err(|why| {
-                tracing::error!(key = %name, why = %KeyError { key: String::new(), why }, "no signature");
-                sessions.resting.insert(Arc::clone(&name), clock::instant() + PAUSE);
-                SignatureFailure::Refused
-            }),
-            None => Err(SignatureFailure::Refused),
-        };
-        shared.counts.count(usize::from(result.is_err()));
-        // A full mailbox is one whose worker does not come to reading: the call ends its wait by itself.
-        let _ = answer_to.try_send((id, result));
+    fn pool(&self, module: &Path) -> Arc<Pool> {
+        let new = || Arc::new(Pool::new(module, Arc::clone(&self.counts)));
+        Arc::clone(self.pools().entry(module.to_owned()).or_insert_with(new))
     }
 }

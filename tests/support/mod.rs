@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_imports)] // each test crate uses a part of it
 
 pub mod edge;
+pub mod lab;
 pub mod message;
 pub mod network;
 pub mod rig;

@@ -13,6 +13,8 @@ use vesperd::stir::TrustStore;
 use vesperd::stir::replay::ReplayTable;
 
 pub const US: &str = "192.0.2.1";
+/// Unix time when a rig begins.
+pub const NOW: i64 = 1_795_219_200;
 pub const CALLER: &str = "192.0.2.10:5060";
 
 pub fn addr(text: &str) -> SocketAddr {
@@ -100,7 +102,7 @@ impl Rig {
     }
 
     pub fn of(snapshot: Snapshot) -> Self {
-        let now = Now { instant: super::epoch(), unix: 1_795_219_200 };
+        let now = Now { instant: super::epoch(), unix: NOW };
         let limits = snapshot.config.parser.clone();
         let proxy = Proxy::new(Arc::new(snapshot), [7; 32], now);
         Rig { proxy, now, events: Vec::new(), index: Index::new(), limits }

@@ -27,6 +27,9 @@ pub struct Case {
     /// Make a lab of certificates even if no call has a token.
     #[serde(default)]
     pub credentials: bool,
+    /// Files beside the configuration, by name.
+    #[serde(default)]
+    pub files: Words,
     /// Tokens of each call, one line of `calls.csv` per call.
     #[serde(default, rename = "call")]
     pub calls: Vec<Call>,
@@ -263,18 +266,26 @@ pub struct Expect {
     /// Milliseconds between these messages of one party, at least.
     #[serde(default)]
     pub gaps_ms: Vec<u64>,
-    /// Each has an Identity with a good signature of the case's own credential and these claims.
+    /// Each has, for each of these, an Identity with a good signature of the case's own credential and these claims.
     pub token: Option<TokenLook>,
+    /// The same of several.
+    #[serde(default)]
+    pub tokens: Vec<TokenLook>,
 }
 
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
 pub struct TokenLook {
+    /// Which Identity of the message; without it there must be one only.
+    pub at: Option<usize>,
     pub ppt: Option<String>,
     pub attest: Option<String>,
     pub x5c: bool,
     pub orig: String,
     pub dest: String,
+    /// Further claims.
+    #[serde(default)]
+    pub claims: toml::Table,
 }
 
 fn one() -> u32 {

@@ -46,7 +46,7 @@ fn check(e: &Expect, traces: &Traces, scene: &Scene) -> Result<(), String> {
                 .ok_or_else(|| format!("no {other} belongs to {}", seen.start_line()))?;
             check_same(e, seen, twin)?;
         }
-        if let Some(token) = &e.token {
+        for token in e.token.iter().chain(&e.tokens) {
             passport::check(seen, token, scene)?;
         }
     }

@@ -87,7 +87,7 @@ fn options(place: &Place, port: u16) -> String {
     )
 }
 
-/// `sipp-scenarios/proxy.toml` with the overlay of the case: tables are merged, tables of a list by their `name`.
+/// `sipp-scenarios/proxy.toml` with the overlay of the case: tables are merged, tables of a list by their `name`; those without one (routes) come first.
 fn configuration(overlay: &Table, place: &Place) -> String {
     let path = root().join("proxy.toml");
     let base = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
@@ -108,11 +108,16 @@ fn merge(base: &mut Table, overlay: Table) {
 }
 
 fn merge_named(base: &mut Vec<Value>, overlay: Vec<Value>) {
+    let mut nameless = Vec::new();
     for value in overlay {
-        let name = value.get("name").cloned();
-        match base.iter_mut().find(|old| name.is_some() && old.get("name").cloned() == name) {
+        let Some(name) = value.get("name").cloned() else {
+            nameless.push(value);
+            continue;
+        };
+        match base.iter_mut().find(|old| old.get("name") == Some(&name)) {
             Some(Value::Table(old)) => merge(old, value.as_table().cloned().unwrap_or_default()),
             _ => base.push(value),
         }
     }
+    base.splice(0..0, nameless);
 }

@@ -47,8 +47,11 @@ impl Scene {
             let ca_file = directory.path().join("web-ca.pem");
             let server = certsrv::start(place.server, lab.provider.chain_pem(), &ca_file);
             place.set("served_x5u", format!("https://{server}/good.pem"));
-            let csv = passport::calls_csv(&case.calls, lab, server, place.get("number"));
+            let csv = passport::calls_csv(&case.calls, lab, server, &mut place);
             std::fs::write(directory.path().join("calls.csv"), csv).unwrap();
+        }
+        for (name, text) in &case.files {
+            std::fs::write(directory.path().join(name), place.fill(text)).unwrap();
         }
         if case.kamailio.iter().any(|spec| spec.listen.iter().any(|address| address.starts_with("tls:"))) {
             certificates::issue(&mut place, directory.path());
