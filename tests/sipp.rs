@@ -114,6 +114,7 @@ cases! {
     s02b_redirect_verdict_is_bad_or_missing: "S-02b",
     v01_the_verdict_is_told_inside: "V-01",
     v02_a_failure_told_inside_alone: "V-02",
+    v03_tokens_stay_inside: "V-03",
 }
 
 /// Every case file is run, and every case has its file.

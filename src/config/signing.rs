@@ -278,6 +278,17 @@ pub(super) fn read_trunk(
             );
         }
     }
+    check_border(section, trunk);
+}
+
+/// S-6: whoever gets no tokens gets none of ours.
+fn check_border(section: &Section<'_, '_>, trunk: &Trunk) {
+    let signs = trunk.signs() || !section.is_absent("sign") || !section.is_absent("signing_table");
+    if trunk.headers.withholds_tokens && signs {
+        let reason = "requests to this trunk would be signed, and lose the token again";
+        let remedy = "remove identity = \"remove\", or sign and signing_table";
+        section.wrong(section.offset_of("identity"), "identity", Fault::Conflict { reason, remedy });
+    }
 }
 
 /// `[stir.headers]`.

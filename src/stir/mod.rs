@@ -25,6 +25,7 @@ pub mod priority;
 pub mod reason;
 mod rebuild;
 pub mod replay;
+pub mod redirected;
 pub mod rich_call_data;
 mod signalling;
 pub mod url;
