@@ -87,7 +87,8 @@ fn e5_critical_privacy_is_refused_at_the_boundary_and_the_levels_are_named() {
     assert_eq!(lines_of(&text, "Privacy"), ["user"], "id has been provided");
 }
 
-const TOKENS: &str = "Identity: a.b.c;info=<https://a.example/>;ppt=shaken\ny: d.e.f;info=<https://a.example/>;ppt=\"div\"\n";
+const TOKENS: &str =
+    "Identity: a.b.c;info=<https://a.example/>;ppt=shaken\ny: d.e.f;info=<https://a.example/>;ppt=\"div\"\n";
 
 #[test]
 fn s6_a_trunk_outside_the_domain_of_tokens_gets_none_in_requests_and_responses() {

@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use stir::{CALLEE, CALLER, Credential, identity};
 use support::rig::{Rig, listener, trunk};
 use vesperd::passport::ppt::shaken::Attestation;
-use vesperd::proxy::service::{Kind, Question, Replied, Reply};
+use vesperd::proxy::service::{Duty, Kind, Question, Replied, Reply, Service};
 use vesperd::proxy::{Answer, Config, Event, Need, NeedKind, Output, Residue, SignatureFailure, Snapshot, TrunkId};
-use vesperd::sip::hop::Transport;
+use vesperd::sip::hop::{Hop, ListenerId, Transport};
+use vesperd::sip::{self, Framing, Index, Limits};
 use vesperd::stir::authentication::{SignError, Signer, SignerConfig};
 use vesperd::stir::facts::{Facts, Party};
 use vesperd::stir::replay::ReplayTable;
@@ -166,6 +167,18 @@ fn a_crl_that_only_a_question_named_is_fetched_for_later() {
         let Replied::Judged(verdict) = result(&mut out) else { panic!("not judged") };
         assert!(verdict.is_valid());
         assert_eq!(out.lacking.len(), lacking);
+
+        // The same by SIP redirect.
+        let duty = Service { duty: Duty::Verify, no_match: None };
+        let mut rig = self::rig(&credential, |config| config.trunks[0].service = Some(duty));
+        let line = identity(&credential.token(&credential.header(), &stir::claims()));
+        let octets = stir::invite(&[line], "");
+        let (mut index, mut out) = (Index::new(), Output::default());
+        let message = sip::parse(&octets, &mut index, Framing::Datagram, &Limits::default()).unwrap();
+        let remote = "192.0.2.10:5060".parse().unwrap();
+        let source = Hop { transport: Transport::Udp, local: ListenerId(0), remote, connection: None, peer: None };
+        rig.proxy.handle_message(rig.now, source, message, &mut out);
+        assert_eq!((rig.proxy.stats().served_verdicts, out.lacking.len()), (1, lacking));
     }
 }
 

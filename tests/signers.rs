@@ -411,7 +411,10 @@ fn mistakes_of_tables_and_trunks_name_their_line_and_remedy() {
     for signs in ["sign = \"sp\"", "sign = \"sp\"\nservice = \"sign\""] {
         let mistakes = trunk(&format!("{signs}\nidentity = \"remove\""));
         ends(mistakes.clone(), &["requests to this trunk would be signed, and lose the token again; remove identity"]);
-        assert!(mistakes[0].starts_with("edge.toml:") && mistakes[0].contains("trunk \"gateway\".identity"), "S-6 {mistakes:?}");
+        assert!(
+            mistakes[0].starts_with("edge.toml:") && mistakes[0].contains("trunk \"gateway\".identity"),
+            "S-6 {mistakes:?}"
+        );
     }
     assert!(desk.load("identity = \"remove\"", "").unwrap().proxy.trunks[1].headers.withholds_tokens);
     ends(trunk("sign = \"sp\"\nunsigned_to = \"international\""), &["give country_code in [stir.dial_plan]"]);

@@ -308,9 +308,8 @@ async fn a_verdict_tells_code_and_phrase_and_no_more() {
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_503_and_harms_nobody() {
     let world = World::new();
-    let edge = world.start(
-        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nanswer_timeout_ms = 100\n",
-    );
+    let edge = world
+        .start("[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nanswer_timeout_ms = 100\n");
     let address = edge.stir_service().unwrap();
     let slow = signed(address, "/signs-slow/stir/v1/signing").await;
     assert_eq!(problem(&post(address, "/stir/v1/verification", &verification(&slow)).await), "503 POL5030");

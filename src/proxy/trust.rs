@@ -292,7 +292,9 @@ mod tests {
     #[test]
     fn s6_tokens_stay_inside_and_what_is_said_of_them_goes_on() {
         let others = "Date: Sat, 21 Nov 2026 00:00:00 GMT\r\nReason: STIR ;cause=438 ;ppi=\"..c\"\r\nIdentity-Info: x\r\nResource-Priority: ets.1\r\n";
-        let lines = format!("Identity: a.b.c;info=<https://a.example/>\r\ny: ..c;info=<https://a.example/>\r\n{others}iDENTITY : a\r\n");
+        let lines = format!(
+            "Identity: a.b.c;info=<https://a.example/>\r\ny: ..c;info=<https://a.example/>\r\n{others}iDENTITY : a\r\n"
+        );
         for (from, to) in [(true, true), (true, false), (false, true), (false, false)] {
             let mut crossing = between(from, to);
             assert_eq!(crossed(&lines, crossing), lines, "they pass by default");

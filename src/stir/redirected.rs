@@ -67,13 +67,7 @@ impl Redirection {
 
 /// The Identity lines that lead a request to `target` (a URI): diversions of this list that end there and begin with a token that the
 /// copy carries, in the request or in `own` lines that are added to it. Empty where none do (D-10), or they would be too many.
-pub fn lines(
-    request: Message<'_>,
-    own: &[u8],
-    tokens: &[Rc<Redirection>],
-    target: &[u8],
-    plan: &DialPlan,
-) -> Vec<u8> {
+pub fn lines(request: Message<'_>, own: &[u8], tokens: &[Rc<Redirection>], target: &[u8], plan: &DialPlan) -> Vec<u8> {
     if tokens.is_empty() {
         return Vec::new();
     }
