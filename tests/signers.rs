@@ -416,6 +416,8 @@ fn mistakes_of_tables_and_trunks_name_their_line_and_remedy() {
             "S-6 {mistakes:?}"
         );
     }
+    let connected = desk.load("identity = \"remove\"\n[trunk.connected]\nsign = \"sp\"", "").err().unwrap_or_default();
+    ends(connected, &["connected identity needs tokens in both directions; remove identity"]);
     assert!(desk.load("identity = \"remove\"", "").unwrap().proxy.trunks[1].headers.withholds_tokens);
     ends(trunk("sign = \"sp\"\nunsigned_to = \"international\""), &["give country_code in [stir.dial_plan]"]);
     ends(trunk("sign = \"sp\"\nunsigned_to = \"abroad\""), &["\"abroad\" can not be read"]);
