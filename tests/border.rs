@@ -87,6 +87,42 @@ fn e5_critical_privacy_is_refused_at_the_boundary_and_the_levels_are_named() {
     assert_eq!(lines_of(&text, "Privacy"), ["user"], "id has been provided");
 }
 
+const TOKENS: &str =
+    "Identity: a.b.c;info=<https://a.example/>;ppt=shaken\ny: d.e.f;info=<https://a.example/>;ppt=\"div\"\n";
+
+#[test]
+fn s6_a_trunk_outside_the_domain_of_tokens_gets_none_in_requests_and_responses() {
+    let said = "Date: Tue, 24 Nov 2026 12:00:00 GMT\nReason: STIR ;cause=438 ;ppi=\"..c\"\n";
+    let others = |text: &str| lines_of(text, "Date").len() + lines_of(text, "Reason").len();
+    let tokens = |text: &str| lines_of(text, "Identity").len() + lines_of(text, "y").len();
+    for (keys, left) in [("", 2), ("identity = \"forward\"", 2), ("identity = \"remove\"", 0)] {
+        let mut rig = Rig::between(&[("a", keys)], ROUTE);
+        let text = forwarded(&mut rig, PBX2, 1, &format!("{TOKENS}{said}"));
+        assert_eq!((tokens(&text), others(&text)), (left, 2), "{text}");
+        let out = rig.receive(A, &answer(&text, "200 OK", &format!("{TOKENS}{said}Contact: <sip:b@198.51.100.1>\n")));
+        assert_eq!(tokens(upstream(&out)), 2, "the other side is inside");
+        // Inside the dialog, without a transaction too.
+        let route = format!("Route: {}\n{TOKENS}", lines_of(&text, "Record-Route")[0]);
+        for method in ["ACK", "UPDATE"] {
+            let text = request(method, "sip:b@198.51.100.1", PBX2, 1, &route).replace("b.example>", "b.example>;tag=b");
+            let (to, text) = rig.receive(PBX2, &text).remove(0);
+            assert_eq!((to.to_string().as_str(), tokens(&text)), (A, left), "{method} {text}");
+        }
+
+        // Its own calls are verified by others: they go in with their tokens, and what answers them comes without.
+        let mut rig = Rig::between(&[("a", keys)], "[[route]]\nfrom = \"a\"\nto = \"pbx-2\"\n");
+        let text = rig.receive(A, &request("INVITE", CALLED, A, 2, TOKENS)).remove(0).1;
+        assert_eq!(tokens(&text), 2, "{text}");
+        for status in ["183 Progress", "302 Moved", "438 Invalid Identity Header"] {
+            let mut rig = Rig::between(&[("a", keys)], "[[route]]\nfrom = \"a\"\nto = \"pbx-2\"\n");
+            let text = rig.receive(A, &request("INVITE", CALLED, A, 2, TOKENS)).remove(0).1;
+            let out = rig.receive(PBX2, &answer(&text, status, &format!("{TOKENS}{said}")));
+            let back = out.iter().find(|(to, _)| to.to_string() == A).map(|(_, text)| text.as_str()).unwrap();
+            assert_eq!((tokens(back), others(back)), (left, 2), "{status}");
+        }
+    }
+}
+
 #[test]
 fn e6_history_info_is_added_with_the_reasons_of_failures() {
     let add = "history_info = \"add\"";
@@ -505,6 +541,8 @@ fn what_the_operator_is_told() {
     for (line, expected) in [
         ("on_3xx = \"302\"", "on_3xx: \"302\" can not be read; give \"pass\", \"recurse\" or a status"),
         ("history_info = \"drop\"", "history_info: \"drop\" is none of \"pass\", \"add\", \"remove\""),
+        ("identity = \"drop\"", "identity: \"drop\" is none of \"forward\", \"remove\""),
+        ("on_3xx_identity = \"use\"", "on_3xx_identity: its 3xx are not followed; add on_3xx = \"recurse\""),
         ("rr_style = \"tls\"", "rr_style: \"tls\" is none of \"transport-tls\", \"sips\", \"naptr-host\""),
         ("asserted_identity = true", "asserted_identity: is a boolean"),
         ("[routing]\ndomains = []", "routing.domains: no domain is listed"),

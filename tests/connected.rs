@@ -10,22 +10,18 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
-use support::rig::{CALLER, Rig, Sent, answer, listener, request, requests, routes, seconds, trunk};
-use tempfile::TempDir;
-use vesperd::cert::TrustAnchors;
+use support::lab::{World, signer};
+use support::rig::{CALLER, NOW, Rig, Sent, answer, listener, request, requests, routes, seconds, trunk};
 use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::passport::{Claims, claims::Destinations, claims::Identity, serialize};
-use vesperd::pki::lab::{self, Credential, Lab, Options};
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::RichProfile;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
 use vesperd::proxy::{Answer, Config, ConnectedIdentity, Event, NeedKind};
 use vesperd::sip::hop::Transport;
-use vesperd::stir::authentication::{Signer, SignerConfig};
 use vesperd::stir::verification::{FetchFailure, FetchedChain, Verdict};
-use vesperd::stir::{Check, IdentitySource, Policy, Profile, TrustStore};
+use vesperd::stir::{Check, IdentitySource, Policy, Profile};
 
-const NOW: i64 = 1_795_219_200;
 const CALLEE: &str = "198.51.100.20:5060";
 /// A number of globex, and one that only the provider speaks for.
 const GLOBEX: &str = "+12025550100";
@@ -38,11 +34,6 @@ const RELIABLE: &str = "Require: 100rel\nRSeq: 1\n";
 const FINGERPRINT: &str = "v=0\r\no=- 1 1 IN IP4 192.0.2.9\r\ns=-\r\nc=IN IP4 192.0.2.9\r\nt=0 0\r\n\
     m=audio 4000 RTP/SAVP 0\r\na=fingerprint:sha-256 02:1A:CC:54:27:AB:EB:9C:53:3F:3E:4B:65:2E:7D:46:3F:54:42:CD:54:F1:7A:03:A2:7D:F9:B0:7F:46:19:B2\r\n";
 
-struct World {
-    _directory: TempDir,
-    lab: Lab,
-}
-
 /// Two edges with a call between them.
 struct Pair {
     calling: Rig,
@@ -51,25 +42,23 @@ struct Pair {
     invite: Sent,
 }
 
-impl World {
-    fn new() -> Self {
-        let directory = TempDir::new().unwrap();
-        let lab = lab::create(directory.path(), NOW, &Options::default()).unwrap();
-        Self { _directory: directory, lab }
+/// The edges of acme and of globex in one world of certificates.
+trait Edges {
+    fn config(&self) -> Config;
+    fn calling(&self, policy: Policy) -> Config;
+    fn called(&self, sign: usize) -> Config;
+    fn between(&self, calling: Config, called: Config, number: &str) -> Pair;
+
+    fn dial(&self, policy: Policy, called: Config, number: &str) -> Pair {
+        self.between(self.calling(policy), called, number)
     }
 
-    fn trust(&self) -> TrustStore {
-        let anchors = TrustAnchors::from_ders([self.lab.root.certificate().der()]).unwrap();
-        TrustStore { anchors, logs: self.lab.log_list.clone(), ..TrustStore::default() }
+    fn pair(&self, policy: Policy, called: Config) -> Pair {
+        self.dial(policy, called, GLOBEX)
     }
+}
 
-    fn signer(credential: &Credential, profile: Profile, attestation: Option<Attestation>) -> Arc<Signer> {
-        let (chain, key) = (credential.chain.clone(), credential.key.serialize_der());
-        let mut config = SignerConfig::new(profile, chain, key, credential.x5u.clone());
-        config.attestation = attestation;
-        Arc::new(Signer::new(config).unwrap())
-    }
-
+impl Edges for World {
     /// Trunks: 0 the caller, 1 the callee.
     fn config(&self) -> Config {
         let mut config = Config {
@@ -77,9 +66,9 @@ impl World {
             trunks: vec![trunk("caller", &[CALLER]), trunk("callee", &[CALLEE])],
             routes: routes(&[(Some(0), 1)]),
             signers: vec![
-                Self::signer(&self.lab.acme.sti, Profile::Vesper, None),
-                Self::signer(&self.lab.globex.sti, Profile::Vesper, None),
-                Self::signer(&self.lab.provider, Profile::Shaken, Some(Attestation::Full)),
+                signer(&self.lab.acme.sti, Profile::Vesper, None),
+                signer(&self.lab.globex.sti, Profile::Vesper, None),
+                signer(&self.lab.provider, Profile::Shaken, Some(Attestation::Full)),
             ],
             signer_names: vec!["acme".into(), "globex".into(), "provider".into()],
             signer_rich: vec![None, None, None],
@@ -105,14 +94,6 @@ impl World {
         config.trunks[0].connected =
             ConnectedIdentity { sign: Some(sign), early: true, ..ConnectedIdentity::default() };
         config
-    }
-
-    fn pair(&self, policy: Policy, called: Config) -> Pair {
-        self.dial(policy, called, GLOBEX)
-    }
-
-    fn dial(&self, policy: Policy, called: Config, number: &str) -> Pair {
-        self.between(self.calling(policy), called, number)
     }
 
     fn between(&self, calling: Config, called: Config, number: &str) -> Pair {

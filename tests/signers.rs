@@ -5,7 +5,9 @@ mod support_module;
 mod support_program;
 
 use std::fs;
-use std::net::{SocketAddr, UdpSocket};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::path::Path;
 use std::process::Command;
 
 use support_module::{PIN, in_module, lab, module, pem, token, verified, write_credential};
@@ -147,6 +149,76 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
     assert!(!program.log().contains(PIN), "the PIN is in the log");
 }
 
+/// For networks that keep their SBC: `all` is served, and can be asked for over HTTP. Its signer's key is in the module.
+fn serving(directory: &Path, lab: &Lab) -> String {
+    write_credential(directory, "sp", &lab.provider);
+    fs::remove_file(directory.join("sp-key.pem")).unwrap();
+    let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module("sti"), &lab.provider.x5u);
+    let served = "peers = \"127.0.0.0/8\"\nsign = \"sp\"\nservice = \"sign\"\n";
+    let service = "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"all\"\n";
+    let text = text.replace("peers = \"127.0.0.0/8\"\n", served);
+    fs::write(directory.join("edge.toml"), format!("{text}[timers]\nneed_timeout_ms = 1000\n{service}")).unwrap();
+    token(directory, &lab.provider)
+}
+
+/// The whole response to a signing request.
+fn asked(address: SocketAddr) -> String {
+    let body = r#"{"signingRequest": {"attest": "A", "orig": {"tn": "12155550112"}, "dest": {"tn": ["12155550113"]}}}"#;
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(support_program::PATIENCE)).unwrap();
+    let head = "POST /stir/v1/signing HTTP/1.1\r\nHost: edge\r\nConnection: close\r\nContent-Type: application/json";
+    write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_hardware_module_signs_what_is_asked_by_redirect_and_over_http() {
+    let ((_lab, lab), directory, caller) = (self::lab(), TempDir::new().unwrap(), socket());
+    let conf = serving(directory.path(), &lab);
+    let program = Program::run(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
+    let service = program.address("STIR service");
+    for n in 0..20 {
+        let name = format!("r{n}");
+        caller.send_to(invite(&caller, &name).as_bytes(), program.sip).unwrap();
+        let redirect = loop {
+            let response = receive(&caller);
+            if response.contains(&format!("Call-ID: {name}@test")) && !response.starts_with("SIP/2.0 100") {
+                break response;
+            }
+        };
+        assert!(redirect.starts_with("SIP/2.0 302 "), "{redirect}");
+        assert_eq!(verified(&redirect, &lab.provider.chain[0]).expect("signed by the module")["attest"], "A");
+        let answer = asked(service);
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        let identity = answer.split("\"identity\":\"").nth(1).unwrap();
+        let claims = verified(&format!("Identity: {identity}"), &lab.provider.chain[0]).expect("signed by the module");
+        assert_eq!((&claims["orig"]["tn"], &claims["dest"]["tn"][0]), (&"12155550112".into(), &"12155550113".into()));
+    }
+    assert_eq!(value(&program, "vesperd_module_signatures_total{result=\"signed\"}"), Some(40.0));
+}
+
+#[test]
+fn a_module_that_has_lost_its_token_is_503_by_redirect_and_over_http() {
+    let ((_lab, lab), directory, caller) = (self::lab(), TempDir::new().unwrap(), socket());
+    let conf = serving(directory.path(), &lab);
+    let program = Program::run(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
+    let service = program.address("STIR service");
+    // Before any thread has a session: what there is of the token goes, and with it the key.
+    fs::remove_dir_all(directory.path().join("tokens")).unwrap();
+    caller.send_to(invite(&caller, "gone").as_bytes(), program.sip).unwrap();
+    let answer = loop {
+        let response = receive(&caller);
+        if !response.starts_with("SIP/2.0 100") {
+            break response;
+        }
+    };
+    assert!(answer.starts_with("SIP/2.0 503 Service Unavailable"), "{answer}");
+    let answer = asked(service);
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("POL5030"), "{answer}");
+}
+
 #[test]
 fn a_key_that_is_not_there_or_another_s_is_refused_at_the_start() {
     let ((_lab, lab), (_other, other)) = (lab(), lab());
@@ -267,6 +339,17 @@ fn mistakes_of_tables_and_trunks_name_their_line_and_remedy() {
     ends(with("49,sp\n"), &["numbers.csv:1: unknown column \"49\""]);
     let trunk = |keys: &str| desk.load(keys, "").err().unwrap_or_default();
     ends(trunk("divert = true"), &["nobody signs requests to this trunk; add sign or signing_table, or remove it"]);
+    for signs in ["sign = \"sp\"", "sign = \"sp\"\nservice = \"sign\""] {
+        let mistakes = trunk(&format!("{signs}\nidentity = \"remove\""));
+        ends(mistakes.clone(), &["requests to this trunk would be signed, and lose the token again; remove identity"]);
+        assert!(
+            mistakes[0].starts_with("edge.toml:") && mistakes[0].contains("trunk \"gateway\".identity"),
+            "S-6 {mistakes:?}"
+        );
+    }
+    let connected = desk.load("identity = \"remove\"\n[trunk.connected]\nsign = \"sp\"", "").err().unwrap_or_default();
+    ends(connected, &["connected identity needs tokens in both directions; remove identity"]);
+    assert!(desk.load("identity = \"remove\"", "").unwrap().proxy.trunks[1].headers.withholds_tokens);
     ends(trunk("sign = \"sp\"\nunsigned_to = \"international\""), &["give country_code in [stir.dial_plan]"]);
     ends(trunk("sign = \"sp\"\nunsigned_to = \"abroad\""), &["\"abroad\" can not be read"]);
     ends(trunk("sign = \"sp\"\nsign_priority = \"ets.1\""), &["\"ets.1\" can not be read"]);

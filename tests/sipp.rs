@@ -137,6 +137,7 @@ cases! {
     v03_verstat_is_set_on_the_tel_uri: "V-03",
     v03b_verstat_of_an_untrusted_caller_is_replaced: "V-03b",
     v03c_verstat_of_an_untrusted_caller_goes_nowhere: "V-03c",
+    v04_tokens_stay_inside: "V-04",
 }
 
 /// Every case file is run, and every case has its file.

@@ -2,15 +2,21 @@
 
 mod support;
 
+use std::sync::Arc;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, UnparsedPublicKey};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use support::lab::World;
+use support::lab::{World, signer_config};
 use support::rig::{CALLER, NOW, Rig, Sent, listener, seconds, trunk};
+use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::proxy::service::{Duty, Service};
-use vesperd::proxy::{Answer, Config, Event, NeedKind, Residue};
+use vesperd::proxy::{Answer, Config, Event, Need, NeedKind, Output, Residue, SignatureFailure};
 use vesperd::sip::hop::Transport;
+use vesperd::stir::authentication::{SignError, Signer};
 use vesperd::stir::verification::FetchFailure;
-use vesperd::stir::{IdentitySource, OnFailure, Policy};
+use vesperd::stir::{IdentitySource, OnFailure, Policy, Profile};
 
 const DATE: &str = "Sat, 21 Nov 2026 00:00:00 GMT";
 
@@ -159,6 +165,94 @@ fn a_signer_that_can_not_sign_at_all_is_503() {
     rig.now.unix += 100 * 365 * 86_400;
     assert_eq!(answer(&mut rig, &invite("c1", "")).first_line(), "SIP/2.0 503 Service Unavailable");
     assert!(rig.events.iter().any(|event| matches!(event, Event::Unsigned { .. })), "and the operator is told");
+}
+
+/// Its signer's key lies elsewhere.
+fn remote(world: &World, no_match: Option<u16>, change: impl FnOnce(&mut Config)) -> (Rig, EcdsaKeyPair) {
+    let mut config = signer_config(&world.lab.provider, Profile::Shaken, Some(Attestation::Full));
+    config.remote_key = Some("module".into());
+    let signer = Arc::new(Signer::new(config).unwrap());
+    let rig = world.rig(|config| {
+        config.signers.push(signer);
+        config.signer_names.push("lab".into());
+        config.trunks[0].sign = Some(0);
+        config.trunks[0].trusted = true;
+        config.trunks[0].service = Some(Service { duty: Duty::Sign, no_match });
+        change(config);
+    });
+    let key = world.lab.provider.key.serialize_der();
+    (rig, EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &key).unwrap())
+}
+
+fn sign(key: &EcdsaKeyPair, need: &Need) -> Answer {
+    let NeedKind::Signature { key: name, input } = &need.kind else { panic!("{need:?}") };
+    assert_eq!(&**name, "module");
+    let signature = key.sign(&SystemRandom::new(), input).unwrap();
+    Answer::Signature(Ok(signature.as_ref().try_into().unwrap()))
+}
+
+#[test]
+fn a_served_call_waits_for_the_module_that_signs_it() {
+    let world = World::new();
+    let (mut rig, key) = remote(&world, None, |config| config.trunks[0].signing.priorities = vec!["ets".into()]);
+    let (sent, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &invite("c1", "Resource-Priority: ets.1\n"));
+    assert_eq!((sent.len(), sent[0].status(), needs.len()), (1, Some(100), 1));
+    assert!(rig.receive(CALLER, &invite("c1", "Resource-Priority: ets.1\n")).iter().all(|s| s.status() == Some(100)));
+    let mut out = Output::default();
+    rig.proxy.handle_answer(rig.now, needs[0].id, sign(&key, &needs[0]), &mut out);
+    assert_eq!((out.needs.len(), out.outbox.items().len()), (1, 0), "the second token");
+    let sent = rig.provide(out.needs[0].id, sign(&key, &out.needs[0]));
+    let redirect = sent.last().unwrap();
+    assert_eq!((redirect.status(), redirect.line("Date"), redirect.lines("Contact").len()), (Some(302), DATE, 1));
+    let identities = redirect.lines("Identity");
+    assert_eq!(identities.len(), 2);
+    let leaf = vesperd::cert::Certificate::from_der(&world.lab.provider.chain[0]).unwrap();
+    let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, leaf.es256_point().unwrap());
+    for identity in identities {
+        let (input, signature) = identity.split(';').next().unwrap().rsplit_once('.').unwrap();
+        public.verify(input.as_bytes(), &URL_SAFE_NO_PAD.decode(signature).unwrap()).unwrap();
+    }
+    assert!(rig.receive(CALLER, &ack("c1", redirect)).is_empty());
+    rig.pass(seconds(60));
+    assert_eq!(rig.proxy.residue(), Residue::default());
+    assert_eq!((rig.proxy.stats().served_signed, rig.proxy.stats().signed, rig.proxy.stats().unsigned), (1, 1, 0));
+}
+
+#[test]
+fn a_module_that_does_not_sign_in_time_is_503_and_what_is_not_to_be_signed_asks_none() {
+    let world = World::new();
+    for how in ["refused", "deadline", "full"] {
+        let (mut rig, _) = remote(&world, Some(404), |config| config.max_parked = if how == "full" { 0 } else { 10 });
+        let (mut sent, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &invite("c1", ""));
+        match how {
+            "refused" => sent = rig.provide(needs[0].id, Answer::Signature(Err(SignatureFailure::Refused))),
+            "deadline" => sent = rig.pass(Config::default().need_timeout),
+            _ => assert!(needs.is_empty()),
+        }
+        let response = sent.iter().find(|sent| sent.status() != Some(100)).unwrap_or_else(|| panic!("{how}"));
+        assert_eq!(response.first_line(), "SIP/2.0 503 Service Unavailable", "{how}: the SBC asks another one");
+        assert!(response.lines("Identity").is_empty());
+        let told = |event: &&Event| matches!(event, Event::Unsigned { error: SignError::Signature, .. });
+        assert_eq!(rig.events.iter().filter(told).count(), 1, "{how}");
+        rig.pass(seconds(60));
+        assert_eq!(rig.proxy.residue(), Residue::default(), "{how}");
+    }
+    let (mut rig, _) = remote(&world, Some(488), |_| {});
+    let stale = invite("c1", "Date: Sat, 01 Jan 2000 00:00:00 GMT\n");
+    let (sent, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &stale);
+    assert!(needs.is_empty() && sent.last().unwrap().status() == Some(488));
+}
+
+#[test]
+fn a_served_call_that_waits_for_its_signature_can_be_cancelled() {
+    let world = World::new();
+    let (mut rig, key) = remote(&world, None, |_| {});
+    let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &invite("c1", ""));
+    let sent = rig.receive(CALLER, &invite("c1", "").replace("INVITE", "CANCEL"));
+    assert_eq!(sent.iter().map(Sent::status).collect::<Vec<_>>(), [Some(200), Some(487)]);
+    assert!(rig.provide(needs[0].id, sign(&key, &needs[0])).is_empty(), "too late");
+    rig.pass(seconds(60));
+    assert_eq!(rig.proxy.residue(), Residue::default());
 }
 
 #[test]

@@ -43,6 +43,8 @@ struct World {
     lab: Lab,
     server: SocketAddr,
     gateway: UdpSocket,
+    /// `call_budget_ms`.
+    budget: u32,
 }
 
 impl World {
@@ -55,7 +57,7 @@ impl World {
         gateway.set_read_timeout(Some(PATIENCE)).unwrap();
         let numbers = format!("number,signer,attest\n{CALLER},good,B\n12015550199,-,\n");
         fs::write(directory.path().join("numbers.csv"), numbers).unwrap();
-        Self { directory, lab, server, gateway }
+        Self { directory, lab, server, gateway, budget: 2000 }
     }
 
     fn file(&self, name: &str, text: &str) -> PathBuf {
@@ -66,7 +68,7 @@ impl World {
 
     /// `sbc` is the policy of the service. Calls from loopback are verified and go to the gateway.
     fn configuration(&self, service: &str) -> String {
-        let (server, gateway) = (self.server, self.gateway.local_addr().unwrap());
+        let (server, gateway, budget) = (self.server, self.gateway.local_addr().unwrap(), self.budget);
         let signer = |name: &str, file: &str, attest: &str| {
             format!(
                 "[[signer]]\nname = \"{name}\"\ncertificate = \"lab/provider/shaken.pem\"\nkey = \"lab/provider/shaken.key\"\n\
@@ -82,7 +84,7 @@ impl World {
             "[node]\nworkers = 2\nhttp = \"127.0.0.1:0\"\n[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n\
              {}{}{}{}{}{}[[signing_table]]\nname = \"numbers\"\nfile = \"numbers.csv\"\n[[trunk]]\nname = \"gateway\"\nnext_hop = \"udp:{gateway}\"\n[[route]]\nto = \"gateway\"\n{signers}\
              [stir]\nanchors = \"lab/sti/root.pem\"\nlog_list = \"lab/log/log-list.json\"\n\
-             [stir.fetch]\ntotal_timeout_ms = 4000\nallow_any_port = true\nallow_private_addresses = true\nca_file = \"web-ca.pem\"\n{service}",
+             [stir.fetch]\ntotal_timeout_ms = 4000\ncall_budget_ms = {budget}\nallow_any_port = true\nallow_private_addresses = true\nca_file = \"web-ca.pem\"\n{service}",
             trunk("callers", "127.0.0.0/8", verify),
             trunk("sbc", "192.0.2.1", &format!("sign = \"good\"\n{verify}")),
             trunk("signs-slow", "192.0.2.2", "sign = \"slow\"\n"),
@@ -306,9 +308,8 @@ async fn a_verdict_tells_code_and_phrase_and_no_more() {
 #[tokio::test]
 async fn an_answer_that_takes_too_long_is_503_and_harms_nobody() {
     let world = World::new();
-    let edge = world.start(
-        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nanswer_timeout_ms = 100\n[timers]\nneed_timeout_ms = 400\n",
-    );
+    let edge = world
+        .start("[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nanswer_timeout_ms = 100\n");
     let address = edge.stir_service().unwrap();
     let slow = signed(address, "/signs-slow/stir/v1/signing").await;
     assert_eq!(problem(&post(address, "/stir/v1/verification", &verification(&slow)).await), "503 POL5030");
@@ -327,9 +328,9 @@ async fn an_answer_that_takes_too_long_is_503_and_harms_nobody() {
 
 #[tokio::test]
 async fn a_connection_is_idle_only_while_nothing_is_under_way() {
-    let world = World::new();
+    let world = World { budget: 3500, ..World::new() };
     let edge = world.start(
-        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nidle_timeout_seconds = 1\n[timers]\nneed_timeout_ms = 3500\n",
+        "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = [\"sbc\", \"signs-slow\"]\nidle_timeout_seconds = 1\n",
     );
     let address = edge.stir_service().unwrap();
     let slow = signed(address, "/signs-slow/stir/v1/signing").await;

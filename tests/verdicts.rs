@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use stir::{CALLEE, CALLER, Credential, identity, identity_ppt};
 use support::rig::{Rig, Sent, answer, listener, requests, routes, trunk, upstream};
 use vesperd::proxy::admission::limits::TrunkLimits;
+use vesperd::proxy::admission::shed::SheddingConfig;
 use vesperd::proxy::{Config, Disclosure, Snapshot};
 use vesperd::sip::hop::Transport;
 use vesperd::stir::replay::{ReplayConfig, ReplayTable};
@@ -527,6 +528,34 @@ fn r3_unproven_priority_is_taken_out_and_the_call_is_an_ordinary_one() {
     let sent = rig.receive(INSIDE, &answer(&ordinary, 200, ""));
     assert_eq!(status(&sent), 200);
     rig.settle();
+}
+
+/// RFC 4412 4.6.1, O-8: an emergency call is never shed, one that only says so is, once that is known.
+#[test]
+fn r3_a_call_whose_priority_nothing_proves_is_shed_like_any_other() {
+    let credential = Credential::shaken();
+    let claims = json!({"dest": {"tn": [CALLEE]}, "iat": NOW, "orig": {"tn": CALLER}, "rph": {"auth": ["esnet.1"]}});
+    let proof = line(&credential, Some("rph"), &claims);
+    let call = |is_loaded: bool, strips: bool, lines: String| {
+        let mut config = config(Policy { strip_unproven_priority: strips, ..patient() });
+        config.trunks[0].trusted = true;
+        // The first transaction fills it to the mark.
+        config.guard.shedding = Some(SheddingConfig { table_high: 50, table_low: 40, ..SheddingConfig::default() });
+        config.transaction.max_server = if is_loaded { 2 } else { 1000 };
+        let mut rig = rig(&credential, config);
+        let sent = rig.receive(OUTSIDE, &invite("c1", &lines));
+        let stats = *rig.proxy.stats();
+        let went = requests(&sent, "INVITE").len();
+        (upstream(&sent), went, stats.priorities_stripped, stats.shed)
+    };
+    let says = "Resource-Priority: esnet.1\n".to_owned();
+    let (proven, forged) = (format!("{says}{proof}"), format!("{says}{}", broken(&proof)));
+    for unproven in [&says, &forged] {
+        assert_eq!(call(true, true, unproven.clone()), (vec![100, 503], 0, 1, 1), "{unproven}");
+        assert_eq!(call(false, true, unproven.clone()), (vec![100], 1, 1, 0), "there is room");
+        assert_eq!(call(true, false, unproven.clone()), (vec![100], 1, 0, 0), "believed by policy");
+    }
+    assert_eq!(call(true, true, proven), (vec![100], 1, 0, 0), "an emergency");
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! What crosses the border to a trunk and back: `asserted_identity`, `asserted`, `history_info`, `diversion`, `on_3xx`, `rr_style`, what it is told
+//! What crosses the border to a trunk and back: `asserted_identity`, `asserted`, `identity`, `history_info`, `diversion`, `on_3xx`, `on_3xx_identity`, `rr_style`, what it is told
 //! of verdicts; `[routing]`.
 
 use std::collections::HashMap;
@@ -22,6 +22,7 @@ pub(super) struct Border {
     pub discloses: Disclosure,
     pub asserted: Option<Arc<str>>,
     pub on_3xx: On3xx,
+    pub redirect_tokens: bool,
     pub rr_style: RrStyle,
 }
 
@@ -37,16 +38,24 @@ pub(super) fn read(trunk: &Section<'_, '_>, next_hops: &[Place], name: &str, war
         "recurse" => Some(On3xx::Recurse),
         _ => text.parse().ok().filter(|status| text.len() == 3 && (400..=699).contains(status)).map(On3xx::Map),
     });
+    let on_3xx = on_3xx.map(|at| at.value).unwrap_or_default();
+    let redirect_tokens = trunk.choice("on_3xx_identity", &[("drop", false), ("use", true)]).unwrap_or_default();
+    if redirect_tokens && on_3xx != On3xx::Recurse {
+        let (reason, remedy) = ("its 3xx are not followed", "add on_3xx = \"recurse\"");
+        trunk.wrong(trunk.offset_of("on_3xx_identity"), "on_3xx_identity", Fault::Conflict { reason, remedy });
+    }
     Border {
         headers: HeaderRules {
             withholds_identity: withholds_identity.unwrap_or_default(),
             history_info: trunk.choice("history_info", &PASSING).unwrap_or_default(),
             diversion: trunk.choice("diversion", &PASSING).unwrap_or_default(),
+            withholds_tokens: trunk.choice("identity", &[("forward", false), ("remove", true)]).unwrap_or_default(),
             verstat: trunk.bool("verstat", false),
         },
         discloses: read_disclosure(trunk),
         asserted: read_asserted(trunk),
-        on_3xx: on_3xx.map(|at| at.value).unwrap_or_default(),
+        redirect_tokens,
+        on_3xx,
         rr_style: trunk.choice("rr_style", &STYLES).unwrap_or_default(),
     }
 }

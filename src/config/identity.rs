@@ -103,6 +103,7 @@ pub(super) fn read(
         if let Some(section) = section.section("connected") {
             trunk.connected = connected::read(section, trunk, (&names, &tables), proxy, &identity);
         }
+        signing::check_border(&section, trunk);
         trunk.service = service::read_trunk(&section, trunk, trunk.verify.is_some());
         section.finish();
     }

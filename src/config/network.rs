@@ -289,6 +289,7 @@ fn read_trunk(
         discloses: border.discloses,
         asserted: border.asserted,
         on_3xx: border.on_3xx,
+        redirect_tokens: border.redirect_tokens,
         rr_style: border.rr_style,
         path: section.bool("path", false),
         relays: section.bool("relay", false),

@@ -113,9 +113,6 @@ fn read_policies(section: &Section<'_, '_>, proxy: &proxy::Config) -> Vec<String
         } else if signer.is_some_and(|signer| signer.attestation().is_none()) {
             let reason = "the signer of the trunk attests nothing";
             wrong(at, Fault::Conflict { reason, remedy: "give the [[signer]] attest, the most that it may attest" });
-        } else if signer.is_some_and(|signer| signer.remote_key().is_some()) {
-            let reason = "the key of its signer is in a hardware module, for which nobody waits here";
-            wrong(at, Fault::Conflict { reason, remedy: "name a trunk whose signer has its key in a file" });
         }
     }
     names.into_iter().map(|at| at.value).collect()

@@ -281,6 +281,25 @@ pub(super) fn read_trunk(
     }
 }
 
+/// S-6: whoever gets no tokens gets none of ours, and has nothing to answer by one (RFC 9970).
+pub(super) fn check_border(section: &Section<'_, '_>, trunk: &Trunk) {
+    let signs = trunk.signs() || !section.is_absent("sign") || !section.is_absent("signing_table");
+    let conflict = |reason, remedy| {
+        section.wrong(section.offset_of("identity"), "identity", Fault::Conflict { reason, remedy });
+    };
+    if !trunk.headers.withholds_tokens {
+        return;
+    }
+    if signs {
+        let remedy = "remove identity = \"remove\", or sign and signing_table";
+        conflict("requests to this trunk would be signed, and lose the token again", remedy);
+    }
+    if trunk.connected.signs() || trunk.connected.verify.is_some() {
+        let remedy = "remove identity = \"remove\", or [trunk.connected]";
+        conflict("connected identity needs tokens in both directions", remedy);
+    }
+}
+
 /// `[stir.headers]`.
 pub(super) fn read_headers(section: Section<'_, '_>, headers: &mut IdentityHeaders) {
     let name = |key: &'static str, place: &mut String| {

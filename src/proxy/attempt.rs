@@ -1,5 +1,6 @@
 //! Attempts: the candidates of a plan become client transactions, a group at a time (RFC 3261 16.6, RFC 5393 5.3; R-6, D-8, N-3).
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
@@ -150,15 +151,17 @@ impl Proxy {
     /// Keeps what is tried when the latest attempt can not serve.
     fn keep_alternates(&mut self, key: ContextKey, started: Started, candidates: VecDeque<Candidate>) {
         let Some(context) = self.context(key) else { return };
-        let place = match started {
-            Started::Sent => context.branches.last_mut().map(|branch| &mut branch.alternates),
-            Started::Waits => match context.parked.last_mut().map(|parked| &mut parked.waiting) {
-                Some(Waiting::Signature(unfinished)) => Some(&mut unfinished.alternates),
-                _ => None,
-            },
-        };
-        if let Some(alternates) = place {
-            *alternates = candidates;
+        match started {
+            Started::Sent => {
+                if let Some(branch) = context.branches.last_mut() {
+                    branch.alternates = candidates;
+                }
+            }
+            Started::Waits => {
+                if let Some(Waiting::Signature(unfinished)) = context.parked.last_mut().map(|p| &mut p.waiting) {
+                    unfinished.keep_alternates(candidates);
+                }
+            }
         }
     }
 
@@ -244,6 +247,7 @@ impl Proxy {
         let verdict = self.context(key).and_then(|c| c.verdict.clone());
         let lines = self.context(key).map(|c| std::mem::take(&mut c.lines)).unwrap_or_default();
         let history = self.context(key).map(|c| std::mem::take(&mut c.history)).unwrap_or_default();
+        let added = with_tokens(config, request, candidate, if signs { &lines } else { &[] });
         let mut copy = forward::Copy {
             source: source.remote,
             entry,
@@ -283,7 +287,7 @@ impl Proxy {
             alias: egress.is_some_and(|t| t.alias),
             session,
             renews_date: signs && renews_date,
-            lines: if signs { &lines } else { &[] },
+            lines: &added,
         };
         let mut written = forward::write(request, &copy, &mut self.patch, buffer);
         let oversize = hop.transport == Transport::Udp && !candidate.keep_udp && buffer.len() > config.udp_mtu;
@@ -295,6 +299,7 @@ impl Proxy {
             written = forward::write(request, &copy, &mut self.patch, buffer);
         }
         let transport = copy.transport;
+        drop(added);
         if let Some(context) = self.context(key) {
             context.lines = lines;
             context.history = history;
@@ -351,6 +356,14 @@ impl Proxy {
     }
 }
 
+/// Our lines for a copy, and those that a 3xx brought for its target (D-18), unless it goes where tokens do not go (S-6).
+fn with_tokens<'l>(config: &Config, request: Message<'_>, candidate: &Candidate, own: &'l [u8]) -> Cow<'l, [u8]> {
+    let is_told = || !candidate.egress.and_then(|id| config.trunk(id)).is_some_and(|t| t.headers.withholds_tokens);
+    let retarget = candidate.retarget.as_ref().filter(|_| is_told());
+    let brought = retarget.map(|retarget| retarget.tokens_for(request, own, config)).unwrap_or_default();
+    if brought.is_empty() { Cow::Borrowed(own) } else { Cow::Owned([own, &brought].concat()) }
+}
+
 /// The Request-URI of a candidate's copy, as far as it is not moved by strict routers.
 fn target_of<'a>(candidate: &'a Candidate, request: Message<'a>) -> &'a [u8] {
     candidate.retarget.as_ref().map_or(request.request_uri(), |retarget| &retarget.uri)
@@ -384,7 +397,7 @@ fn as_sip(candidate: &Candidate, request: Message<'_>) -> Option<Box<Candidate>>
     if received.scheme == Scheme::Sips {
         uri.splice(..4, *b"sips:");
     }
-    let retarget = Some(Rc::new(Retarget { uri: uri.into(), change: retarget.change }));
+    let retarget = Some(Rc::new(Retarget { uri: uri.into(), ..Retarget::clone(retarget) }));
     Some(Box::new(Candidate { retarget, joins: false, ..candidate.clone() }))
 }
 

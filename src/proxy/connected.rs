@@ -146,11 +146,17 @@ impl Proxy {
     fn read_tokens(&mut self, key: ContextKey, config: &Config) {
         let Some(context) = self.context(key).filter(|context| context.tokens.is_none()) else { return };
         let lines = std::mem::take(&mut context.lines);
+        let retargets: Vec<_> = context.branches.iter().filter_map(|branch| branch.retarget.clone()).collect();
         let plan = &config.verifier.dial_plan;
-        let tokens = self.with_request(key, |_, request| Called {
-            tokens: Tokens::of(request, &lines, plan),
-            asks: request.field(Name::Identity).is_some(),
-            target: CanonicalIdentity::from_uri(request.request_uri(), plan),
+        let tokens = self.with_request(key, |_, request| {
+            // Diversions of a 3xx went along (D-18).
+            let brought = retargets.iter().flat_map(|retarget| retarget.tokens_for(request, &lines, config));
+            let all: Vec<u8> = lines.iter().copied().chain(brought).collect();
+            Called {
+                tokens: Tokens::of(request, &all, plan),
+                asks: request.field(Name::Identity).is_some(),
+                target: CanonicalIdentity::from_uri(request.request_uri(), plan),
+            }
         });
         let Some(context) = self.context(key) else { return };
         context.lines = lines;
@@ -290,8 +296,7 @@ impl Proxy {
         {
             connection.pinned.get_or_insert_with(|| party.clone());
         }
-        out.lacking
-            .extend(verdict.tokens().iter().filter(|token| token.lacks()).filter_map(|token| token.credential.clone()));
+        out.lacking.extend(verdict.lacking_credentials());
         if !is_final && verdict.is_valid() {
             return; // the 2xx says it again, and counts
         }

@@ -213,7 +213,7 @@ mod tests {
         let mut index = Index::new();
         let request = parse(text.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
         let mut layer = crate::transaction::Layer::new(crate::transaction::Config::default(), [0; 16], epoch());
-        let retarget = |uri: &str, change| Retarget { uri: uri.as_bytes().into(), change };
+        let retarget = |uri: &str, change| Retarget::new(uri.as_bytes(), change);
         let mut history = History::default();
         for (uri, change, status) in sent {
             let client = layer.reserve_client(0, 0).unwrap().0;

@@ -7,6 +7,7 @@ use super::location::Target;
 use super::route::target::leave_by;
 use super::{Config, NextHop, TrunkId};
 use crate::sip::hop::{ConnectionId, ListenerId, Transport};
+use crate::stir::redirected::Redirection;
 
 /// At most this many candidates are tried for one request, UDP and TCP counted apart.
 pub const MAX_ATTEMPTS: usize = 16;
@@ -39,6 +40,15 @@ pub struct Retarget {
     pub uri: Box<[u8]>,
     /// What it means.
     pub change: Change,
+    /// Diversions that came with it, in 3xx that were followed (D-18).
+    pub tokens: Box<[Rc<Redirection>]>,
+}
+
+impl Retarget {
+    /// Without diversions.
+    pub fn new(uri: &[u8], change: Change) -> Self {
+        Self { uri: uri.into(), change, tokens: Box::default() }
+    }
 }
 
 /// What another Request-URI means.
@@ -142,6 +152,15 @@ impl Plan {
         );
     }
 
+    /// Candidates for targets of a 3xx get the diversions that it brought.
+    pub fn carry(&mut self, tokens: &[Rc<Redirection>]) {
+        for retarget in self.candidates.iter_mut().filter_map(|candidate| candidate.retarget.as_mut()) {
+            if retarget.change == Change::Deflection {
+                *retarget = Rc::new(Retarget { tokens: tokens.into(), ..Retarget::clone(retarget) });
+            }
+        }
+    }
+
     /// Puts another plan before this one.
     pub fn prepend(&mut self, mut other: Plan) {
         other.append(std::mem::take(self), None);
@@ -243,7 +262,7 @@ mod tests {
         let (mut plan, mut backup) = (Plan::default(), Plan::default());
         plan.push(candidates(1..3), false);
         backup.push(candidates(3..6), true);
-        plan.append(backup, Some(&Rc::new(Retarget { uri: Box::from(&b"sip:backup"[..]), change: Change::Form })));
+        plan.append(backup, Some(&Rc::new(Retarget::new(b"sip:backup", Change::Form))));
         let uris: Vec<_> = plan.candidates.iter().map(|c| c.retarget.is_some()).collect();
         assert_eq!(uris, [false, false, true, true, true]);
         assert_eq!(groups(plan), [1, 1, 3]);

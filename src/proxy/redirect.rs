@@ -1,10 +1,15 @@
 //! 3xx responses (RFC 3261 16.7 item 4; R-4): passed on, answered otherwise, or followed to those we know.
 
+use std::rc::Rc;
+
 use super::failover::Outcome;
+use super::plan::Retarget;
+use super::request_context::Branch;
 use super::route::target;
 use super::upstream::Kept;
-use super::{ContextKey, Now, Output, Proxy};
+use super::{Config, ContextKey, Now, Output, Proxy};
 use crate::sip::{Message, Name, NameAddr, Scheme, Uri};
+use crate::stir::redirected::{self, Redirection};
 use crate::transaction::ClientId;
 
 /// Contacts followed for one request at most.
@@ -38,7 +43,9 @@ impl Proxy {
         let chance = self.chance(now, ingress);
         let Some(context) = self.context(key).filter(|c| !c.is_closed()) else { return Kept::Whole };
         let (ingress, verified) = (context.ingress, context.verified);
-        let is_secure = context.branch_mut(client).is_some_and(|branch| branch.is_secure);
+        let branch = context.branch_mut(client);
+        let is_secure = branch.as_ref().is_some_and(|branch| branch.is_secure);
+        let tokens = branch.map(|branch| tokens(&snapshot.config, branch, response)).unwrap_or_default();
         let offers = offers(response);
         let mut left = Vec::new();
         let mut is_followed = false;
@@ -55,7 +62,8 @@ impl Proxy {
                 })
             });
             match found.flatten().flatten() {
-                Some(found) => {
+                Some(mut found) => {
+                    found.carry(&tokens);
                     followed.push(offer.uri.into());
                     plan.append(found, None);
                     is_followed = true;
@@ -89,6 +97,21 @@ impl Proxy {
         self.count_branch_end(key, client);
         self.conclude(now, key, out);
     }
+}
+
+impl Retarget {
+    /// The Identity lines that lead a copy of a request there, with these lines of our own (D-18).
+    pub(super) fn tokens_for(&self, request: Message<'_>, own: &[u8], config: &Config) -> Vec<u8> {
+        redirected::lines(request, own, &self.tokens, &self.uri, &config.verifier.dial_plan)
+    }
+}
+
+/// The diversions that lead from a branch to where its 3xx names, if they are wanted and there are any: after those that led to it.
+fn tokens(config: &Config, branch: &Branch, response: Message<'_>) -> Vec<Rc<Redirection>> {
+    let is_wanted = branch.egress.and_then(|id| config.trunk(id)).is_some_and(|trunk| trunk.redirect_tokens);
+    let new = if is_wanted { redirected::read(response, &config.verifier.dial_plan) } else { Vec::new() };
+    let earlier = branch.retarget.iter().flat_map(|retarget| retarget.tokens.iter().cloned());
+    if new.is_empty() { new } else { earlier.chain(new).collect() }
 }
 
 /// The Contacts of a response, the preferred ones first.

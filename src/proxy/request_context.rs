@@ -210,7 +210,7 @@ impl RequestContext {
         let holds = |b: &&Branch| !matches!(b.state, BranchState::Final | BranchState::Ended(_));
         let located = self.parked.iter().map(|parked| match parked.waiting {
             Waiting::Location { share, .. } => share,
-            Waiting::Signature(ref unfinished) => unfinished.share,
+            Waiting::Signature(ref unfinished) => unfinished.share(),
             Waiting::Certificate { .. } | Waiting::Answered { .. } => 0,
         });
         let held = self.branches.iter().filter(holds).map(|b| b.share).chain(located).fold(0, u16::saturating_add);

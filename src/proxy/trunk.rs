@@ -72,6 +72,8 @@ pub struct Trunk {
     pub discloses: Disclosure,
     /// What becomes of its 3xx.
     pub on_3xx: On3xx,
+    /// Diversions in its 3xx that are followed go into the request to the new target (D-18).
+    pub redirect_tokens: bool,
     /// How our Record-Route names a TLS listener to it (RR-5).
     pub rr_style: RrStyle,
     /// REGISTER requests that go there get a Path of ours (RFC 3327).
@@ -109,6 +111,7 @@ impl Default for Trunk {
             headers: HeaderRules::default(),
             discloses: Disclosure::default(),
             on_3xx: On3xx::default(),
+            redirect_tokens: false,
             rr_style: RrStyle::default(),
             path: false,
             relays: false,

@@ -25,6 +25,8 @@ pub struct HeaderRules {
     pub history_info: Passing,
     /// Diversion (RFC 5806).
     pub diversion: Passing,
+    /// It is outside the domain in which tokens are shared: no Identity field goes there (RFC 8588 10, S-6).
+    pub withholds_tokens: bool,
     /// It learns what verification found about numbers (`verstat`); others find no such parameter, and it none of others' making.
     pub verstat: bool,
 }
@@ -131,6 +133,9 @@ impl Crossing {
         }
         if !(self.from_trusted && self.rules.verstat) {
             mark::strip(message, patch);
+        }
+        if self.rules.withholds_tokens {
+            removed(Name::Identity, patch);
         }
         if self.rules.history_info == Passing::Remove {
             removed(Name::HistoryInfo, patch);
@@ -282,6 +287,20 @@ mod tests {
         };
         assert_eq!(crossed(lines, crossing), "Reason: SIP;cause=486\r\n");
         assert_eq!(crossed(lines, between(false, false)), lines, "they pass by default");
+    }
+
+    #[test]
+    fn s6_tokens_stay_inside_and_what_is_said_of_them_goes_on() {
+        let others = "Date: Sat, 21 Nov 2026 00:00:00 GMT\r\nReason: STIR ;cause=438 ;ppi=\"..c\"\r\nIdentity-Info: x\r\nResource-Priority: ets.1\r\n";
+        let lines = format!(
+            "Identity: a.b.c;info=<https://a.example/>\r\ny: ..c;info=<https://a.example/>\r\n{others}iDENTITY : a\r\n"
+        );
+        for (from, to) in [(true, true), (true, false), (false, true), (false, false)] {
+            let mut crossing = between(from, to);
+            assert_eq!(crossed(&lines, crossing), lines, "they pass by default");
+            crossing.rules.withholds_tokens = true;
+            assert_eq!(crossed(&lines, crossing), others, "{from} {to}");
+        }
     }
 
     #[test]

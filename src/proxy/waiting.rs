@@ -125,7 +125,7 @@ impl Proxy {
             return self.sender_located(now, need, answer, out);
         }
         if need.0 & NO_SLOT == NO_SLOT {
-            if let Some(answer) = self.asked_fetched(now, need, answer, out) {
+            if let Some(answer) = self.asked_answered(now, need, answer, out) {
                 self.ack_located(need, answer, out);
             }
             return;

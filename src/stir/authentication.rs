@@ -22,6 +22,7 @@ mod tokens;
 pub use config::SignerConfig;
 use config::{preflight, read_key};
 pub use diversion::Diverted;
+pub(super) use diversion::read_full;
 pub use error::{SignError, SignerError, SignerWarning};
 pub use tokens::Speaker;
 
@@ -309,6 +310,14 @@ impl Signer {
     /// [`SignError::Constraint`], [`SignError::Signature`]; [`SignError::KeyElsewhere`] for a signer whose key is not here.
     pub fn write_token(&self, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
         self.write_token_of(&self.header, claims, out)
+    }
+
+    /// The same; with a key elsewhere the signature is left blank.
+    ///
+    /// # Errors
+    /// As [`Signer::write_token`].
+    pub(super) fn write_blank(&self, claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {
+        self.write_blank_of(&self.header, claims, out)
     }
 
     fn write_token_of(&self, header: &[u8], claims: &Claims<'_>, out: &mut Vec<u8>) -> Result<(), SignError> {

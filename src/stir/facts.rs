@@ -70,7 +70,8 @@ impl From<SignError> for FactsError {
 }
 
 impl Signer {
-    /// Appends the value of an Identity field with these claims. No more than `most` is attested; `iat` is held to the tolerance of
+    /// Appends the value of an Identity field with these claims; with a key elsewhere its signature is blank (see
+    /// [`elsewhere`](super::authentication::elsewhere)). No more than `most` is attested; `iat` is held to the tolerance of
     /// Date, the caller to the certificate. `origid` is random (RFC 8588 section 5), for facts without one.
     ///
     /// # Errors
@@ -111,7 +112,7 @@ impl Signer {
             return Err(FactsError::BadOrigId); // `attest` is one of the three
         }
         let start = value.len();
-        if let Err(error) = self.write_token(&claims, value) {
+        if let Err(error) = self.write_blank(&claims, value) {
             value.truncate(start);
             return Err(error.into());
         }

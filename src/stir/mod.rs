@@ -24,6 +24,7 @@ mod policy;
 pub mod priority;
 pub mod reason;
 mod rebuild;
+pub mod redirected;
 pub mod replay;
 pub mod rich_call_data;
 mod signalling;

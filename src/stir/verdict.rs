@@ -335,6 +335,11 @@ impl Verdict {
         }
     }
 
+    /// Credentials that lack something ([`TokenVerdict::lacks`]).
+    pub fn lacking_credentials(&self) -> impl Iterator<Item = Arc<Credential>> {
+        self.tokens().iter().filter(|token| token.lacks()).filter_map(|token| token.credential.clone())
+    }
+
     /// Whether a valid token speaks for this r-value of Resource-Priority. What none speaks for is to be stripped where the
     /// policy does not trust the peer with it: [`super::priority::strip_unproven`].
     pub fn is_priority_proven(&self, r_value: &[u8]) -> bool {

@@ -193,6 +193,7 @@ async fn sign(
     match replied {
         Replied::Signed(value) => Ok((reply::signed(&String::from_utf8_lossy(&value)), "signed")),
         Replied::NotSigned(error) => Err(reply::not_signed(&error)),
+        Replied::NoSignature => Err(Problem::Busy),
         Replied::NoPolicy => Err(Problem::Forbidden),
         Replied::Judged(_) | Replied::Unreadable => Err(Problem::Internal), // answers to another question
     }
@@ -213,7 +214,7 @@ async fn verify(
         Replied::Judged(verdict) => Ok(reply::judged(&verdict, &asked.identities, asked.is_3gpp)),
         Replied::Unreadable => Err(Problem::Invalid("identity", "shorter")),
         Replied::NoPolicy => Err(Problem::Forbidden),
-        Replied::Signed(_) | Replied::NotSigned(_) => Err(Problem::Internal), // answers to another question
+        Replied::Signed(_) | Replied::NotSigned(_) | Replied::NoSignature => Err(Problem::Internal), // answers to another question
     }
 }
 

@@ -33,7 +33,7 @@ pub enum Problem {
     TooLarge,
     /// More requests than this client may make.
     TooMany,
-    /// Nothing can be done now: queues are full, the worker did not answer.
+    /// Nothing can be done now: queues are full, the worker or the module with the key did not answer.
     Busy,
     /// The server can not sign at all, or lost the request.
     Internal,

@@ -244,7 +244,7 @@ pub fn redirected(
     verified: Verified,
 ) -> Option<Plan> {
     let parsed = Uri::parse(uri).ok()?;
-    let retarget = Rc::new(Retarget { uri: uri.into(), change: Change::Deflection });
+    let retarget = Rc::new(Retarget::new(uri, Change::Deflection));
     let by_table = || {
         let circumstances = Circumstances {
             ingress,
@@ -334,7 +334,7 @@ impl Asked<'_> {
         }
         let is_same_number = || Called::in_uri(&routed).map(|n| n.digits) == facts.called().map(|n| n.digits);
         let change = self.change.unwrap_or(if !is_routed || is_same_number() { Change::Form } else { Change::Number });
-        Some(Some(Rc::new(Retarget { uri: Box::from(&*uri), change })))
+        Some(Some(Rc::new(Retarget::new(&uri, change))))
     }
 }
 

@@ -8,14 +8,20 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::proxy::signing;
 use crate::proxy::waiting::NO_SLOT;
 use crate::proxy::{Answer, Event, Held, Need, NeedId, NeedKind, Now, Output, Proxy, Timer, TrunkId};
 use crate::sip::{self, Framing};
+use crate::stir::authentication::{SignError, elsewhere};
 use crate::stir::facts::{Facts, FactsError};
 use crate::stir::verification::{FetchFailure, Outcome, Verdict};
 use crate::transaction::timer::TimerHandle;
+
+/// An Identity line around a value.
+const START: &[u8] = b"Identity: ";
+const END: &[u8] = b"\r\n";
 
 /// A question.
 #[derive(Debug)]
@@ -60,6 +66,8 @@ pub enum Replied {
     Signed(Vec<u8>),
     /// Why there is none.
     NotSigned(FactsError),
+    /// The module that has the key does not sign now.
+    NoSignature,
     /// What was found.
     Judged(Box<Verdict>),
     /// The INVITE is beyond the bounds of messages.
@@ -68,12 +76,18 @@ pub enum Replied {
     NoPolicy,
 }
 
-/// A question that waits for a certificate.
+/// A question that waits.
 pub struct Parked {
-    snapshot: Rc<Held>,
-    question: Asked,
-    x5u: Box<str>,
+    waits: Waits,
     timer: TimerHandle,
+}
+
+/// What a question waits for.
+enum Waits {
+    /// The chain at this URL.
+    Certificate { snapshot: Rc<Held>, question: Asked, x5u: Box<str> },
+    /// The signature of this Identity line.
+    Signature { id: u64, trunk: TrunkId, label: Box<str>, line: Vec<u8> },
 }
 
 /// Questions that wait, by their need.
@@ -94,8 +108,9 @@ impl Proxy {
         let Question { id, trunk, label, kind } = question;
         match kind {
             Kind::Sign(facts) => {
-                let result = self.sign_facts(now, trunk, &label, &facts, out);
-                out.replies.push(Reply { id, result });
+                if let Some(result) = self.sign_facts(now, id, trunk, &label, &facts, out) {
+                    out.replies.push(Reply { id, result });
+                }
             }
             Kind::Verify { invite, knows_call } => {
                 let snapshot = Rc::clone(&self.snapshot);
@@ -104,24 +119,62 @@ impl Proxy {
         }
     }
 
-    fn sign_facts(&mut self, now: Now, trunk: TrunkId, label: &str, facts: &Facts, out: &mut Output) -> Replied {
+    /// Signs; `None` if the question waits for it.
+    fn sign_facts(
+        &mut self,
+        now: Now,
+        id: u64,
+        trunk: TrunkId,
+        label: &str,
+        facts: &Facts,
+        out: &mut Output,
+    ) -> Option<Replied> {
         let config = &self.snapshot.config;
         let chosen = config.trunk(trunk).and_then(|trunk| signing::signer_of(config, trunk, &facts.orig));
         let Some((signer, most)) = chosen.map(|(signer, most)| (Arc::clone(signer), most)) else {
-            return Replied::NoPolicy;
+            return Some(Replied::NoPolicy);
         };
-        let mut value = Vec::with_capacity(1024);
+        let mut line = Vec::with_capacity(1024);
+        line.extend_from_slice(START);
         let origid = self.unpredictable();
-        match signer.sign_facts(now.unix, facts, most, origid, &mut value) {
-            Ok(()) => Replied::Signed(value),
-            Err(error) => {
-                if let FactsError::Sign(error) = &error {
-                    let (call_id, error) = (label.as_bytes().into(), error.clone());
-                    out.events.push(Event::Unsigned { call_id, trunk, error });
-                }
-                Replied::NotSigned(error)
+        if let Err(error) = signer.sign_facts(now.unix, facts, most, origid, &mut line) {
+            if let FactsError::Sign(error) = &error {
+                let (call_id, error) = (label.as_bytes().into(), error.clone());
+                out.events.push(Event::Unsigned { call_id, trunk, error });
+            }
+            return Some(Replied::NotSigned(error));
+        }
+        match signer.remote_key() {
+            None => Some(Replied::Signed(line.split_off(START.len()))),
+            Some(key) => {
+                line.extend_from_slice(END);
+                self.park_signature(now, key, Waits::Signature { id, trunk, label: label.into(), line }, out)
             }
         }
+    }
+
+    /// Asks for the signature of a line; the end of the question if it can not be asked for.
+    fn park_signature(&mut self, now: Now, key: &Arc<str>, waits: Waits, out: &mut Output) -> Option<Replied> {
+        let Waits::Signature { line, .. } = &waits else { return None };
+        let input = elsewhere::first_blank(line).and_then(|blank| line.get(blank.input));
+        let kind = input.map(|input| NeedKind::Signature { key: Arc::clone(key), input: input.into() });
+        let limit = self.snapshot.config.need_timeout;
+        match kind.and_then(|kind| self.park_question(now, limit, kind, out)) {
+            Some((need, timer)) => {
+                self.parked_questions.insert(need, Parked { waits, timer });
+                None
+            }
+            None => Some(self.without_signature(waits, out)),
+        }
+    }
+
+    /// A question ends without its signature.
+    fn without_signature(&self, waits: Waits, out: &mut Output) -> Replied {
+        if let Waits::Signature { trunk, label, .. } = waits {
+            let error = SignError::Signature;
+            out.events.push(Event::Unsigned { call_id: label.as_bytes().into(), trunk, error });
+        }
+        Replied::NoSignature
     }
 
     /// Judges an INVITE, without a chain that could not be had if there is one.
@@ -157,6 +210,7 @@ impl Proxy {
         match outcome {
             None => out.replies.push(Reply { id: asked.id, result: Replied::Unreadable }),
             Some(Outcome::Done(verdict)) => {
+                out.lacking.extend(verdict.lacking_credentials());
                 if !verdict.is_valid() && !verdict.tokens().is_empty() {
                     let (call_id, trunk) = (asked.label.as_bytes().into(), asked.trunk);
                     out.events.push(Event::Verified { call_id, trunk, verdict: Box::new(verdict.clone()) });
@@ -168,22 +222,37 @@ impl Proxy {
     }
 
     fn park_asked(&mut self, now: Now, snapshot: &Rc<Held>, asked: Asked, x5u: Box<str>, out: &mut Output) {
-        if self.parked >= snapshot.config.max_parked {
-            self.stats.parking_full += 1;
+        let kind = NeedKind::Certificate { x5u: x5u.clone() };
+        let Some((need, timer)) = self.park_question(now, snapshot.config.certificate_timeout, kind, out) else {
             return self.judge_asked(now, snapshot, asked, Some((&x5u, FetchFailure::Busy)), out);
-        }
-        let need = NeedId(self.next_serial() << 32 | NO_SLOT);
-        let deadline = now.instant + snapshot.config.need_timeout;
-        let timer = self.timers.insert(deadline, Timer::Need { need });
-        out.needs.push(Need { id: need, deadline, kind: NeedKind::Certificate { x5u: x5u.clone() } });
-        self.parked += 1;
-        self.stats.parked += 1;
-        let snapshot = Rc::clone(snapshot);
-        self.parked_questions.insert(need, Parked { snapshot, question: asked, x5u, timer });
+        };
+        let waits = Waits::Certificate { snapshot: Rc::clone(snapshot), question: asked, x5u };
+        self.parked_questions.insert(need, Parked { waits, timer });
     }
 
-    /// The chain that a question waited for, or why there is none. Gives the answer back if no question waits for it.
-    pub(in crate::proxy) fn asked_fetched(
+    /// A need of a question; `None` if too much waits already.
+    fn park_question(
+        &mut self,
+        now: Now,
+        limit: Duration,
+        kind: NeedKind,
+        out: &mut Output,
+    ) -> Option<(NeedId, TimerHandle)> {
+        if self.parked >= self.snapshot.config.max_parked {
+            self.stats.parking_full += 1;
+            return None;
+        }
+        let need = NeedId(self.next_serial() << 32 | NO_SLOT);
+        let deadline = now.instant + limit;
+        let timer = self.timers.insert(deadline, Timer::Need { need });
+        out.needs.push(Need { id: need, deadline, kind });
+        self.parked += 1;
+        self.stats.parked += 1;
+        Some((need, timer))
+    }
+
+    /// What a question waited for, or why there is none. Gives the answer back if no question waits for it.
+    pub(in crate::proxy) fn asked_answered(
         &mut self,
         now: Now,
         need: NeedId,
@@ -193,16 +262,33 @@ impl Proxy {
         let Some(parked) = self.parked_questions.remove(&need) else { return Some(answer) };
         self.timers.cancel(parked.timer);
         self.parked -= 1;
-        let answer = match answer {
-            Answer::Certificate(answer) => answer,
-            _ => Err(FetchFailure::Timeout), // its deadline
-        };
-        let failure = answer.as_ref().err().copied();
-        if failure != Some(FetchFailure::Timeout) {
-            self.verifier.provide(now.unix, &parked.x5u, answer);
+        // An answer of another kind is the deadline.
+        match parked.waits {
+            Waits::Certificate { snapshot, question, x5u } => {
+                let answer = match answer {
+                    Answer::Certificate(answer) => answer,
+                    _ => Err(FetchFailure::Timeout),
+                };
+                let failure = answer.as_ref().err().copied();
+                // What says nothing of the certificate is not remembered for others.
+                if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
+                    self.verifier.provide(now.unix, &x5u, answer);
+                }
+                let missing = failure.map(|failure| (&*x5u, failure));
+                self.judge_asked(now, &snapshot, question, missing, out);
+            }
+            Waits::Signature { id, trunk, label, mut line } => {
+                let blank = elsewhere::first_blank(&line);
+                let result = if let (Answer::Signature(Ok(signature)), Some(blank)) = (answer, blank) {
+                    elsewhere::fill(&mut line, &blank, &signature);
+                    line.truncate(line.len() - END.len());
+                    Replied::Signed(line.split_off(START.len()))
+                } else {
+                    self.without_signature(Waits::Signature { id, trunk, label, line }, out)
+                };
+                out.replies.push(Reply { id, result });
+            }
         }
-        let missing = failure.map(|failure| (&*parked.x5u, failure));
-        self.judge_asked(now, &parked.snapshot, parked.question, missing, out);
         None
     }
 }

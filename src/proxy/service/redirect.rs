@@ -34,20 +34,34 @@ impl Proxy {
     }
 
     /// Signs by the policy of the trunk itself. What can not be signed is answered by `no_match`: the SBC sends the call on as it
-    /// is (I-3). A signer that can not sign at all is 503, so that the SBC asks another one.
+    /// is (I-3). A signer that can not sign at all, or not in time, is 503, so that the SBC asks another one.
     fn serve_signed(&mut self, now: Now, key: ContextKey, request: Message<'_>, service: Service, out: &mut Output) {
         if request.is_repeated(Name::Date) {
             return self.respond_local(now, key, request, MULTIPLE_DATE.status, MULTIPLE_DATE.reason, &[], out);
         }
         let Some(ingress) = self.context(key).map(|context| context.ingress) else { return };
         let before = out.events.len();
-        self.sign(now, key, request, Some(ingress), out);
+        if !self.answer_waits_for_signature(now, key, request, ingress, service, out) {
+            self.answer_signed(now, key, request, service, before, out);
+        }
+    }
+
+    /// The answer once all that can be signed is. What failed in between is among the events from `before` on.
+    pub(in crate::proxy) fn answer_signed(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        service: Service,
+        before: usize,
+        out: &mut Output,
+    ) {
         let Some(context) = self.context(key) else { return };
         let Some(signed) = context.signed.clone() else {
             let is_ours = out.events.iter().skip(before).any(|event| {
-                use SignError::{Expired, KeyElsewhere, NotYetValid, Signature};
+                use SignError::{Expired, NotYetValid, Signature};
                 let Event::Unsigned { error, .. } = event else { return false };
-                matches!(error, Expired { .. } | NotYetValid { .. } | Signature | KeyElsewhere)
+                matches!(error, Expired { .. } | NotYetValid { .. } | Signature)
             });
             if is_ours {
                 return self.respond_local(now, key, request, 503, "Service Unavailable", &[], out);

@@ -26,7 +26,7 @@ use crate::passport::ppt::rcd::Assertion;
 use crate::passport::ppt::shaken::{self, Attestation};
 use crate::sip::identity::IdentityValue;
 use crate::sip::{Message, Method, Name, date};
-use crate::stir::authentication::{self, SignError, Signer, Speaker, Wish, elsewhere};
+use crate::stir::authentication::{self, SignError, Signer, Speaker, Wish};
 use crate::stir::facts::Party;
 use crate::stir::{IdentitySource, reason};
 use crate::transaction::ClientId;
@@ -142,7 +142,8 @@ impl Proxy {
         let is_meant = context.is_initial && (context.is_invite || is_message);
         let diverted = retarget.filter(|retarget| {
             let is_other = matches!(retarget.change, Change::Number | Change::Deflection);
-            trunk.signing.divert && is_other && request.field(Name::Identity).is_some()
+            let is_signed = || !retarget.tokens_for(request, &[], config).is_empty(); // by who redirected the call
+            trunk.signing.divert && is_other && request.field(Name::Identity).is_some() && !is_signed()
         });
         let wanted = SignedFor { trunk: id, diverted: diverted.cloned() };
         if !is_meant || context.signed_for.as_ref().is_some_and(|before| before.serves(&wanted, config)) {
@@ -173,24 +174,6 @@ impl Proxy {
         (context.lines, context.signed, context.renews_date) = (made.lines, made.signed, made.renews_date);
         context.signed_for = Some(wanted);
         made.keys
-    }
-
-    /// The same where nobody can wait: what a module would have to sign stays unsigned.
-    pub(super) fn sign(
-        &mut self,
-        now: Now,
-        key: ContextKey,
-        request: Message<'_>,
-        egress: Option<TrunkId>,
-        out: &mut Output,
-    ) {
-        if self.sign_candidate(now, key, request, egress, None, out).is_empty() {
-            return;
-        }
-        let Some((context, trunk)) = self.context(key).zip(egress) else { return };
-        elsewhere::take_out(&mut context.lines);
-        context.signed = None;
-        self.unsigned(request, trunk, SignError::KeyElsewhere, out);
     }
 
     /// The token for the caller's number, or for a message.

@@ -6,25 +6,62 @@ use std::sync::Arc;
 use super::SignedFor;
 use crate::proxy::calls::Signed;
 use crate::proxy::plan::Candidate;
+use crate::proxy::service::Service;
 use crate::proxy::waiting::Waiting;
-use crate::proxy::{ContextKey, NeedKind, Now, Output, Proxy, SignatureFailure};
+use crate::proxy::{ContextKey, NeedKind, Now, Output, Proxy, SignatureFailure, TrunkId};
 use crate::sip::Message;
 use crate::stir::authentication::SignError;
 use crate::stir::authentication::elsewhere::{self, SIGNATURE};
 
-/// An attempt whose lines lack signatures.
+/// Lines that lack signatures.
 pub struct Unfinished {
-    candidate: Candidate,
-    /// Its share of Max-Breadth.
-    pub share: u16,
-    /// What is tried when it can not serve: further addresses of the same name.
-    pub alternates: VecDeque<Candidate>,
+    /// What goes on with them.
+    goal: Goal,
     lines: Vec<u8>,
     /// Keys that have not signed yet, in the order of the blanks.
     keys: VecDeque<Arc<str>>,
     signed: Option<Arc<Signed>>,
     signed_for: Option<SignedFor>,
     renews_date: bool,
+}
+
+/// What lines are made for.
+enum Goal {
+    /// An attempt.
+    Attempt {
+        candidate: Candidate,
+        /// Its share of Max-Breadth.
+        share: u16,
+        /// What is tried when it can not serve: further addresses of the same name.
+        alternates: VecDeque<Candidate>,
+    },
+    /// The answer to a served trunk.
+    Answer { trunk: TrunkId, service: Service },
+}
+
+impl Unfinished {
+    /// What it holds of Max-Breadth.
+    pub fn share(&self) -> u16 {
+        match self.goal {
+            Goal::Attempt { share, .. } => share,
+            Goal::Answer { .. } => 0,
+        }
+    }
+
+    /// Keeps what is tried when its attempt can not serve.
+    pub fn keep_alternates(&mut self, candidates: VecDeque<Candidate>) {
+        if let Goal::Attempt { alternates, .. } = &mut self.goal {
+            *alternates = candidates;
+        }
+    }
+
+    /// Where the request is signed for.
+    fn trunk(&self) -> Option<TrunkId> {
+        match &self.goal {
+            Goal::Attempt { candidate, .. } => candidate.egress,
+            Goal::Answer { trunk, .. } => Some(*trunk),
+        }
+    }
 }
 
 impl Proxy {
@@ -40,11 +77,37 @@ impl Proxy {
     ) -> bool {
         let retarget = candidate.retarget.as_ref();
         let keys = self.sign_candidate(now, key, request, candidate.egress, retarget, out);
+        let goal = || Goal::Attempt { candidate: candidate.clone(), share, alternates: VecDeque::new() };
+        self.waits(now, key, request, keys, goal, out)
+    }
+
+    /// Signs for the answer to a served trunk. True if it waits.
+    pub(in crate::proxy) fn answer_waits_for_signature(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        trunk: TrunkId,
+        service: Service,
+        out: &mut Output,
+    ) -> bool {
+        let keys = self.sign_candidate(now, key, request, Some(trunk), None, out);
+        self.waits(now, key, request, keys, || Goal::Answer { trunk, service }, out)
+    }
+
+    /// Parks a request whose lines lack signatures by these keys.
+    fn waits(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        request: Message<'_>,
+        keys: Vec<Arc<str>>,
+        goal: impl FnOnce() -> Goal,
+        out: &mut Output,
+    ) -> bool {
         let Some(context) = self.context(key).filter(|_| !keys.is_empty()) else { return false };
         let unfinished = Unfinished {
-            candidate: candidate.clone(),
-            share,
-            alternates: VecDeque::new(),
+            goal: goal(),
             lines: std::mem::take(&mut context.lines),
             keys: keys.into(),
             signed: context.signed.take(),
@@ -62,7 +125,7 @@ impl Proxy {
         }
     }
 
-    /// Asks for the first signature that is missing. Gives the attempt back when too many wait.
+    /// Asks for the first signature that is missing. Gives the lines back when too many wait.
     fn ask_signature(
         &mut self,
         now: Now,
@@ -83,7 +146,7 @@ impl Proxy {
         None
     }
 
-    /// A signature, or why there is none: the next one is asked for, or the attempt is made.
+    /// A signature, or why there is none: the next one is asked for, or the request goes on.
     pub(in crate::proxy) fn signature_came(
         &mut self,
         now: Now,
@@ -107,17 +170,24 @@ impl Proxy {
                 Some(given_back) => unfinished = given_back,
             }
         }
+        let before = out.events.len();
         if unfinished.keys.is_empty() {
             self.stats.signed += u64::from(unfinished.signed.is_some());
         } else {
             self.with_request(key, |proxy, request| proxy.give_up_signature(request, &mut unfinished, out));
         }
         self.take_lines(key, &mut unfinished);
-        let mut candidates = std::mem::take(&mut unfinished.alternates);
-        candidates.push_front(unfinished.candidate);
-        if !self.replace(now, key, candidates, unfinished.share, out) {
-            self.stats.failed_attempts += 1;
-            self.conclude(now, key, out);
+        match unfinished.goal {
+            Goal::Attempt { candidate, share, alternates: mut candidates } => {
+                candidates.push_front(candidate);
+                if !self.replace(now, key, candidates, share, out) {
+                    self.stats.failed_attempts += 1;
+                    self.conclude(now, key, out);
+                }
+            }
+            Goal::Answer { service, .. } => {
+                self.with_request(key, |proxy, request| proxy.answer_signed(now, key, request, service, before, out));
+            }
         }
     }
 
@@ -136,7 +206,7 @@ impl Proxy {
             unfinished.lines.clear();
         }
         self.stats.signed += u64::from(unfinished.signed.is_some());
-        let Some(trunk) = unfinished.candidate.egress.filter(|_| missing > 0) else { return };
+        let Some(trunk) = unfinished.trunk().filter(|_| missing > 0) else { return };
         self.unsigned(request, trunk, SignError::Signature, out);
     }
 

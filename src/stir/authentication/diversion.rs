@@ -155,7 +155,7 @@ impl Signer {
 }
 
 /// Reads the claims of a full form; `None` when it is none.
-fn read_full<T>(token: &[u8], read: impl FnOnce(&Claims<'_>) -> T) -> Option<T> {
+pub(in crate::stir) fn read_full<T>(token: &[u8], read: impl FnOnce(&Claims<'_>) -> T) -> Option<T> {
     let config = Config::default();
     let Ok(Token::Full(jws)) = Token::parse(token, &config) else { return None };
     let mut payload = Vec::new();
