@@ -25,8 +25,8 @@ use vesperd::passport::digest::LabelledDigest;
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::rich_call_data::{Card, Element, Linked};
 use vesperd::stir::verification::{
-    Check, Disposition, FetchFailure, FetchedChain, Outcome, Policy, PriorityAuthority, RichCallData, TokenVerdict,
-    Verdict,
+    Check, Disposition, FetchFailure, FetchedChain, IdentitySource, Outcome, Policy, PriorityAuthority, RichCallData,
+    TokenVerdict, Verdict,
 };
 
 const SEED: u64 = 0x7e57_0041;
@@ -58,14 +58,16 @@ fn part(element: Element) -> Part {
     }
 }
 
-fn policy(demands: &Demands) -> Policy {
+fn policy(demands: &Demands, call: &Call) -> Policy {
     let priority_authority =
         if demands.providers_prioritize { PriorityAuthority::Provider } else { PriorityAuthority::Constraints };
     let profile = match demands.profile {
         Profile::Shaken => Policy::shaken(),
         Profile::Vesper => Policy::vesper(),
     };
+    let is_asserted = call.asserted.is_some();
     Policy {
+        identity_source: if is_asserted { IdentitySource::AssertedThenFrom } else { IdentitySource::From },
         strict_retarget: demands.strict_retarget,
         strict_claims: demands.strict_claims,
         max_diversions: demands.max_diversions,
@@ -80,6 +82,7 @@ fn octets(call: &Call, fields: &[String]) -> Vec<u8> {
     let mut lines: Vec<String> = fields.iter().map(|value| format!("Identity: {value}")).collect();
     let time = |date: i64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(date).unwrap());
     lines.extend(call.date.map(|date| format!("Date: {}", httpdate::fmt_http_date(time(date)))));
+    lines.extend(call.asserted.iter().map(|number| format!("P-Asserted-Identity: <tel:+{number}>")));
     lines.extend(call.priorities.iter().map(|value| format!("Resource-Priority: {value}")));
     lines.extend(call.priority.iter().map(|value| format!("Priority: {value}")));
     lines.extend(call.reason.iter().map(|reason| format!("Call-Info: <data:>;purpose=jcard;call-reason=\"{reason}\"")));
@@ -94,7 +97,8 @@ fn octets(call: &Call, fields: &[String]) -> Vec<u8> {
 }
 
 fn ours(corpus: &Corpus, trust: &TrustStore, case: &Case) -> Verdict {
-    let (octets, policy, replay) = (octets(&case.call, &case.fields), policy(&case.demands), ReplayTable::default());
+    let (octets, policy, replay) =
+        (octets(&case.call, &case.fields), policy(&case.demands, &case.call), ReplayTable::default());
     with(&octets, |message| {
         let mut verifier = verifier();
         for _ in 0..=case.fields.len() {

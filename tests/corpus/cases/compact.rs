@@ -99,6 +99,7 @@ impl Corpus {
         }
         let callee = Rc::clone(callee);
         changes.extend([
+            change("another caller asserted", |draft: &mut Draft| draft.call.asserted = Some(OTHER.into())),
             change("no Date", |draft: &mut Draft| draft.call.date = None),
             change("another To", |draft| draft.call.to = C.into()),
             change("sent on", |draft| draft.call.target = C.into()),

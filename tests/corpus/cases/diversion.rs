@@ -12,6 +12,14 @@ fn target(number: &'static str) -> Change {
     change(format!("to {number}"), move |draft| draft.call.target = number.into())
 }
 
+/// Another caller is asserted, and these tokens are about that one: each is true of the call, not all of one (4.2 step 3).
+fn callers(name: &str, tokens: &'static [usize]) -> Change {
+    change(format!("an asserted caller in {name}"), move |draft| {
+        draft.call.asserted = Some(OTHER.into());
+        tokens.iter().for_each(|at| draft.pieces[*at].claims["orig"] = json!({"tn": OTHER}));
+    })
+}
+
 fn without(at: usize) -> Change {
     change(format!("without {at}"), move |draft| draft.pieces[at].is_absent = true)
 }
@@ -85,6 +93,10 @@ impl Corpus {
             change("both of another caller", |draft| {
                 draft.pieces.iter_mut().for_each(|piece| piece.claims["orig"] = json!({"tn": OTHER}));
             }),
+            callers("first", &[0]),
+            callers("diversion", &[1]),
+            callers("both", &[0, 1]),
+            callers("neither", &[]),
             change("a longer window", |draft| {
                 draft.demands.diverted_window = 3600;
                 draft.pieces[0].claims["iat"] = json!(NOW - 3000);
@@ -196,6 +208,11 @@ impl Corpus {
             within("stale", |inner| inner.claims["iat"] = json!(NOW - 61)),
             within("another caller", |inner| inner.claims["orig"] = json!({"tn": OTHER})),
             within("another callee", |inner| inner.claims["dest"] = json!({"tn": [C]})),
+            change("inside: another caller, who is asserted", |draft| {
+                draft.call.asserted = Some(OTHER.into());
+                let inner = draft.pieces[0].inner.as_deref_mut();
+                inner.into_iter().for_each(|inner| inner.claims["orig"] = json!({"tn": OTHER}));
+            }),
             within("several callees", |inner| inner.claims["dest"] = json!({"tn": [C, B]})),
             within("no origid", |inner| put(&mut inner.claims, "origid", Value::Null)),
             within("baseline", |inner| inner.ppt.clear()),

@@ -261,6 +261,7 @@ pub fn call() -> Call {
         from: A.into(),
         to: B.into(),
         target: B.into(),
+        asserted: None,
         shown: "Caller".into(),
         date: None,
         priorities: Vec::new(),

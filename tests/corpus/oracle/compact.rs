@@ -30,7 +30,7 @@ pub fn rebuild(signature: &str, field: &Field, call: &Call) -> Option<Opened> {
     if !keys.is_empty() {
         payload += &format!(r#""mky":[{}],"#, keys.join(","));
     }
-    payload += &format!(r#""orig":{{"tn":"{}"}}"#, call.from);
+    payload += &format!(r#""orig":{{"tn":"{}"}}"#, call.asserted.as_ref().unwrap_or(&call.from));
     if field.ppt.is_some() {
         payload += &format!(r#","rcd":{{"nam":{}}}"#, quoted(&call.shown));
     }

@@ -110,6 +110,8 @@ pub struct Call {
     pub from: String,
     pub to: String,
     pub target: String,
+    /// Number of a P-Asserted-Identity that is trusted: a caller as From is (RFC 8224 section 8).
+    pub asserted: Option<String>,
     /// Display name of From.
     pub shown: String,
     /// Date.
@@ -126,6 +128,10 @@ pub struct Call {
 }
 
 impl Call {
+    fn is_caller(&self, number: &str) -> bool {
+        number == self.from || Some(number) == self.asserted.as_deref()
+    }
+
     /// `mky` as the SDP has it (RFC 8225 5.2.2): each once, sorted.
     fn fingerprints(&self) -> Vec<(String, String)> {
         let lines = self.body.lines().filter_map(|line| line.strip_prefix("a=fingerprint:")?.split_once(' '));
@@ -356,7 +362,7 @@ fn conforms(claims: &Claims, kind: Option<&str>, call: &Call, openssl: &mut Open
         }
         _ => true,
     };
-    own && claims.orig == call.from && has_media_keys(claims, kind, call)
+    own && call.is_caller(&claims.orig) && has_media_keys(claims, kind, call)
 }
 
 /// RFC 8224 4.1: `mky` is there exactly when the SDP has fingerprints. Diversions carry none (D-7).
