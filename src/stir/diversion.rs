@@ -67,8 +67,8 @@ pub(super) fn canonical(identity: &Identity<'_>, plan: &DialPlan) -> Identity<'s
     }
 }
 
-/// Joins the tokens of a request to chains and settles what they prove. Each token is used once, so that a circle ends; the cost is
-/// bounded by the square of [`Policy::max_identities`].
+/// Joins the tokens of a request to chains and settles what they prove. A chain uses each token once, so that a circle ends; the cost is
+/// bounded by the cube of [`Policy::max_identities`].
 pub(super) fn resolve(cx: &Request<'_>, links: &mut [Link], verdict: &mut Verdict) {
     search(cx, links, verdict);
     let innermost: Vec<usize> = (0..links.len())
@@ -92,8 +92,9 @@ pub(super) fn resolve(cx: &Request<'_>, links: &mut [Link], verdict: &mut Verdic
         if let Some(token) = links.get(at).and_then(|link| verdict.tokens_mut().get_mut(link.token)) {
             token.diversions.extend(diversions);
         }
-        path.iter().for_each(|&step| proven.iter_mut().skip(step).take(1).for_each(|proven| *proven = true));
+        prove(&path, &mut proven);
     }
+    other_ways(cx, links, verdict, &mut proven);
     let others = links.iter().zip(proven).filter(|(link, is_proven)| link.is_div() && !is_proven);
     for (link, _) in others {
         conclude_unproven(cx, link, links, verdict);
@@ -131,6 +132,59 @@ fn search(cx: &Request<'_>, links: &mut [Link], verdict: &Verdict) {
             }
         }
     }
+}
+
+fn prove(path: &[usize], proven: &mut [bool]) {
+    path.iter().for_each(|&step| proven.iter_mut().skip(step).take(1).for_each(|proven| *proven = true));
+}
+
+/// D-16 asks each diversion for an earlier token, and several may lead back to the same one: those beside the shortest chain are found
+/// here. Nothing is looked for when the shortest ones prove all.
+fn other_ways(cx: &Request<'_>, links: &[Link], verdict: &mut Verdict, proven: &mut [bool]) {
+    let is_open = |proven: &[bool]| links.iter().zip(proven).any(|(link, is_proven)| link.is_div() && !is_proven);
+    // A chain is built token by token; so many times that is tried, each time with a look at all of them.
+    let mut budget = links.len().saturating_mul(links.len());
+    for (at, link) in links.iter().enumerate() {
+        if is_open(proven) && link.is_div() && link.reaches && is_sound(cx, link, true, verdict) {
+            go_back(cx, links, verdict, proven, &mut vec![at], &mut budget);
+        }
+    }
+}
+
+/// From the last diversion of a path to what it diverted, and on from there.
+fn go_back(
+    cx: &Request<'_>,
+    links: &[Link],
+    verdict: &mut Verdict,
+    proven: &mut [bool],
+    path: &mut Vec<usize>,
+    budget: &mut usize,
+) {
+    let Some(diversion) = path.last().and_then(|at| links.get(*at)) else { return };
+    for (place, link) in links.iter().enumerate() {
+        let is_new = !path.contains(&place) && link.orig == diversion.orig;
+        if !is_new || !link.was_meant_for(diversion) || !is_sound(cx, link, false, verdict) {
+            continue;
+        }
+        let Some(left) = budget.checked_sub(1) else { return };
+        *budget = left;
+        let is_whole = !link.is_div();
+        if is_whole || path.len() < cx.policy.max_diversions {
+            path.push(place);
+            if !is_whole {
+                go_back(cx, links, verdict, proven, path, budget);
+            } else if holds(cx, links, path, verdict) {
+                prove(path, proven);
+            }
+            path.pop();
+        }
+    }
+}
+
+/// Accepts the tokens of a whole path, the outermost first; gives whether all are valid.
+fn holds(cx: &Request<'_>, links: &[Link], path: &[usize], verdict: &mut Verdict) -> bool {
+    let mut steps = path.iter().enumerate();
+    steps.all(|(place, &step)| links.get(step).is_some_and(|link| accept(cx, link, place == 0, verdict)))
 }
 
 /// From an innermost token outwards.

@@ -1,6 +1,8 @@
-//! A corpus of tokens, made by a seeded generator: good ones, hand-mutated ones, ones with an octet changed anywhere, and such under odd
-//! certificates. A verifier of its own ([`oracle`]) says what each is worth; `vesperd` has to say the same, and to name one of the faults it finds.
+//! A corpus of tokens, made by a seeded generator: good ones, hand-mutated ones, ones with an octet changed anywhere, chains of them, and
+//! such under odd certificates. A verifier of its own ([`oracle`]) says what each is worth; `vesperd` has to say the same, and to name
+//! one of the faults it finds.
 
+mod cases;
 mod oracle;
 #[allow(dead_code)]
 #[path = "../certificate/support.rs"]
@@ -12,372 +14,22 @@ mod rng;
 #[path = "../stir/support.rs"]
 mod stir;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
-use oracle::{Call, Family, Finding, Oracle};
-use pki::*;
-use rcgen::{CertificateParams, KeyPair};
-use rng::Rng;
-use serde_json::{Value, json};
-use stir::{CALLEE, CALLER, X5U, invite, verifier, with};
+use cases::{Case, Corpus};
+use oracle::{Call, Demands, Family, Finding, Judged, Oracle, Part, Profile, Rich};
+use pki::{DAY, NOW};
+use stir::{request, verifier, with};
+use vesperd::cert::TrustStore;
+use vesperd::passport::digest::LabelledDigest;
 use vesperd::stir::replay::ReplayTable;
-use vesperd::stir::verification::{Check, Disposition, FetchFailure, Outcome, Policy, TokenVerdict};
+use vesperd::stir::rich_call_data::{Card, Element, Linked};
+use vesperd::stir::verification::{
+    Check, Disposition, FetchFailure, FetchedChain, IdentitySource, Outcome, Policy, PriorityAuthority, RichCallData,
+    TokenVerdict, Verdict,
+};
 
 const SEED: u64 = 0x7e57_0041;
-const ORIGID: &str = "123e4567-e89b-12d3-a456-426655440000";
-
-struct Case {
-    class: &'static str,
-    name: String,
-    /// Value of the Identity field.
-    value: String,
-}
-
-struct Corpus {
-    hierarchy: Hierarchy,
-    /// Speaks for all numbers.
-    leaf: Authority,
-    cases: Vec<Case>,
-}
-
-fn encode(text: &str) -> String {
-    URL_SAFE_NO_PAD.encode(text)
-}
-
-fn header(chain: &[Vec<u8>], ppt: Option<&str>) -> Value {
-    let x5c: Vec<String> = chain.iter().map(|der| STANDARD.encode(der)).collect();
-    let mut header = json!({"alg": "ES256", "typ": "passport", "x5c": x5c, "x5u": X5U});
-    if let Some(ppt) = ppt {
-        header["ppt"] = ppt.into();
-    }
-    header
-}
-
-fn claims() -> Value {
-    json!({"attest": "A", "dest": {"tn": [CALLEE]}, "iat": NOW, "orig": {"tn": CALLER}, "origid": ORIGID})
-}
-
-fn sign(key: &KeyPair, header: &str, payload: &str) -> String {
-    let input = format!("{}.{}", encode(header), encode(payload));
-    let signature = es256(key, input.as_bytes());
-    format!("{input}.{}", URL_SAFE_NO_PAD.encode(signature))
-}
-
-fn value(token: &str, ppt: Option<&str>) -> String {
-    let ppt = ppt.map(|ppt| format!(";ppt=\"{ppt}\"")).unwrap_or_default();
-    format!("{token};info=<{X5U}>;alg=ES256{ppt}")
-}
-
-impl Corpus {
-    fn add(&mut self, class: &'static str, name: impl Into<String>, value: String) {
-        self.cases.push(Case { class, name: name.into(), value });
-    }
-
-    fn chain(&self) -> Vec<Vec<u8>> {
-        self.hierarchy.chain(&self.leaf)
-    }
-
-    fn shaken(&self, header: &Value, claims: &Value) -> String {
-        value(&sign(&self.leaf.key, &header.to_string(), &claims.to_string()), Some("shaken"))
-    }
-
-    /// Good ones, in many shapes.
-    fn good(&mut self, rng: &mut Rng) {
-        for place in 0..60 {
-            let ppt = rng.chance(600).then_some("shaken");
-            let mut payload = claims();
-            payload["attest"] = ["A", "B", "C"][rng.below(3) as usize].into();
-            payload["iat"] = (NOW - rng.below(110) as i64 + 55).into();
-            if ppt.is_none() && rng.chance(500) {
-                payload = json!({"dest": payload["dest"], "iat": payload["iat"], "orig": payload["orig"]});
-            }
-            if rng.chance(300) {
-                payload["dest"]["tn"] = json!(["12125550000", CALLEE, "911"]);
-            }
-            if rng.chance(300) {
-                payload["dest"]["uri"] = json!(["sip:a@b.example"]);
-            }
-            if rng.chance(300) {
-                payload["unknown"] = json!([{"a": [1, 2.5, null]}, "\u{e9}\"\\"]);
-            }
-            let (head, mut text) = (header(&self.chain(), ppt).to_string(), payload.to_string());
-            if rng.chance(300) {
-                text = serde_json::to_string_pretty(&payload).unwrap();
-            }
-            let signed = value(&sign(&self.leaf.key, &head, &text), ppt);
-            self.add("shape", format!("good {place}"), signed);
-        }
-    }
-
-    /// Another character anywhere in the token.
-    fn changed(&mut self, rng: &mut Rng) {
-        const ALPHABET: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-        let good = self.shaken(&header(&self.chain(), Some("shaken")), &claims());
-        let token_end = good.find(';').unwrap();
-        let dots: Vec<usize> = good[..token_end].match_indices('.').map(|(at, _)| at).collect();
-        // The certificates are most of a token: the parts get equal shares.
-        let plain = header(&[], Some("shaken")).to_string().len();
-        let parts = [(0, plain), (0, dots[0]), (dots[0] + 1, dots[1]), (dots[1] + 1, token_end)];
-        for place in 0..160 {
-            let (start, end) = parts[place % parts.len()];
-            let at = start + rng.below((end - start) as u64) as usize;
-            let mut octets = good.clone().into_bytes();
-            octets[at] = ALPHABET[rng.below(64) as usize];
-            self.add("changed", format!("character {at}"), String::from_utf8(octets).unwrap());
-        }
-        // JSON changed and signed anew: what is wrong is only what the text says.
-        let (head, payload) = (header(&self.chain(), Some("shaken")).to_string(), claims().to_string());
-        for place in 0..60 {
-            let mut octets = payload.clone().into_bytes();
-            let at = rng.below(octets.len() as u64) as usize;
-            octets[at] = b" !\"#,:[]{}019AaZz~"[rng.below(18) as usize];
-            let text = String::from_utf8(octets).unwrap();
-            self.add(
-                "resigned",
-                format!("payload {place}: {text}"),
-                value(&sign(&self.leaf.key, &head, &text), Some("shaken")),
-            );
-        }
-    }
-
-    /// By hand: the payload.
-    fn payloads(&mut self) {
-        let set = |path: &[&str], new: Value| {
-            let mut changed = claims();
-            let (last, parents) = path.split_last().unwrap();
-            let mut at = &mut changed;
-            for step in parents {
-                at = &mut at[*step];
-            }
-            at[*last] = new;
-            changed
-        };
-        let without = |name: &str| {
-            let mut changed = claims();
-            changed.as_object_mut().unwrap().remove(name);
-            changed
-        };
-        let mut all: Vec<(String, Value)> = ["attest", "dest", "iat", "orig", "origid"]
-            .iter()
-            .flat_map(|name| {
-                [
-                    (format!("no {name}"), without(name)),
-                    (format!("{name} null"), set(&[name], Value::Null)),
-                    (format!("{name} 7"), set(&[name], json!(7))),
-                    (format!("{name} list"), set(&[name], json!(["a"]))),
-                    (format!("{name} object"), set(&[name], json!({}))),
-                ]
-            })
-            .collect();
-        for (name, path, new) in [
-            ("attest", &["attest"][..], json!("a")),
-            ("attest D", &["attest"], json!("D")),
-            ("origid short", &["origid"], json!("123e4567-e89b-12d3-a456-42665544000")),
-            ("origid dashes", &["origid"], json!("123e4567e89b-12d3-a456-4266-55440000")),
-            ("iat text", &["iat"], json!(NOW.to_string())),
-            ("iat fraction", &["iat"], json!(NOW as f64 + 0.5)),
-            ("iat just fresh", &["iat"], json!(NOW - 60)),
-            ("iat just stale", &["iat"], json!(NOW - 61)),
-            ("iat just ahead", &["iat"], json!(NOW + 60)),
-            ("iat too far ahead", &["iat"], json!(NOW + 61)),
-            ("iat before the certificate", &["iat"], json!(NOW - 2 * HOUR)),
-            ("iat negative", &["iat"], json!(-1)),
-            ("iat beyond", &["iat"], json!(u64::MAX)),
-            ("orig another", &["orig", "tn"], json!("12015550101")),
-            ("orig with plus", &["orig", "tn"], json!(format!("+{CALLER}"))),
-            ("orig empty", &["orig", "tn"], json!("")),
-            ("orig list", &["orig", "tn"], json!([CALLER])),
-            ("orig two", &["orig", "uri"], json!("sip:a@b.example")),
-            ("orig more", &["orig", "hi"], json!("1")),
-            ("dest another", &["dest", "tn"], json!(["12155551214"])),
-            ("dest text", &["dest", "tn"], json!(CALLEE)),
-            ("dest empty", &["dest", "tn"], json!([])),
-            ("dest numbers", &["dest", "tn"], json!([12155551213u64])),
-            ("dest with plus", &["dest", "tn"], json!([format!("+{CALLEE}")])),
-            ("dest more", &["dest", "hi"], json!(["1"])),
-            ("name not ASCII", &["\u{e9}"], json!(1)),
-        ] {
-            all.push((name.to_owned(), set(path, new)));
-        }
-        let head = header(&self.chain(), Some("shaken"));
-        for (name, payload) in all {
-            let signed = self.shaken(&head, &payload);
-            self.add("payload", name, signed);
-        }
-        let good = claims().to_string();
-        let twice = |member: &str| format!("{{{member},{}", &good[1..]);
-        for (name, text) in [
-            ("two iat", twice(&format!("\"iat\":{NOW}"))),
-            ("two unknown", twice("\"x\":1,\"x\":1")),
-            ("two in dest", good.replace("\"dest\":{", &format!("\"dest\":{{\"tn\":[\"{CALLEE}\"],"))),
-            ("two nested", twice("\"x\":[{\"y\":1,\"y\":2}]")),
-            ("two, one escaped", twice(&format!("\"i\\u0061t\":{NOW}"))),
-            ("behind it more", format!("{good} {{}}")),
-            ("cut", good[..good.len() - 1].to_owned()),
-            ("comma", good.replace("}}", "},}")),
-            ("white space", format!(" {}\n", good.replace(':', " : "))),
-            ("escapes", good.replace(CALLER, "1201555010\\u0030")),
-            ("no object", "[]".to_owned()),
-            ("empty", String::new()),
-            ("iat exponent", good.replace(&NOW.to_string(), "1767225600e0")),
-            ("iat zero fraction", good.replace(&NOW.to_string(), "1767225600.0")),
-            ("nothing but depth", "[".repeat(4000)),
-            ("deep unknown", twice(&format!("\"x\":{}1{}", "[".repeat(10), "]".repeat(10)))),
-            ("deeper unknown", twice(&format!("\"x\":{}1{}", "[".repeat(200), "]".repeat(200)))),
-        ] {
-            let signed = value(&sign(&self.leaf.key, &head.to_string(), &text), Some("shaken"));
-            self.add("payload", name, signed);
-        }
-    }
-
-    /// By hand: the protected header and the field.
-    fn headers(&mut self) {
-        let set = |name: &str, new: Value| {
-            let mut changed = header(&self.hierarchy.chain(&self.leaf), Some("shaken"));
-            changed[name] = new;
-            changed
-        };
-        let without = |name: &str| {
-            let mut changed = header(&self.hierarchy.chain(&self.leaf), Some("shaken"));
-            changed.as_object_mut().unwrap().remove(name);
-            changed
-        };
-        let mut all = Vec::new();
-        for name in ["alg", "typ", "ppt", "x5u", "x5c"] {
-            all.push((format!("no {name}"), without(name)));
-            all.push((format!("{name} null"), set(name, Value::Null)));
-            all.push((format!("{name} 7"), set(name, json!(7))));
-            all.push((format!("{name} odd"), set(name, json!("odd"))));
-        }
-        for (name, new) in [
-            ("alg", json!("none")),
-            ("alg", json!("HS256")),
-            ("alg", json!("es256")),
-            ("typ", json!("Passport")),
-            ("ppt", json!("div")),
-            ("x5u", json!("https://other.example/c.pem")),
-            ("crit", json!(["x"])),
-            ("kid", json!("unknown members do not matter")),
-            ("x5c", json!([])),
-            ("x5c", json!(["AAAA"])),
-            ("x5c", json!(["*"])),
-        ] {
-            all.push((format!("{name} = {new}"), set(name, new.clone())));
-        }
-        let signed: Vec<_> = all.into_iter().map(|(name, head)| (name, self.shaken(&head, &claims()))).collect();
-        signed.into_iter().for_each(|(name, value)| self.add("header", name, value));
-        let good = self.shaken(&header(&self.chain(), Some("shaken")), &claims());
-        let token = good.split(';').next().unwrap().to_owned();
-        let (body, signature) = token.rsplit_once('.').unwrap();
-        let raw = URL_SAFE_NO_PAD.decode(signature).unwrap();
-        let fields = [
-            ("no info", format!("{token};ppt=\"shaken\"")),
-            ("another info", good.replace(&format!("info=<{X5U}>"), "info=<https://other.example/c.pem>")),
-            ("no ppt", good.replace(";ppt=\"shaken\"", "")),
-            ("ppt without quotes", good.replace("\"shaken\"", "shaken")),
-            ("ppt div", good.replace("\"shaken\"", "\"div\"")),
-            ("ppt unknown", good.replace("\"shaken\"", "\"foo\"")),
-            ("ppt in capitals", good.replace("\"shaken\"", "\"SHAKEN\"")),
-            ("alg RS256", good.replace("alg=ES256", "alg=RS256")),
-            ("no alg", good.replace(";alg=ES256", "")),
-            ("two segments", good.replace(&format!(".{signature}"), "")),
-            ("four segments", good.replacen(';', ".AAAA;", 1)),
-            ("no signature", good.replace(signature, "")),
-            ("signature short", good.replace(signature, &URL_SAFE_NO_PAD.encode(&raw[..63]))),
-            ("signature long", good.replace(signature, &URL_SAFE_NO_PAD.encode([&raw[..], &[0]].concat()))),
-            ("signature zero", good.replace(signature, &URL_SAFE_NO_PAD.encode([0; 64]))),
-            ("signature swapped", good.replace(signature, &URL_SAFE_NO_PAD.encode([&raw[32..], &raw[..32]].concat()))),
-            ("signature of another", good.replace(signature, self.signature_of_another(body).as_str())),
-        ];
-        fields.into_iter().for_each(|(name, value)| self.add("field", name, value));
-    }
-
-    fn signature_of_another(&self, input: &str) -> String {
-        URL_SAFE_NO_PAD.encode(es256(&p256(), input.as_bytes()))
-    }
-
-    /// Good tokens under odd certificates.
-    fn certificates(&mut self) {
-        let mut expired = shaken_params();
-        set_validity(&mut expired, NOW - 3 * DAY, NOW - DAY);
-        let mut early = shaken_params();
-        set_validity(&mut early, NOW + DAY, NOW + 2 * DAY);
-        let numbers = |entries: &[vesperd::cert::TnEntry]| {
-            let mut params = leaf_params();
-            params.custom_extensions.push(tn_extension(entries));
-            params
-        };
-        let leaves: [(&str, CertificateParams); 9] = [
-            ("expired", expired),
-            ("not yet valid", early),
-            ("no TNAuthList", leaf_params()),
-            ("the number", numbers(&[one(CALLER)])),
-            ("another number", numbers(&[one("12015550101")])),
-            ("a range", numbers(&[range("12015550095", 10)])),
-            ("a range below", numbers(&[range("12015550090", 10)])),
-            ("a range and a number", numbers(&[range("12015550200", 10), one(CALLER)])),
-            ("numbers and a code", numbers(&[one("12015550101"), spc("709J")])),
-        ];
-        for (name, params) in leaves {
-            let leaf = self.hierarchy.intermediate.issue(params);
-            let chain = self.hierarchy.chain(&leaf);
-            self.under(name, &chain, &leaf.key);
-        }
-        let stranger = Hierarchy::new();
-        let foreign = stranger.intermediate.issue(shaken_params());
-        self.under("another root", &stranger.chain(&foreign), &foreign.key);
-        let (leaf, key) = (self.leaf.der.clone(), KeyPair::from_der_of(&self.leaf.key));
-        self.under("without the intermediate", std::slice::from_ref(&leaf), &key);
-        self.under("a foreign intermediate", &[leaf.clone(), stranger.intermediate.der.clone()], &key);
-        self.under(
-            "both intermediates",
-            &[leaf.clone(), stranger.intermediate.der.clone(), self.hierarchy.intermediate.der.clone()],
-            &key,
-        );
-        self.under(
-            "with the root",
-            &[leaf.clone(), self.hierarchy.intermediate.der.clone(), self.hierarchy.root.der.clone()],
-            &key,
-        );
-        self.under("another key", &self.chain(), &p256());
-        let below = self.leaf.issue(shaken_params());
-        self.under("under a leaf", &[below.der.clone(), leaf, self.hierarchy.intermediate.der.clone()], &below.key);
-        let direct = self.hierarchy.root.issue(shaken_params());
-        self.under("by the root itself", std::slice::from_ref(&direct.der), &direct.key);
-        let mut old = ca_params("Old CA");
-        set_validity(&mut old, NOW - 10 * DAY, NOW - DAY);
-        let old = self.hierarchy.root.issue(old);
-        let leaf = old.issue(shaken_params());
-        self.under("under an expired authority", &[leaf.der.clone(), old.der.clone()], &leaf.key);
-        let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
-        let leaf = self.hierarchy.intermediate.issue_with(shaken_params(), p384);
-        self.under("a key of P-384", &self.hierarchy.chain(&leaf), &p256());
-    }
-
-    fn under(&mut self, name: &str, chain: &[Vec<u8>], key: &KeyPair) {
-        for ppt in [None, Some("shaken")] {
-            let payload = if ppt.is_some() {
-                claims()
-            } else {
-                json!({"dest": {"tn": [CALLEE]}, "iat": NOW, "orig": {"tn": CALLER}})
-            };
-            let signed = value(&sign(key, &header(chain, ppt).to_string(), &payload.to_string()), ppt);
-            self.add("certificate", format!("{name} {}", ppt.unwrap_or("base")), signed);
-        }
-    }
-}
-
-trait Copied {
-    fn from_der_of(key: &Self) -> Self;
-}
-
-impl Copied for KeyPair {
-    fn from_der_of(key: &Self) -> Self {
-        KeyPair::try_from(key.serialize_der()).unwrap()
-    }
-}
 
 fn family(check: Check) -> Option<Family> {
     Some(match check {
@@ -385,69 +37,181 @@ fn family(check: Check) -> Option<Family> {
         Check::Chain => Family::Chain,
         Check::Validity => Family::Validity,
         Check::TnAuthorization => Family::Number,
+        Check::Sct => Family::Transparency,
         Check::Signature => Family::Signature,
         Check::Claims => Family::Claims,
+        Check::Constraints => Family::Constraints,
+        Check::DomainBinding => Family::Domain,
         Check::Freshness => Family::Freshness,
         _ => return None,
     })
 }
 
-fn ours(corpus: &Corpus, value: &str) -> TokenVerdict {
-    let octets = invite(&[format!("Identity: {value}")], "");
-    let (policy, trust) = (Policy::shaken(), &corpus.hierarchy.store);
-    let replay = ReplayTable::default();
-    let verdict = with(&octets, |message| {
+fn part(element: Element) -> Part {
+    match element {
+        Element::Name => Part::Name,
+        Element::AlternateNumber => Part::Number,
+        Element::Icon => Part::Icon,
+        Element::Card => Part::Card,
+        Element::Reason => Part::Reason,
+        Element::Other => Part::Other,
+    }
+}
+
+fn policy(demands: &Demands, call: &Call) -> Policy {
+    let priority_authority =
+        if demands.providers_prioritize { PriorityAuthority::Provider } else { PriorityAuthority::Constraints };
+    let profile = match demands.profile {
+        Profile::Shaken => Policy::shaken(),
+        Profile::Vesper => Policy::vesper(),
+    };
+    let is_asserted = call.asserted.is_some();
+    Policy {
+        identity_source: if is_asserted { IdentitySource::AssertedThenFrom } else { IdentitySource::From },
+        strict_retarget: demands.strict_retarget,
+        strict_claims: demands.strict_claims,
+        max_diversions: demands.max_diversions,
+        diverted_freshness: demands.diverted_window,
+        priority_authority,
+        ..profile
+    }
+}
+
+/// The request as it is on the wire.
+fn octets(call: &Call, fields: &[String]) -> Vec<u8> {
+    let mut lines: Vec<String> = fields.iter().map(|value| format!("Identity: {value}")).collect();
+    let time = |date: i64| std::time::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(date).unwrap());
+    lines.extend(call.date.map(|date| format!("Date: {}", httpdate::fmt_http_date(time(date)))));
+    lines.extend(call.asserted.iter().map(|number| format!("P-Asserted-Identity: <tel:+{number}>")));
+    lines.extend(call.priorities.iter().map(|value| format!("Resource-Priority: {value}")));
+    lines.extend(call.priority.iter().map(|value| format!("Priority: {value}")));
+    lines.extend(call.reason.iter().map(|reason| format!("Call-Info: <data:>;purpose=jcard;call-reason=\"{reason}\"")));
+    let octets = request(&call.from, &call.to, &call.target, "call-1@host.example", &lines, &call.body);
+    let text = String::from_utf8(octets).unwrap();
+    let text = match call.method {
+        "INVITE" => text,
+        method => text.replace("INVITE", method).replace("application/sdp", "text/plain"),
+    };
+    let shown = if call.shown.is_empty() { String::new() } else { format!("\"{}\" ", call.shown) };
+    text.replace("\"Caller\" <", &format!("{shown}<")).into_bytes()
+}
+
+fn ours(corpus: &Corpus, trust: &TrustStore, case: &Case) -> Verdict {
+    let (octets, policy, replay) =
+        (octets(&case.call, &case.fields), policy(&case.demands, &case.call), ReplayTable::default());
+    with(&octets, |message| {
         let mut verifier = verifier();
-        match verifier.verify(NOW, &policy, trust, Some(&replay), message) {
-            Outcome::Done(verdict) => verdict,
-            Outcome::Need { x5u } => {
-                verifier.verify_without(NOW, &policy, trust, Some(&replay), message, &x5u, FetchFailure::Connect)
-            }
+        for _ in 0..=case.fields.len() {
+            let x5u = match verifier.verify(NOW, &policy, trust, Some(&replay), message) {
+                Outcome::Done(verdict) => return verdict,
+                Outcome::Need { x5u } => x5u,
+            };
+            let chain = corpus.web.get(&*x5u).cloned();
+            let answer = chain.map(|certificates| FetchedChain { certificates, fresh_until: NOW + DAY });
+            verifier.provide(NOW, &x5u, answer.ok_or(FetchFailure::Connect));
         }
+        panic!("{} asks for ever", case.name)
+    })
+}
+
+/// What fetched content has a digest that is handed on, and whether it is that of the content.
+fn content(data: &RichCallData, call: &Call) -> BTreeMap<String, bool> {
+    let card = match &data.card {
+        Some(Card::Link(link)) => Some(link),
+        _ => None,
+    };
+    let judged = |link: &Linked| {
+        let octets = call.content.get(&*link.url)?;
+        let digest = LabelledDigest::parse(link.integrity.as_deref()?).unwrap();
+        Some((link.url.to_string(), digest.is_of(octets)))
+    };
+    [data.icon.as_ref(), card].into_iter().flatten().filter_map(judged).collect()
+}
+
+/// Why both verdicts on a token differ.
+fn difference(expected: &Judged, token: &TokenVerdict, call: &Call) -> Option<String> {
+    let agrees = match (&expected.finding, token.disposition) {
+        (Finding::Valid, Disposition::Valid) | (Finding::Ignored, Disposition::Ignored) => true,
+        (Finding::Invalid(families), Disposition::Invalid(check)) => {
+            family(check).is_some_and(|family| families.contains(&family))
+        }
+        _ => false,
+    };
+    if !agrees {
+        let found: Vec<_> = token.checks.failures().collect();
+        return Some(format!("{}, not {:?} {found:?}", expected.finding, token.disposition));
+    }
+    if token.disposition != Disposition::Valid {
+        return None;
+    }
+    let attest = token.attest.map(|attest| attest.letter().to_owned());
+    if expected.attest != attest {
+        return Some(format!("attest {:?}, not {attest:?}", expected.attest));
+    }
+    let rich = token.rich_call_data.as_deref().map(|data| Rich {
+        refused: data.unverified.iter().map(|(element, _)| part(*element)).collect::<BTreeSet<_>>(),
+        content: content(data, call),
     });
-    verdict.tokens()[0].clone()
+    (expected.rich != rich).then(|| format!("{:?}, not {rich:?}", expected.rich))
 }
 
 #[test]
 fn every_token_of_the_corpus_is_worth_what_another_verifier_says() {
-    let hierarchy = Hierarchy::new();
-    let leaf = hierarchy.intermediate.issue(shaken_params());
-    let mut corpus = Corpus { hierarchy, leaf, cases: Vec::new() };
-    let mut rng = Rng::new(SEED);
-    corpus.good(&mut rng);
-    corpus.changed(&mut rng);
-    corpus.payloads();
-    corpus.headers();
-    corpus.certificates();
-    let mut oracle = Oracle::new(&corpus.hierarchy.root.der);
-    let call = Call { now: NOW, from: CALLER, to: CALLEE, target: CALLEE };
+    let corpus = Corpus::new(SEED);
+    let trust = corpus.trust();
+    let mut oracle = Oracle::new(&corpus.hierarchy.root.der, corpus.log_list(), corpus.web.clone());
     let mut counts: BTreeMap<(&str, String), usize> = BTreeMap::new();
     let mut wrong = Vec::new();
+    let mut contents = [0; 2];
+    let mut refused = BTreeSet::new();
     for case in &corpus.cases {
-        let expected = oracle.judge(&case.value, &call);
-        let token = ours(&corpus, &case.value);
-        let agrees = match (&expected, token.disposition) {
-            (Finding::Valid, Disposition::Valid) | (Finding::Ignored, Disposition::Ignored) => true,
-            (Finding::Invalid(families), Disposition::Invalid(check)) => {
-                family(check).is_some_and(|family| families.contains(&family))
+        let expected = oracle.judge(&case.fields, &case.call, &case.demands);
+        let verdict = ours(&corpus, &trust, case);
+        assert_eq!(verdict.tokens().len(), expected.len(), "{} {}", case.class, case.name);
+        for (place, (expected, token)) in expected.iter().zip(verdict.tokens()).enumerate() {
+            let difference = difference(expected, token, &case.call);
+            wrong.extend(difference.map(|text| format!("{} {} [{place}]: {text}", case.class, case.name)));
+            let word = match &expected.finding {
+                Finding::Invalid(families) => format!("{:?}", families.first().unwrap()),
+                other => other.to_string(),
+            };
+            *counts.entry((case.class, word)).or_default() += 1;
+            refused.extend(expected.rich.iter().flat_map(|rich| rich.refused.iter().copied()));
+            for holds in expected.rich.iter().flat_map(|rich| rich.content.values()) {
+                contents[usize::from(*holds)] += 1;
             }
-            _ => false,
-        };
-        if !agrees {
-            let found: Vec<_> = token.checks.failures().collect();
-            wrong.push(format!("{} {}: {expected}, not {:?} {found:?}", case.class, case.name, token.disposition));
         }
-        let word = match &expected {
-            Finding::Invalid(families) => format!("{:?}", families.first().unwrap()),
-            other => other.to_string(),
-        };
-        *counts.entry((case.class, word)).or_default() += 1;
     }
-    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), corpus.cases.len(), wrong.join("\n"));
-    println!("{} tokens, {} questions to openssl", corpus.cases.len(), oracle.asked);
+    let tokens: usize = counts.values().sum();
+    println!("{} requests, {tokens} tokens, {} questions to openssl", corpus.cases.len(), oracle.asked());
     counts.iter().for_each(|((class, word), count)| println!("{class}: {word} {count}"));
-    assert!(corpus.cases.len() >= 300, "{}", corpus.cases.len());
-    for family in ["valid", "ignored", "Token", "Chain", "Validity", "Number", "Signature", "Claims", "Freshness"] {
-        assert!(counts.keys().any(|(_, word)| word == family), "no token is {family}");
+    assert!(wrong.is_empty(), "{} of {tokens}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(corpus.cases.len() >= 734, "{}", corpus.cases.len());
+    assert!(contents.iter().all(|count| *count > 0), "fetched content: {contents:?}");
+    for word in [
+        "valid",
+        "ignored",
+        "Token",
+        "Chain",
+        "Validity",
+        "Number",
+        "Transparency",
+        "Signature",
+        "Claims",
+        "Constraints",
+        "Domain",
+        "Freshness",
+    ] {
+        assert!(counts.keys().any(|(_, own)| own == word), "no token is {word}");
+    }
+    // Good ones alone are in one class; everywhere else both verdicts are told apart.
+    let classes: BTreeSet<&str> = counts.keys().map(|(class, _)| *class).filter(|class| *class != "shape").collect();
+    for class in classes {
+        let of = |is_wanted: fn(&str) -> bool| counts.keys().any(|(own, word)| *own == class && is_wanted(word));
+        assert!(of(|word| word == "valid"), "{class}: none is valid");
+        assert!(of(|word| word != "valid" && word != "ignored"), "{class}: none is invalid");
+    }
+    for part in [Part::Name, Part::Number, Part::Icon, Part::Card, Part::Reason, Part::Other] {
+        assert!(refused.contains(&part), "{part:?} is never refused");
     }
 }

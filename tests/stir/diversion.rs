@@ -245,6 +245,47 @@ fn circles_end() {
     assert_eq!(status(&world.verify(&STRICT, &call(C, &lines))), Some(438));
 }
 
+/// D-16: each diversion is asked for an earlier token, also where a shorter chain leads to the same one.
+#[test]
+fn d16_several_chains_to_one_token() {
+    let world = World::new();
+    let provider = world.provider();
+    let (first, step) = (provider.line("shaken", &shaken(B)), |from, to| provider.line("div", &div(from, to)));
+    for (target, steps) in [
+        (C, vec![step(B, C), world.number(B).line("div", &div(B, C))]),
+        (D, vec![step(B, D), step(B, C), step(C, D)]),
+        // There and back, and then on.
+        (D, vec![step(B, C), step(C, B), step(B, D)]),
+    ] {
+        let lines: Vec<String> = [vec![first.clone()], steps].concat();
+        let verdict = world.verify(&STRICT, &call(target, &lines));
+        let is_valid = |at: usize| verdict.tokens()[at].disposition == Disposition::Valid;
+        assert!((0..lines.len()).all(is_valid), "{:?}", verdict.tokens());
+        assert_eq!(diversions(&verdict).len(), 1, "the shortest is told");
+    }
+    // One that leads nowhere is none of them.
+    let lines = [first.clone(), step(B, C), step(D, C)];
+    let verdict = world.verify(&STRICT, &call(C, &lines));
+    assert!(verdict.is_valid());
+    assert_eq!(fault(&verdict, 2), Some((Check::Claims, Some(Failure::DivIncomplete))));
+}
+
+/// All lead to all: the ways are more than could be gone.
+#[test]
+fn d16_the_search_for_chains_is_bounded() {
+    let world = World::new();
+    let provider = world.provider();
+    let policy = Policy { max_diversions: 10, ..STRICT };
+    let mut lines: Vec<String> = (0..15).map(|at| provider.line("div", &set(div(B, B), "iat", NOW - at))).collect();
+    // None is at the beginning.
+    lines.push(provider.line("shaken", &shaken(C)));
+    let verdict = world.verify(&policy, &call(B, &lines));
+    assert!(!verdict.is_valid());
+    lines.pop();
+    lines.push(provider.line("shaken", &shaken(B)));
+    assert!(world.verify(&policy, &call(B, &lines)).is_valid());
+}
+
 #[test]
 fn uris_compare_in_canonical_form() {
     let world = World::new();
