@@ -129,7 +129,9 @@ fn run_refuses_what_check_config_refuses() {
         assert!(said.contains("bad.toml:3:") && said.contains("bad.toml:5:") && said.contains("bind"), "{said}");
     }
     assert_eq!(vesperd(directory.path(), &["run", "--config", "absent.toml"], "").status.code(), Some(2));
-    for (edge, has_lab_key) in [("lab/originating.toml", true), ("lab/terminating.toml", false)] {
+    let plain = "[[listener]]\nname = \"a\"\ntransport = \"udp\"\nbind = \"127.0.0.1:0\"\n";
+    std::fs::write(directory.path().join("plain.toml"), plain).unwrap();
+    for (edge, has_lab_key) in [("lab/originating.toml", true), ("lab/terminating.toml", true), ("plain.toml", false)] {
         let checked = vesperd(directory.path(), &["check-config", edge], "");
         let warnings = String::from_utf8(checked.stderr).unwrap();
         assert_eq!(

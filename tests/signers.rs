@@ -153,7 +153,7 @@ fn a_hardware_module_signs_every_call_and_its_pin_is_nowhere() {
 fn serving(directory: &Path, lab: &Lab) -> String {
     write_credential(directory, "sp", &lab.provider);
     fs::remove_file(directory.join("sp-key.pem")).unwrap();
-    let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module("sti"), &lab.provider.x5u);
+    let text = configuration("127.0.0.1:9".parse().unwrap(), &in_module(&module(), "sti"), &lab.provider.x5u);
     let served = "peers = \"127.0.0.0/8\"\nsign = \"sp\"\nservice = \"sign\"\n";
     let service = "[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"all\"\n";
     let text = text.replace("peers = \"127.0.0.0/8\"\n", served);

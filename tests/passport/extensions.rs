@@ -102,7 +102,7 @@ fn i21_names_of_extensions() {
         assert_eq!(Ppt::from_name(ppt.name()), Some(ppt));
     }
     assert_eq!(Ppt::from_name(None), Some(Ppt::Baseline));
-    for name in ["", "DIV", "div-O", "rsp", "msec", "foo", "passport"] {
+    for name in ["", "DIV", "div-O", "RSP", "msec", "foo", "passport"] {
         assert_eq!(Ppt::from_name(Some(name)), None, "{name}");
     }
 }
