@@ -3,7 +3,7 @@ use super::connected::Sent;
 use super::credential::{Credential, Known};
 use super::judge::{Request, Seal};
 use super::signalling::media_keys;
-use super::url::same_host;
+use super::url::is_domain_named;
 use super::{Failure, Policy, PriorityAuthority, Profile, Role, priority};
 use crate::cert::{ChainVerdict, ProfileError, Revocation, SctError, TrustStore, is_baseline_claim};
 use crate::passport::form;
@@ -112,10 +112,7 @@ fn namespace_authorization(chain: &ChainVerdict, policy: &Policy) -> Result<(), 
 }
 
 fn domain_authorization(chain: &ChainVerdict, uri: &str) -> Result<(), Failure> {
-    let host = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let named = chain.leaf.dns_names().iter().any(|name| same_host(host, name));
-    if named { Ok(()) } else { Err(Failure::DomainNotAuthorized) }
+    if is_domain_named(chain.leaf.dns_names(), uri) { Ok(()) } else { Err(Failure::DomainNotAuthorized) }
 }
 
 /// R24. Without a path there is no issuer key to check an SCT with.

@@ -51,6 +51,36 @@ fn what_is_signed_verifies() {
     }
 }
 
+/// RFC 8224 8.4: the domain of a URI without a user part is read by the signer as by the verifier.
+#[test]
+fn a_domain_itself_signs_and_verifies() {
+    let credential = Credential::vesper();
+    let plain = SignerConfig { attestation: None, ..config(&credential, Profile::Shaken) };
+    let signer = Signer::new(plain).unwrap();
+    for (uri, is_signed) in [
+        (format!("sip:{HOST}"), true),
+        (format!("sip:bob@{HOST}"), true),
+        ("sip:other.example".to_owned(), false),
+        (format!("sip:bob@other.example;x={HOST}"), false),
+    ] {
+        let text = String::from_utf8(invite(&[], "")).unwrap();
+        let octets = text.replace(&format!("sip:+{CALLER}@a.example;user=phone"), &uri).into_bytes();
+        let lines = match signed(&signer, &octets) {
+            Ok(lines) => lines,
+            Err(error) => {
+                assert_eq!((error, is_signed), (SignError::NotAuthorized, false), "{uri}");
+                continue;
+            }
+        };
+        assert!(is_signed, "{uri}");
+        let mut verifier = verifier();
+        verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + DAY));
+        let octets = add(&octets, &lines);
+        let (policy, trust) = (Policy::shaken(), &credential.trust);
+        assert_valid(&done(with(&octets, |message| verifier.verify(NOW, &policy, trust, None, message))));
+    }
+}
+
 /// Differential oracle: p256 verifies what aws-lc-rs signs, over the octets of the field.
 #[test]
 fn the_token_as_written() {
