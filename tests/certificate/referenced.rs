@@ -58,6 +58,34 @@ fn a_cas_list_by_reference_limits_the_path() {
     assert!(matches!(narrow.assess(&chain).unwrap().path, Err(PathError::Scope { index: 0, .. })));
 }
 
+/// Where delegation is asked for, only the list says whether the leaf is delegated: it has to be had first.
+#[test]
+fn a_leaf_under_no_delegating_ca_says_what_list_it_lacks() {
+    let hierarchy = Hierarchy::new();
+    let mut params = leaf_params();
+    params.custom_extensions.push(by_reference(URI));
+    let leaf = hierarchy.intermediate.issue(params);
+    let mut store = hierarchy.store.clone();
+    store.policy.allow_direct_ca = false;
+    let verdict = store.assess(&hierarchy.chain(&leaf)).unwrap();
+    assert_eq!(verdict.path.as_ref().unwrap_err(), &PathError::NotDelegated);
+    assert_eq!(verdict.missing_lists(), [URI]);
+    // Of a delegating CA, the leaf is good as soon as its list is there.
+    let mut ca = ca_params("Intermediate CA");
+    ca.custom_extensions.push(tn_extension(&[range("12025550100", 10)]));
+    let hierarchy = Hierarchy::with(ca);
+    let mut params = leaf_params();
+    params.custom_extensions.push(by_reference(URI));
+    let leaf = hierarchy.intermediate.issue(params);
+    let mut store = hierarchy.store.clone();
+    store.policy.allow_direct_ca = false;
+    let without = store.assess(&hierarchy.chain(&leaf)).unwrap();
+    assert_eq!(without.path.as_ref().unwrap_err(), &PathError::NotDelegated);
+    assert_eq!(without.missing_lists(), [URI]);
+    let store = with_list(&store, vec![one("12025550105")], NOW + 100);
+    assert!(store.assess(&hierarchy.chain(&leaf)).unwrap().path.is_ok());
+}
+
 #[test]
 fn nobody_is_asked_on_a_strangers_behalf() {
     let (hierarchy, stranger) = (Hierarchy::new(), Hierarchy::new());
