@@ -115,14 +115,23 @@ pub fn strip(message: Message<'_>, patch: &mut Patch) {
 
 /// Parameters of this name in a header value.
 fn found(value: &[u8]) -> impl Iterator<Item = Range<usize>> {
+    found_by(value, text::quoted_end)
+}
+
+/// The same by a way of finding the end of a quoted string.
+fn found_by(value: &[u8], quoted_end: impl Fn(&[u8], usize) -> Option<usize>) -> impl Iterator<Item = Range<usize>> {
     let mut at = 0;
+    // A quote that is never closed opens nothing, and so does none after it: each is looked for to the end, and only one such look is paid.
+    let mut has_open_end = false;
     std::iter::from_fn(move || {
         loop {
             let rest = value.get(at..)?;
             at += memchr::memchr3(b';', b'"', b'%', rest)?;
             let rest = value.get(at..)?;
             if rest.first() == Some(&b'"') {
-                at = text::quoted_end(value, at).unwrap_or(at + 1);
+                let end = if has_open_end { None } else { quoted_end(value, at) };
+                has_open_end |= end.is_none();
+                at = end.unwrap_or(at + 1);
                 continue;
             }
             let start = at;
@@ -171,8 +180,10 @@ fn parameter_end(value: &[u8], at: usize) -> Option<usize> {
         return is_over.then_some(name_end);
     };
     at = skip(at + length);
-    if value.get(at) == Some(&b'"') {
-        return text::quoted_end(value, at);
+    if value.get(at) == Some(&b'"')
+        && let Some(end) = text::quoted_end(value, at)
+    {
+        return Some(end);
     }
     while value.get(at..).is_some_and(|rest| !ends_parameter(rest)) {
         at += 1;
@@ -207,6 +218,28 @@ mod tests {
         let mut out = Vec::new();
         patch.write(value.as_bytes(), &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    /// However many quotes there are, octets are looked through for closing ones about once.
+    #[test]
+    fn quotes_that_are_never_closed_cost_no_more_than_their_length() {
+        use std::cell::Cell;
+        for unit in ["\\\"", "\"\\\"", ";verstat=\\\"", "\"a\"", "\\\";"] {
+            for length in [1000, 8000] {
+                let value = format!("\"{}", unit.repeat(length / unit.len()));
+                let looked_at = Cell::new(0);
+                let quoted_end = |value: &[u8], open: usize| {
+                    let end = text::quoted_end(value, open);
+                    looked_at.set(looked_at.get() + end.unwrap_or(value.len()) - open);
+                    end
+                };
+                let _ = found_by(value.as_bytes(), quoted_end).count();
+                assert!(looked_at.get() <= 2 * value.len(), "{unit} {length}: {}", looked_at.get());
+            }
+        }
+        // What stands behind such a quote is not hidden by it.
+        assert_eq!(stripped("\"\\\"<sip:+1201;verstat=x\\\"@a>"), "\"\\\"<sip:+1201@a>");
+        assert_eq!(stripped("<sip:+1201@a>;verstat=\"x;tag=1"), "<sip:+1201@a>;tag=1");
     }
 
     #[test]
