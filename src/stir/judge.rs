@@ -219,7 +219,7 @@ impl<'a> Opened<'a> {
 }
 
 /// M-1: `msg` is for messages. N-22: `rsp` is for responses; beside it they hold diversions (N-8), and nothing else counts there.
-fn is_for(ppt: Ppt, message: Message<'_>) -> bool {
+pub(super) fn is_for(ppt: Ppt, message: Message<'_>) -> bool {
     match ppt {
         Ppt::Rsp => !message.is_request(),
         Ppt::Div => true,
@@ -292,7 +292,8 @@ fn examine(cx: &Request<'_>, opened: &Opened<'_>, config: &VerifierConfig, token
             Some(sent) => checks::response_claims(cx, sent, opened.ppt, claims).map(|()| checks::Agreed::default()),
             None => checks::claims(cx, opened.ppt, claims, &config.dial_plan),
         };
-        token.checks.set(Check::Claims, agreed.as_ref().map(drop).map_err(|failure| *failure));
+        let failure = agreed.as_ref().map_or_else(|failure| Some(*failure), |agreed| agreed.astray);
+        token.checks.set(Check::Claims, failure.map_or(CheckResult::Passed, CheckResult::Failed));
         if let Ok(agreed) = agreed {
             token.retargeted = agreed.retargeted;
             token.priorities = agreed.priorities;

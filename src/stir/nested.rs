@@ -3,7 +3,7 @@
 //! A level is three quarters as long as the text it stands in, so all levels together cost a fixed multiple of the outermost; their
 //! number is bounded besides, as is that of certificates by the length of the payload.
 use super::checks;
-use super::judge::{Opened, Reached, Request, describe, examine_credential, profile_for, token_check};
+use super::judge::{Opened, Reached, Request, describe, examine_credential, is_for, profile_for, token_check};
 use super::verification::Verifier;
 use super::{Check, CheckResult, Disposition, Failure, Mode, Role, TokenVerdict};
 use crate::passport::jws::Jws;
@@ -15,7 +15,8 @@ const MAX_DEPTH: usize = 10;
 
 /// Why the levels can not be judged now, or at all.
 pub(super) enum Stop {
-    /// The innermost token is of an unsupported kind: so is its chain (RFC 8946 4.2 step 5).
+    /// The innermost token is of an unsupported kind, or of one that counts for nothing in this request (M-1): so is its chain (RFC 8946
+    /// 4.2 step 5).
     Ignored,
     /// A certificate has to be fetched first.
     Need(Box<str>),
@@ -64,15 +65,19 @@ impl Verifier {
                 Reached::Refused(check, failure) => return fail(token, check, failure),
             };
             let ppt = known.supported.unwrap_or(Ppt::Baseline);
-            if ppt == Ppt::Rsp {
-                return Err(Stop::Ignored); // N-22: no request holds one
+            if !is_for(ppt, cx.message) {
+                return Err(Stop::Ignored);
             }
             let opened = Opened::new(&known, ppt, &claims, &jws);
             let mut inner =
                 TokenVerdict::new(Disposition::Valid, profile_for(cx.policy, &known, ppt, &claims), token.signature);
             describe(&opened, &mut inner);
             inner.checks.set(Check::Token, token_check(None, &opened));
-            inner.checks.set(Check::Claims, joins(cx, ppt, &claims, &div, &orig));
+            if cx.policy.modes.get(Check::Claims) != Mode::Off {
+                let joined = joins(cx, ppt, &claims, &div, &orig);
+                inner.checks.set(Check::Claims, joined.as_ref().map(drop).map_err(|failure| *failure));
+                inner.priorities = joined.unwrap_or_default();
+            }
             if cx.policy.modes.get(Check::Serialization) != Mode::Off {
                 inner.checks.set(Check::Serialization, checks::serialization(&jws));
             }
@@ -86,6 +91,7 @@ impl Verifier {
             }
             if ppt != Ppt::DivO {
                 (token.role, token.attest, token.origid) = (inner.role, inner.attest, inner.origid);
+                token.priorities = inner.priorities;
                 if inner.role == Role::Diversion {
                     // What it was meant for is nowhere in here.
                     return fail(token, Check::Claims, Failure::DivIncomplete);
@@ -112,24 +118,22 @@ fn full_form<'t>(opt: &'t str, verifier: &Verifier) -> Result<Jws<'t>, Failure> 
     }
 }
 
-/// The inner token was meant for whoever diverted it, and speaks of the same caller.
+/// The inner token was meant for whoever diverted it, speaks of the same caller and of what the request carries. Gives the r-values of
+/// Resource-Priority that it speaks for.
 fn joins(
     cx: &Request<'_>,
     ppt: Ppt,
     claims: &Claims<'_>,
     div: &Identity<'_>,
     orig: &Identity<'_>,
-) -> Result<(), Failure> {
+) -> Result<Vec<Box<str>>, Failure> {
     if claims.orig != *orig {
         return Err(Failure::DivOrig);
     }
     if !claims.dest.iter().any(|destination| destination == *div) {
         return Err(Failure::DivIncomplete);
     }
-    match ppt {
-        Ppt::Div | Ppt::DivO => Ok(()),
-        _ => checks::media(claims, cx.message, cx.policy),
-    }
+    checks::contents(ppt, claims, cx.message, cx.policy)
 }
 
 /// A failure inside is one of the whole, where the outside has none.

@@ -338,7 +338,9 @@ impl Verdict {
     /// Whether a valid token speaks for this r-value of Resource-Priority. What none speaks for is to be stripped where the
     /// policy does not trust the peer with it: [`super::priority::strip_unproven`].
     pub fn is_priority_proven(&self, r_value: &[u8]) -> bool {
-        let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid);
+        // A policy may let claims that do not agree pass; they prove nothing all the same.
+        let agrees = |token: &&TokenVerdict| token.checks.get(Check::Claims).failure().is_none();
+        let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid).filter(agrees);
         valid.flat_map(|token| &token.priorities).any(|proven| proven.as_bytes().eq_ignore_ascii_case(r_value))
     }
 
