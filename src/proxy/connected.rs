@@ -281,8 +281,7 @@ impl Proxy {
         {
             connection.pinned.get_or_insert_with(|| party.clone());
         }
-        out.lacking
-            .extend(verdict.tokens().iter().filter(|token| token.lacks()).filter_map(|token| token.credential.clone()));
+        out.lacking.extend(verdict.lacking_credentials());
         if !is_final && verdict.is_valid() {
             return; // the 2xx says it again, and counts
         }

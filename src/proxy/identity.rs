@@ -90,8 +90,7 @@ impl Proxy {
         }
         let is_open = |token: &TokenVerdict| token.checks.get(Check::Replay) == CheckResult::Unknown;
         self.stats.replay_unknown += u64::from(verdict.tokens().iter().any(is_open));
-        let lacking = verdict.tokens().iter().filter(|token| token.lacks());
-        out.lacking.extend(lacking.filter_map(|token| token.credential.clone()));
+        out.lacking.extend(verdict.lacking_credentials());
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
         self.witness_token(now, &verdict, out);

@@ -154,6 +154,7 @@ impl Verifier {
             token.checks.set(Check::Serialization, checks::serialization(&jws));
         }
         let verified = examine(cx, &opened, &self.config, &mut token);
+        let mut broken = None;
         if ppt == Ppt::DivO {
             match self.open_nested(cx, &claims, &mut token) {
                 Ok(()) => {}
@@ -162,10 +163,17 @@ impl Verifier {
                     let token = TokenVerdict::new(Disposition::Unchecked, policy.profile, signature);
                     return Judged::Need(token, x5u);
                 }
+                Err(super::nested::Stop::Broken(check, failure)) => {
+                    token.checks.set(check, CheckResult::Failed(failure));
+                    broken = Some(Disposition::Invalid(check));
+                }
             }
         }
         settle(cx, &opened.seal, policy.freshness, &mut token);
-        if cx.is_diverted {
+        if let (Some(broken), Disposition::Valid) = (broken, token.disposition) {
+            token.disposition = broken;
+        }
+        if cx.is_diverted && broken.is_none() {
             keep(Link::new(&opened, cx, &self.config.dial_plan));
         }
         if verified && is_new {
