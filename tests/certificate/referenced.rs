@@ -2,19 +2,11 @@
 
 use std::sync::Arc;
 
-use rcgen::CustomExtension;
 use vesperd::cert::{PathError, ReferencedList, TnAuthList, TnEntry, TrustStore};
 
-use super::support::{Hierarchy, NOW, ca_params, leaf_params, one, range, tlv, tn_extension};
+use super::support::{Hierarchy, NOW, by_reference, ca_params, leaf_params, one, range, tn_extension};
 
 const URI: &str = "https://lists.example/1";
-
-/// authorityInfoAccess with id-ad-stirTNList.
-fn by_reference(uri: &str) -> CustomExtension {
-    let method = tlv(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 0x0e]);
-    let access = tlv(0x30, &tlv(0x30, &[method, tlv(0x86, uri.as_bytes())].concat()));
-    CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access)
-}
 
 fn with_list(store: &TrustStore, entries: Vec<TnEntry>, fresh_until: i64) -> TrustStore {
     let mut store = store.clone();

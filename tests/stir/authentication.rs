@@ -40,7 +40,7 @@ fn what_is_signed_verifies() {
             assert!(lines.ends_with(&format!(";info=<{X5U}>;alg=ES256{ppt}\r\n")), "{lines}");
             let mut verifier = verifier();
             let policy = if profile == Profile::Vesper { Policy::vesper() } else { Policy::shaken() };
-            verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + DAY));
+            verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + DAY));
             let octets = add(&request, &lines);
             let verdict =
                 done(with(&octets, |message| verifier.verify(NOW, &policy, &credential.trust, None, message)));
@@ -74,7 +74,7 @@ fn a_domain_itself_signs_and_verifies() {
         };
         assert!(is_signed, "{uri}");
         let mut verifier = verifier();
-        verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + DAY));
+        verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + DAY));
         let octets = add(&octets, &lines);
         let (policy, trust) = (Policy::shaken(), &credential.trust);
         assert_valid(&done(with(&octets, |message| verifier.verify(NOW, &policy, trust, None, message))));

@@ -331,7 +331,7 @@ fn d16_certificates_to_be_fetched() {
     assert_eq!(verdict.tokens()[1].disposition, Disposition::Unchecked);
     assert_eq!(verdict.unfetched(), Some("https://b.example/c.pem"));
     let chain = vec![credential.leaf.der.clone(), world.hierarchy.intermediate.der.clone()];
-    verifier.provide(NOW, "https://b.example/c.pem", fetched(&chain, NOW + DAY));
+    verifier.provide(NOW, store, "https://b.example/c.pem", fetched(&chain, NOW + DAY));
     let verdict = done(run(&mut verifier, &STRICT));
     assert_eq!((verdict.is_valid(), verdict.retarget(), verdict.unfetched()), (true, Some(Retarget::Proven), None));
 }
@@ -446,7 +446,7 @@ fn d17_the_credential_is_that_of_the_innermost_token() {
     let one = nested(&b, B, C, &credential.token(&header, &shaken(B)));
     let policy = Policy { accept_plain_stir: true, modes: Modes::all(Mode::Report), ..Policy::vesper() };
     let mut verifier = verifier();
-    verifier.provide(NOW, "https://p.example/c.pem", fetched(&chain, NOW + DAY));
+    verifier.provide(NOW, &world.hierarchy.store, "https://p.example/c.pem", fetched(&chain, NOW + DAY));
     let octets = call(C, &[field("div-o", &one)]);
     let store = &world.hierarchy.store;
     let verdict = done(with(&octets, |message| verifier.verify(NOW, &policy, store, None, message)));

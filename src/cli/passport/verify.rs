@@ -150,7 +150,7 @@ impl VerifyArgs {
             let Some(certificates) = chain else {
                 return verifier.verify_without(unix, policy, trust, None, message, &x5u, FetchFailure::Blocked);
             };
-            verifier.provide(unix, &x5u, Ok(FetchedChain { certificates, fresh_until: i64::MAX }));
+            verifier.provide(unix, trust, &x5u, Ok(FetchedChain { certificates, fresh_until: i64::MAX }));
             match verifier.verify(unix, policy, trust, None, message) {
                 Outcome::Done(verdict) => verdict,
                 Outcome::Need { x5u } => {

@@ -138,6 +138,7 @@ impl Proxy {
         };
         let mut index = std::mem::take(&mut self.spare_index);
         let limits = &snapshot.config.parser;
+        let newest = Rc::clone(&self.snapshot); // as for calls
         let replay = Some(&snapshot.replay).filter(|_| asked.knows_call);
         let read = sip::parse(&asked.invite, &mut index, Framing::Datagram, limits).ok();
         // The bounds of a call's INVITE hold here too.
@@ -145,13 +146,13 @@ impl Proxy {
             Some((x5u, failure)) => Outcome::Done(self.verifier.verify_without(
                 now.unix,
                 policy,
-                &snapshot.trust,
+                &newest.trust,
                 replay,
                 invite,
                 x5u,
                 failure,
             )),
-            None => self.verifier.verify(now.unix, policy, &snapshot.trust, replay, invite),
+            None => self.verifier.verify(now.unix, policy, &newest.trust, replay, invite),
         });
         self.spare_index = index;
         match outcome {
@@ -199,7 +200,7 @@ impl Proxy {
         };
         let failure = answer.as_ref().err().copied();
         if failure != Some(FetchFailure::Timeout) {
-            self.verifier.provide(now.unix, &parked.x5u, answer);
+            self.verifier.provide(now.unix, &self.snapshot.trust, &parked.x5u, answer);
         }
         let missing = failure.map(|failure| (&*parked.x5u, failure));
         self.judge_asked(now, &parked.snapshot, parked.question, missing, out);
