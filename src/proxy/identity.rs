@@ -107,7 +107,8 @@ impl Proxy {
         context.verified = verified(&verdict);
         context.verstat = Some(Verstat::of(&verdict));
         let is_told = snapshot.config.observe || !verdict.is_valid();
-        if rejection.is_none() && snapshot.config.discloses() {
+        let is_served = snapshot.config.trunk(trunk).is_some_and(|trunk| trunk.service.is_some());
+        if rejection.is_none() && (is_served || snapshot.config.discloses()) {
             context.verdict = Some(Rc::new(verdict.clone()));
         }
         if is_told {
