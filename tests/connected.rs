@@ -17,10 +17,11 @@ use vesperd::passport::{Claims, claims::Destinations, claims::Identity, serializ
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::RichProfile;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
-use vesperd::proxy::{Answer, Config, ConnectedIdentity, Event, NeedKind};
+use vesperd::proxy::{Answer, Config, ConnectedIdentity, Event, NeedKind, Snapshot};
 use vesperd::sip::hop::Transport;
+use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{FetchFailure, FetchedChain, Verdict};
-use vesperd::stir::{Check, IdentitySource, Policy, Profile};
+use vesperd::stir::{Check, Failure, IdentitySource, Policy, Profile, TrustStore};
 
 const CALLEE: &str = "198.51.100.20:5060";
 /// A number of globex, and one that only the provider speaks for.
@@ -534,6 +535,24 @@ fn the_verdict_on_the_answer_is_told_inside_and_nobody_else_may_say_it() {
     let told = heard.line("X-Verdict");
     assert!(told.starts_with("valid;profile=vesper;ppt=rsp"), "{told}");
     assert!(told.contains("connected=\"12025550100\""), "{told}");
+}
+
+/// A dialog may be old by the time: what is trusted now counts.
+#[test]
+fn an_answer_is_judged_by_what_is_trusted_when_its_certificate_comes() {
+    let world = World::new();
+    let mut called = world.called(PROVIDER);
+    called.trunks[0].connected.early = false;
+    let mut pair = world.pair(Policy { accept_plain_stir: true, ..Policy::vesper() }, called);
+    let text = pair.answered(200, "").text;
+    let (_, needs) = pair.calling.receive_all(Transport::Udp, 0, CALLEE, &text);
+    let config = pair.calling.proxy.snapshot().config.clone();
+    let trust = TrustStore { epoch: 1, ..TrustStore::default() };
+    pair.calling.proxy.set_snapshot(Arc::new(Snapshot { config, trust, replay: ReplayTable::default() }));
+    let chain = FetchedChain { certificates: world.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
+    assert!(pair.calling.provide(needs[0].id, Answer::Certificate(Ok(chain))).is_empty());
+    let chain = pair.verdict().unwrap().tokens()[0].checks.get(Check::Chain);
+    assert_eq!(chain.failure(), Some(Failure::Path), "the root is not trusted any more");
 }
 
 #[test]

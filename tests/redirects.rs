@@ -91,9 +91,9 @@ impl World {
     fn verdict(&self, copy: &Sent) -> Verdict {
         let mut verifier = Verifier::new(VerifierConfig::default(), [7; 16]);
         let chain = FetchedChain { certificates: self.lab.provider.chain.clone(), fresh_until: NOW + 3600 };
-        verifier.provide(NOW, &self.lab.provider.x5u, Ok(chain));
         let anchors = TrustAnchors::from_ders([self.lab.root.certificate().der()]).unwrap();
         let trust = TrustStore { anchors, logs: self.lab.log_list.clone(), ..TrustStore::default() };
+        verifier.provide(NOW, &trust, &self.lab.provider.x5u, Ok(chain));
         let (mut index, replay) = (Index::new(), ReplayTable::default());
         let message = sip::parse(copy.text.as_bytes(), &mut index, Framing::Datagram, &Limits::default()).unwrap();
         match verifier.verify(NOW, &Policy::shaken(), &trust, Some(&replay), message) {

@@ -230,6 +230,22 @@ fn d1_d5_d11_a_call_sent_on_to_another_number_gets_one_div_and_keeps_its_identit
     assert!(copy.lines("Identity")[1].contains("ppt=\"div\""), "D-13");
 }
 
+/// D-6: a call that was long under way gets a Date of the present time, and only one, whether it brings a Date or not (H-6).
+#[test]
+fn d6_a_late_diversion_has_one_date() {
+    let world = World::new();
+    let line = signed_line(&world);
+    let bare = line.split_once("\r\n").unwrap().1;
+    for lines in [&*line, bare] {
+        let mut rig = Rig::new(diverting(&world, "+12155559999"));
+        rig.now.unix += 600;
+        let sent = rig.receive(CALLER, &request("INVITE", "", lines));
+        let made = tokens(&sent);
+        assert_eq!((made.len(), &made[1]["iat"]), (2, &json!(NOW + 600)), "{made:?}");
+        assert_eq!(requests(&sent, "INVITE")[0].lines("Date"), ["Sat, 21 Nov 2026 00:10:00 GMT"]);
+    }
+}
+
 #[test]
 fn d2_d10_no_div_for_the_same_number_without_identity_or_where_it_is_not_wanted() {
     let world = World::new();

@@ -314,6 +314,39 @@ fn the_verdict_comes_back_beside_the_number() {
     assert_eq!(rig.proxy.residue(), Residue::default());
 }
 
+/// I-27: what a token proves of one number is not said of another, and what a caller says of itself gets through in no spelling.
+#[test]
+fn i27_only_the_number_of_the_token_has_passed() {
+    let world = World::new();
+    let mut rig = world.verifying(None, |policy| policy.identity_source = IdentitySource::AssertedThenFrom);
+    let victim = "P-Asserted-Identity: <tel:+12025550199>\nFrom:";
+    let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &signed(&world, "c1").replace("From:", victim));
+    let sent = rig.provide(needs[0].id, Answer::Certificate(Ok(world.chain())));
+    assert_eq!(
+        sent.last().unwrap().line("P-Asserted-Identity"),
+        "<sip:+12015550100;verstat=TN-Validation-Passed@192.0.2.10;user=phone>"
+    );
+    for (from, expected) in [
+        (
+            "sip:+12015550100;ver%73tat=TN-Validation-Passed@192.0.2.10",
+            "<sip:+12015550100;verstat=No-TN-Validation@192.0.2.10;user=phone>",
+        ),
+        (
+            "sip:+12015550100%3bverstat%3DTN-Validation-Passed@192.0.2.10",
+            "<sip:+12015550100;verstat=No-TN-Validation@192.0.2.10;user=phone>",
+        ),
+        (
+            "sip:+12015550100:secret@192.0.2.10",
+            "<sip:+12015550100;verstat=No-TN-Validation:secret@192.0.2.10;user=phone>",
+        ),
+    ] {
+        let text = invite(&format!("c{}", from.len()), "").replace("sip:+12015550100@192.0.2.10", from);
+        assert_eq!(answer(&mut rig, &text).line("P-Asserted-Identity"), expected, "{from}");
+    }
+    let text = invite("c9", "").replace("sip:+12015550100@192.0.2.10;user=phone", "sip:bob;verstat=x@192.0.2.10");
+    assert_eq!(answer(&mut rig, &text).line("P-Asserted-Identity"), "<sip:bob@192.0.2.10>", "no number");
+}
+
 #[test]
 fn the_policy_of_the_trunk_rejects_and_chooses_the_caller() {
     let world = World::new();

@@ -8,17 +8,21 @@ mod pki;
 mod stir;
 mod support;
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use pki::NOW;
 use serde_json::{Value, json};
 use stir::{CALLEE, CALLER, Credential, identity, identity_ppt};
 use support::rig::{Rig, Sent, answer, listener, requests, routes, trunk, upstream};
+use vesperd::cert::{ReferencedList, TnAuthList};
 use vesperd::proxy::admission::limits::TrunkLimits;
 use vesperd::proxy::admission::shed::SheddingConfig;
-use vesperd::proxy::{Config, Disclosure, Snapshot};
+use vesperd::proxy::{Answer, Config, Disclosure, Snapshot};
 use vesperd::sip::hop::Transport;
 use vesperd::stir::replay::{ReplayConfig, ReplayTable};
+use vesperd::stir::verification::FetchedChain;
 use vesperd::stir::{Callers, Check, IdentitySource, Methods, Mode, OnFailure, Policy};
 
 const INSIDE: &str = "198.51.100.20:5060";
@@ -631,6 +635,38 @@ fn p14_other_forms_are_refused_where_that_is_asked() {
     copy(&rig(&credential, config(Policy::shaken())).receive(OUTSIDE, &invite("c1", &lines)));
     assert_eq!(status(&rig(&credential, config(strict)).receive(OUTSIDE, &invite("c1", &lines))), 438);
     copy(&rig(&credential, config(strict)).receive(OUTSIDE, &invite("c1", &shaken(&credential))));
+}
+
+/// RFC 9060 section 6: the list by reference that came with the chain counts for the call that waited for the chain.
+#[test]
+fn the_first_call_is_judged_by_the_list_that_its_fetch_brought() {
+    const LIST: &str = "https://lists.example/1";
+    let mut params = pki::leaf_params();
+    params.custom_extensions.push(pki::by_reference(LIST));
+    let credential = Credential::issue_from(params, &[], NOW);
+    let header = json!({"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": stir::X5U});
+    let lines = |age: i64| {
+        let mut claims = shaken_claims();
+        claims["iat"] = (NOW - age).into();
+        identity_ppt(&credential.token(&header, &claims), "shaken") + "\n"
+    };
+    let config = config(Policy::shaken());
+    let mut rig = rig(&credential, config.clone());
+    let (sent, needs) = rig.receive_all(Transport::Udp, 0, OUTSIDE, &invite("c1", &lines(0)));
+    assert_eq!((upstream(&sent), needs.len()), (vec![100], 1));
+    // The side door learns the list, publishes it, and answers.
+    let mut trust = credential.trust.clone();
+    let list = TnAuthList::new(vec![pki::one(CALLER)]).unwrap();
+    trust.referenced = trust.referenced.with(LIST, Arc::new(ReferencedList { list, fresh_until: NOW + 3600 }));
+    trust.epoch += 1;
+    rig.proxy.set_snapshot(Arc::new(Snapshot { config, trust, replay: ReplayTable::default() }));
+    let chain = FetchedChain { certificates: credential.chain(), fresh_until: NOW + 3600 };
+    let sent = rig.provide(needs[0].id, Answer::Certificate(Ok(chain)));
+    copy(&sent);
+    assert_eq!(rig.proxy.stats().verified, 1);
+    // And for the next one, which waits for nothing.
+    copy(&rig.receive(OUTSIDE, &invite("c2", &lines(1))));
+    assert_eq!(rig.proxy.stats().verified, 2);
 }
 
 /// RFC 8946: who diverted the call is told too, also to the record.

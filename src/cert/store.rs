@@ -112,7 +112,8 @@ pub struct TrustStore {
 
 impl TrustStore {
     /// Judges a chain of DER certificates, leaf first. Costs at most [`Limits::max_signatures`] and [`Limits::max_sct_signatures`]
-    /// verifications. The verdict does not depend on the present time and may be kept as long as the store stays the same.
+    /// verifications. The verdict does not depend on the present time. It may be kept as long as the store stays the same, but no longer
+    /// than [`ChainVerdict::holds_until`]: TNAuthLists by reference go out of date.
     ///
     /// # Errors
     /// When there is no leaf to verify anything with, or the chain exceeds the limits.

@@ -237,7 +237,8 @@ impl ChainVerdict {
     /// is asked on a stranger's behalf.
     pub fn missing_lists(&self) -> &[String] {
         match self.path {
-            Ok(_) | Err(PathError::ScopeByReference { .. }) => &self.missing_lists,
+            // Both are said after the anchor was found and all signatures were good.
+            Ok(_) | Err(PathError::ScopeByReference { .. } | PathError::NotDelegated) => &self.missing_lists,
             Err(_) => &[],
         }
     }

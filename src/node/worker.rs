@@ -204,26 +204,37 @@ impl Worker {
                 () = shared.signals.rearm.notified() => {}
                 parcel = poll_fn(|cx| message_ins.poll(cx)) => shared.enter(|packets| packets.on_messages(&parcel)),
                 parcel = poll_fn(|cx| transmit_ins.poll(cx)) => shared.enter(|packets| packets.on_transmits(&parcel)),
-                Some(answered) = self.answers.1.recv() => shared.enter(|packets| packets.on_answer(answered)),
+                Some(answered) = self.answers.1.recv() => self.hear(answered, shared),
                 Some((need, located)) = self.located.1.recv() => shared.enter(|packets| packets.on_located(need, located)),
                 Some(signature) = self.signatures.1.recv() => shared.enter(|packets| packets.on_signature(signature)),
                 Some(asking) = self.asked.1.recv() => shared.enter(|packets| packets.on_asked(asking)),
                 Some(question) = self.questions.1.recv() => shared.enter(|packets| packets.on_question(question)),
-                Ok(()) = self.orders.changed() => {
-                    let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
-                    shared.enter(|packets| {
-                        packets.set_snapshot(snapshot);
-                        packets.set_sockets(tcp, answers_stun);
-                        if drain {
-                            packets.drain();
-                        }
-                    });
-                    shared.publish(&self.published, self.number);
-                }
+                Ok(()) = self.orders.changed() => self.obey(shared),
                 _ = publish.tick() => shared.publish(&self.published, self.number),
                 () = timer.as_mut() => shared.enter(PacketLoop::on_timeout),
             }
         }
+    }
+
+    /// Takes an answer. What the side door learned with it was published before it, and counts for the call that waits.
+    fn hear(&mut self, answered: Answered, shared: &Shared) {
+        if self.orders.has_changed().is_ok_and(|has_changed| has_changed) {
+            self.obey(shared);
+        }
+        shared.enter(|packets| packets.on_answer(answered));
+    }
+
+    /// Goes on by the orders in force.
+    fn obey(&mut self, shared: &Shared) {
+        let Orders { snapshot, tcp, answers_stun, drain } = self.orders.borrow_and_update().clone();
+        shared.enter(|packets| {
+            packets.set_snapshot(snapshot);
+            packets.set_sockets(tcp, answers_stun);
+            if drain {
+                packets.drain();
+            }
+        });
+        shared.publish(&self.published, self.number);
     }
 }
 

@@ -229,7 +229,9 @@ impl Proxy {
         if !is_final && !connected::has_rsp(response) {
             return; // N-6
         }
-        let (trust, replay) = (&snapshot.trust, Some(&snapshot.replay));
+        // By what is trusted now, as for calls.
+        let newest = Rc::clone(&self.snapshot);
+        let (trust, replay) = (&newest.trust, Some(&snapshot.replay));
         let told = match self.verifier.verify_response(now.unix, policy, trust, replay, &sent, response) {
             Outcome::Done(verdict) => {
                 let mut value = Vec::new();
@@ -324,7 +326,7 @@ impl Proxy {
     ) {
         let failure = fetched.as_ref().err().copied();
         if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-            self.verifier.provide(now.unix, x5u, fetched);
+            self.verifier.provide(now.unix, &self.snapshot.trust, x5u, fetched);
         }
         let snapshot = self.snapshot_of(key);
         let Some(policy) = snapshot.config.trunk(egress).and_then(|trunk| trunk.connected.verify) else { return };
@@ -334,7 +336,8 @@ impl Proxy {
         let parsed = crate::sip::parse(response, &mut index, Framing::Datagram, &limits).ok();
         let answer = parsed.map(|response| Answer { now, key, response, egress, ingress });
         if let Some((answer, sent)) = answer.and_then(|answer| Some((answer, self.sent(answer)?))) {
-            let (trust, replay) = (&snapshot.trust, Some(&snapshot.replay));
+            let newest = Rc::clone(&self.snapshot);
+            let (trust, replay) = (&newest.trust, Some(&snapshot.replay));
             let verdict = self.verifier.verify_response_without(
                 now.unix,
                 &policy,

@@ -96,7 +96,8 @@ impl Proxy {
         }
         let is_signed = |token: &&TokenVerdict| token.checks.get(Check::Signature) == CheckResult::Passed;
         let Some(token) = verdict.tokens().iter().find(is_signed) else { return };
-        let chain = token.credential.as_ref().and_then(|credential| credential.chain.as_ref().ok());
+        // Whoever signed the field signed `iat`.
+        let chain = token.credentials().next().and_then(|credential| credential.chain.as_ref().ok());
         if let (Some(iat), Some(chain)) = (token.iat, chain) {
             self.hear_witness(now, chain.leaf.der(), iat, out);
         }

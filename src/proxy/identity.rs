@@ -43,7 +43,9 @@ impl Proxy {
             self.respond_local(now, key, request, MULTIPLE_DATE.status, MULTIPLE_DATE.reason, &[], out);
             return false;
         }
-        match self.verifier.verify(now.unix, policy, &snapshot.trust, Some(&snapshot.replay), request) {
+        // By what is trusted now: a fetch that the call waited for may have brought a list that its certificate names.
+        let newest = Rc::clone(&self.snapshot);
+        match self.verifier.verify(now.unix, policy, &newest.trust, Some(&snapshot.replay), request) {
             Outcome::Done(verdict) => self.judged(now, key, request, verdict, out),
             Outcome::Need { x5u } => {
                 let (kind, waiting) =
@@ -67,10 +69,11 @@ impl Proxy {
         let snapshot = self.snapshot_of(key);
         let Some(ingress) = self.context(key).map(|c| c.ingress) else { return false };
         let Some(policy) = snapshot.config.trunk(ingress).and_then(|t| t.verify.as_ref()) else { return true };
+        let newest = Rc::clone(&self.snapshot);
         let verdict = self.verifier.verify_without(
             now.unix,
             policy,
-            &snapshot.trust,
+            &newest.trust,
             Some(&snapshot.replay),
             request,
             x5u,
@@ -104,7 +107,8 @@ impl Proxy {
         context.verified = verified(&verdict);
         context.verstat = Some(Verstat::of(&verdict));
         let is_told = snapshot.config.observe || !verdict.is_valid();
-        if rejection.is_none() && snapshot.config.discloses() {
+        let is_served = snapshot.config.trunk(trunk).is_some_and(|trunk| trunk.service.is_some());
+        if rejection.is_none() && (is_served || snapshot.config.discloses()) {
             context.verdict = Some(Rc::new(verdict.clone()));
         }
         if is_told {
@@ -182,7 +186,7 @@ impl Proxy {
         let failure = answer.as_ref().err().copied();
         // What says nothing of the certificate is not remembered for others.
         if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-            self.verifier.provide(now.unix, x5u, answer);
+            self.verifier.provide(now.unix, &self.snapshot.trust, x5u, answer);
         }
         self.with_request(key, |proxy, request| {
             let goes_on = match failure {

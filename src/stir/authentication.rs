@@ -387,8 +387,7 @@ impl Signer {
             Identity::Tn(number) => number,
             Identity::Uri(_) if self.profile == Profile::Vesper => return Err(SignError::NotTelephoneNumber),
             Identity::Uri(uri) => {
-                let host = uri.rsplit_once('@').map_or(&**uri, |(_, host)| host);
-                let named = self.leaf.dns_names().iter().any(|name| super::url::same_host(host, name));
+                let named = super::url::is_domain_named(self.leaf.dns_names(), uri);
                 return if named { Ok(()) } else { Err(SignError::NotAuthorized) };
             }
         };

@@ -3,7 +3,7 @@ use super::connected::Sent;
 use super::credential::{Credential, Known};
 use super::judge::{Request, Seal};
 use super::signalling::media_keys;
-use super::url::same_host;
+use super::url::is_domain_named;
 use super::{Failure, Policy, PriorityAuthority, Profile, Role, priority};
 use crate::cert::{ChainVerdict, ProfileError, Revocation, SctError, TrustStore, is_baseline_claim};
 use crate::passport::form;
@@ -112,10 +112,7 @@ fn namespace_authorization(chain: &ChainVerdict, policy: &Policy) -> Result<(), 
 }
 
 fn domain_authorization(chain: &ChainVerdict, uri: &str) -> Result<(), Failure> {
-    let host = uri.split_once(':').map_or(uri, |(_, rest)| rest);
-    let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
-    let named = chain.leaf.dns_names().iter().any(|name| same_host(host, name));
-    if named { Ok(()) } else { Err(Failure::DomainNotAuthorized) }
+    if is_domain_named(chain.leaf.dns_names(), uri) { Ok(()) } else { Err(Failure::DomainNotAuthorized) }
 }
 
 /// R24. Without a path there is no issuer key to check an SCT with.
@@ -217,30 +214,62 @@ pub(super) fn serialization(jws: &Jws<'_>) -> Result<(), Failure> {
     if header && payload { Ok(()) } else { Err(Failure::Serialization) }
 }
 
-/// What the claims say of the request beside `dest`.
+/// What the claims say of the request.
 #[derive(Default)]
 pub(super) struct Agreed {
+    /// `dest` names somebody else; a chain of diversions may make up for that.
+    pub(super) astray: Option<Failure>,
     /// `dest` names To, not the Request-URI.
     pub(super) retargeted: bool,
     /// r-values of Resource-Priority that `rph` names.
     pub(super) priorities: Vec<Box<str>>,
 }
 
-/// RFC 8224 6.2.4: the claims against the request. `dest` comes last: a chain of diversions may make up for it, not for the rest.
+/// RFC 8224 6.2.4: the claims against the request. What `dest` says against it is kept apart: a chain of diversions
+/// may make up for that, not for the rest.
 pub(super) fn claims(cx: &Request<'_>, ppt: Ppt, claims: &Claims<'_>, plan: &DialPlan) -> Result<Agreed, Failure> {
     let (signalling, request, policy) = (&cx.signalling, cx.message, cx.policy);
     signalling.caller().ok_or(Failure::NoOriginator)?;
     if !signalling.is_caller(&claims.orig, plan) {
         return Err(Failure::OrigMismatch);
     }
-    let mut agreed = Agreed::default();
+    let mut agreed = Agreed { priorities: contents(ppt, claims, request, policy)?, ..Agreed::default() };
+    let (mut is_callee, mut is_target) = (false, false);
+    for destination in claims.dest.iter() {
+        is_callee |= signalling.is_callee(&destination, plan);
+        is_target |= signalling.is_target(&destination, plan);
+    }
+    agreed.astray = match (ppt, is_callee, is_target) {
+        // Until a chain is found that it belongs to.
+        (Ppt::Div, ..) => Some(Failure::DivIncomplete),
+        (_, _, true) => None,
+        // RFC 8946 4.2: To is not used for diversions.
+        (Ppt::DivO, ..) => Some(Failure::DivTarget),
+        (_, false, false) => Some(Failure::DestMismatch),
+        // An emergency call keeps its priority, however it is routed.
+        (_, true, false) if policy.strict_retarget && ppt != Ppt::Rph => Some(Failure::Retargeted),
+        (_, true, false) => {
+            agreed.retargeted = true;
+            None
+        }
+    };
+    Ok(agreed)
+}
+
+/// What a token of this kind says of what the request carries. Gives the r-values of Resource-Priority that it speaks for.
+pub(super) fn contents(
+    ppt: Ppt,
+    claims: &Claims<'_>,
+    request: Message<'_>,
+    policy: &Policy,
+) -> Result<Vec<Box<str>>, Failure> {
     match ppt {
         // D-7: they carry no mky.
         Ppt::Div | Ppt::DivO => {}
         Ppt::Rph => {
             media(claims, request, policy)?;
             let read = PriorityClaims::read(claims).map_err(Failure::Extension)?;
-            agreed.priorities = priority::proven(request, &read)?;
+            return priority::proven(request, &read);
         }
         Ppt::Msg => {
             media(claims, request, policy)?;
@@ -252,25 +281,7 @@ pub(super) fn claims(cx: &Request<'_>, ppt: Ppt, claims: &Claims<'_>, plan: &Dia
         // M-3: msgi counts for nothing here.
         Ppt::Baseline | Ppt::Shaken | Ppt::Rcd | Ppt::Rsp => media(claims, request, policy)?,
     }
-    if ppt == Ppt::Div {
-        // Until a chain is found that it belongs to.
-        return Err(Failure::DivIncomplete);
-    }
-    let (mut is_callee, mut is_target) = (false, false);
-    for destination in claims.dest.iter() {
-        is_callee |= signalling.is_callee(&destination, plan);
-        is_target |= signalling.is_target(&destination, plan);
-    }
-    match (is_callee, is_target) {
-        (_, true) => {}
-        // RFC 8946 4.2: To is not used for diversions.
-        (_, false) if ppt == Ppt::DivO => return Err(Failure::DivTarget),
-        (false, false) => return Err(Failure::DestMismatch),
-        // An emergency call keeps its priority, however it is routed.
-        (true, false) if policy.strict_retarget && ppt != Ppt::Rph => return Err(Failure::Retargeted),
-        (true, false) => agreed.retargeted = true,
-    }
-    Ok(agreed)
+    Ok(Vec::new())
 }
 
 /// A failure that a chain of diversions makes up for.
@@ -280,7 +291,7 @@ pub(super) fn is_for_chain(failure: Failure) -> bool {
 }
 
 /// RFC 8224 4.1: `mky` is there exactly when the SDP has fingerprints, and names the same ones.
-pub(super) fn media(claims: &Claims<'_>, request: Message<'_>, policy: &Policy) -> Result<(), Failure> {
+fn media(claims: &Claims<'_>, request: Message<'_>, policy: &Policy) -> Result<(), Failure> {
     if claims.mky.is_none() && !sdp_has_fingerprint(request.body()) {
         return Ok(());
     }

@@ -72,8 +72,6 @@ pub(super) struct Credentials {
     chains: ChainCache<Credential>,
     pathless: ChainCache<Credential>,
     fetched: ChainCache<Fetched>,
-    /// Epoch of the trust store that was looked up with last: what was fetched before a new one is asked for anew.
-    epoch: u64,
     /// Headers that were known, and that were not.
     pub(super) counts: [u64; 2],
     /// Chains assessed, and the certificates in them.
@@ -92,7 +90,6 @@ impl Credentials {
             chains: ChainCache::new(small(config.max_chains)),
             pathless: ChainCache::new(small(config.max_refused_chains)),
             fetched: ChainCache::new(small(config.max_fetched)),
-            epoch: 0,
             counts: [0; 2],
             assessed: [0; 2],
         }
@@ -128,7 +125,6 @@ impl Credentials {
         header: ProtectedHeader,
         inline_only: bool,
     ) -> Found {
-        self.epoch = trust.epoch;
         let url = header.x5u.as_deref().map_or(Err(UrlError::Scheme), HttpsUrl::parse);
         let inline = !header.x5c.is_empty();
         let (credential, until) = if inline {
@@ -141,7 +137,7 @@ impl Credentials {
             let x5u = header.x5u.as_deref().unwrap_or_default();
             match url.and_then(|url| url.fetchable(self.allow_any_port)) {
                 Err(error) => (Err(Failure::Url(error)), unix),
-                Ok(()) => match self.fetched(unix, x5u) {
+                Ok(()) => match self.fetched(unix, trust.epoch, x5u) {
                     None => return Found::Need(x5u.into()),
                     Some(fetched) => match &fetched.answer {
                         Err(failure) => (Err(Failure::Fetch(*failure)), unix),
@@ -172,13 +168,13 @@ impl Credentials {
         }))
     }
 
-    fn fetched(&mut self, unix: i64, x5u: &str) -> Option<Arc<Fetched>> {
+    fn fetched(&mut self, unix: i64, epoch: u64, x5u: &str) -> Option<Arc<Fetched>> {
         let hash = self.hash(x5u.as_bytes());
-        self.fetched.get(hash, x5u.as_bytes(), self.epoch, unix).map(Arc::clone)
+        self.fetched.get(hash, x5u.as_bytes(), epoch, unix).map(Arc::clone)
     }
 
-    /// Keeps what an `x5u` answered: a chain while it is fresh, a failure for the negative time.
-    pub(super) fn provide(&mut self, unix: i64, x5u: &str, answer: Result<FetchedChain, FetchFailure>) {
+    /// Keeps what an `x5u` answered, for calls that are judged in this epoch: a chain while it is fresh, a failure for the negative time.
+    pub(super) fn provide(&mut self, unix: i64, epoch: u64, x5u: &str, answer: Result<FetchedChain, FetchFailure>) {
         let (answer, until) = match answer {
             Ok(chain) if chain.certificates.is_empty() => (Err(FetchFailure::NotCertificates), 0),
             // At least as long as a failure: the request that asked has to find it.
@@ -187,7 +183,7 @@ impl Credentials {
         };
         let until = until.max(unix.saturating_add(self.negative_ttl));
         let hash = self.hash(x5u.as_bytes());
-        self.fetched.insert(hash, x5u.as_bytes(), self.epoch, until, Arc::new(Fetched { answer, until }));
+        self.fetched.insert(hash, x5u.as_bytes(), epoch, until, Arc::new(Fetched { answer, until }));
     }
 
     fn assess(&mut self, unix: i64, trust: &TrustStore, chain: &[Vec<u8>]) -> Arc<Credential> {

@@ -154,6 +154,7 @@ impl Verifier {
             token.checks.set(Check::Serialization, checks::serialization(&jws));
         }
         let verified = examine(cx, &opened, &self.config, &mut token);
+        let mut broken = None;
         if ppt == Ppt::DivO {
             match self.open_nested(cx, &claims, &mut token) {
                 Ok(()) => {}
@@ -162,10 +163,17 @@ impl Verifier {
                     let token = TokenVerdict::new(Disposition::Unchecked, policy.profile, signature);
                     return Judged::Need(token, x5u);
                 }
+                Err(super::nested::Stop::Broken(check, failure)) => {
+                    token.checks.set(check, CheckResult::Failed(failure));
+                    broken = Some(Disposition::Invalid(check));
+                }
             }
         }
         settle(cx, &opened.seal, policy.freshness, &mut token);
-        if cx.is_diverted {
+        if let (Some(broken), Disposition::Valid) = (broken, token.disposition) {
+            token.disposition = broken;
+        }
+        if cx.is_diverted && broken.is_none() {
             keep(Link::new(&opened, cx, &self.config.dial_plan));
         }
         if verified && is_new {
@@ -219,7 +227,7 @@ impl<'a> Opened<'a> {
 }
 
 /// M-1: `msg` is for messages. N-22: `rsp` is for responses; beside it they hold diversions (N-8), and nothing else counts there.
-fn is_for(ppt: Ppt, message: Message<'_>) -> bool {
+pub(super) fn is_for(ppt: Ppt, message: Message<'_>) -> bool {
     match ppt {
         Ppt::Rsp => !message.is_request(),
         Ppt::Div => true,
@@ -292,7 +300,8 @@ fn examine(cx: &Request<'_>, opened: &Opened<'_>, config: &VerifierConfig, token
             Some(sent) => checks::response_claims(cx, sent, opened.ppt, claims).map(|()| checks::Agreed::default()),
             None => checks::claims(cx, opened.ppt, claims, &config.dial_plan),
         };
-        token.checks.set(Check::Claims, agreed.as_ref().map(drop).map_err(|failure| *failure));
+        let failure = agreed.as_ref().map_or_else(|failure| Some(*failure), |agreed| agreed.astray);
+        token.checks.set(Check::Claims, failure.map_or(CheckResult::Passed, CheckResult::Failed));
         if let Ok(agreed) = agreed {
             token.retargeted = agreed.retargeted;
             token.priorities = agreed.priorities;

@@ -95,8 +95,16 @@ impl<'a> HttpsUrl<'a> {
 }
 
 /// Host names compare without case and trailing dot; wildcards match nothing.
-pub(super) fn same_host(host: &str, dns_name: &str) -> bool {
+fn same_host(host: &str, dns_name: &str) -> bool {
     dns_name.strip_suffix('.').unwrap_or(dns_name).eq_ignore_ascii_case(host)
+}
+
+/// Whether one of these dNSNames is the domain of a URI in canonical form (RFC 8224 8.4, RFC 5922 7.2): what stands behind the scheme
+/// and the user part, if there is one.
+pub(super) fn is_domain_named(dns_names: &[String], uri: &str) -> bool {
+    let rest = uri.split_once(':').map_or(uri, |(_, rest)| rest);
+    let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+    dns_names.iter().any(|name| same_host(host, name))
 }
 
 fn read_port(text: &str) -> Result<u16, UrlError> {
@@ -192,6 +200,24 @@ mod tests {
         ] {
             let parsed = HttpsUrl::parse(url).unwrap_or_else(|error| panic!("{url}: {error}"));
             assert_eq!((parsed.host, parsed.port, parsed.is_host(host)), (host, port, false), "{url}");
+        }
+    }
+
+    #[test]
+    fn the_domain_of_a_uri() {
+        let names = ["a.example".to_owned()];
+        for (uri, is_named) in [
+            ("sip:bob@a.example", true),
+            ("sip:a.example", true),
+            ("sips:bob@A.Example", true),
+            ("im:bob@a.example", true),
+            ("sip:bob@b.example", false),
+            ("sip:a.example@b.example", false),
+            ("a.example:bob", false),
+            ("sip:", false),
+            ("", false),
+        ] {
+            assert_eq!(is_domain_named(&names, uri), is_named, "{uri}");
         }
     }
 

@@ -137,7 +137,7 @@ pub struct TokenVerdict {
     pub disposition: Disposition,
     /// The single answers.
     pub checks: Checks,
-    /// The demands it was held to: a VESPER policy may fall back to plain STIR.
+    /// The demands it was held to: a VESPER policy may fall back to plain STIR. With `ppt=div-o`, those on the innermost token.
     pub profile: Profile,
     /// Its extension; `None` when it could not be read or is not supported.
     pub ppt: Option<Ppt>,
@@ -151,7 +151,7 @@ pub struct TokenVerdict {
     pub orig: Option<TelephoneNumber>,
     /// Whom an `rsp` says the call has reached.
     pub connected: Option<Identity<'static>>,
-    /// `iat`, UNIX seconds.
+    /// `iat`, UNIX seconds; with `ppt=div-o`, that of the diversion.
     pub iat: Option<i64>,
     /// `dest` names To, while the Request-URI is another: valid by RFC 8224, the retarget is unproven.
     pub retargeted: bool,
@@ -161,8 +161,10 @@ pub struct TokenVerdict {
     pub rich_call_data: Option<Box<RichCallData>>,
     /// r-values of the request's Resource-Priority that it speaks for; see [`Verdict::is_priority_proven`].
     pub priorities: Vec<Box<str>>,
-    /// Certificate and chain, when there are any.
+    /// Certificate and chain, when there are any; with `ppt=div-o`, those of the innermost token that was reached.
     pub credential: Option<Arc<Credential>>,
+    /// With `ppt=div-o`: certificates and chains of the tokens around that one, the outermost first.
+    pub diverters: Vec<Arc<Credential>>,
     /// The signature segment: with two dots before it, the compact form that `ppi` carries.
     pub signature: SignatureText,
 }
@@ -210,6 +212,7 @@ impl TokenVerdict {
             rich_call_data: None,
             priorities: Vec::new(),
             credential: None,
+            diverters: Vec::new(),
             signature,
         }
     }
@@ -228,12 +231,17 @@ impl TokenVerdict {
         self.role == Role::Number && self.disposition == Disposition::Valid
     }
 
-    /// Something was not at hand that may be there for calls to come: a CRL, a TNAuthList by reference. The credential says which.
+    /// All certificates with their chains: that of whoever signed the field first, the innermost last.
+    pub fn credentials(&self) -> impl Iterator<Item = &Arc<Credential>> {
+        self.diverters.iter().chain(&self.credential)
+    }
+
+    /// Something was not at hand that may be there for calls to come: a CRL, a TNAuthList by reference. The credentials say which.
     pub fn lacks(&self) -> bool {
-        let chain = self.credential.as_ref().and_then(|credential| credential.chain.as_ref().ok());
+        let mut chains = self.credentials().filter_map(|credential| credential.chain.as_ref().ok());
         let revocation = self.checks.get(Check::Revocation);
         matches!(revocation, CheckResult::Unknown | CheckResult::Failed(Failure::CrlUnavailable))
-            || chain.is_some_and(|chain| !chain.missing_lists().is_empty())
+            || chains.any(|chain| !chain.missing_lists().is_empty())
     }
 
     /// The failure that makes it invalid; `None` for a valid or ignored token.
@@ -335,15 +343,17 @@ impl Verdict {
         }
     }
 
-    /// Credentials that lack something ([`TokenVerdict::lacks`]).
+    /// Credentials of tokens that lack something ([`TokenVerdict::lacks`]).
     pub fn lacking_credentials(&self) -> impl Iterator<Item = Arc<Credential>> {
-        self.tokens().iter().filter(|token| token.lacks()).filter_map(|token| token.credential.clone())
+        self.tokens().iter().filter(|token| token.lacks()).flat_map(|token| token.credentials().cloned())
     }
 
     /// Whether a valid token speaks for this r-value of Resource-Priority. What none speaks for is to be stripped where the
     /// policy does not trust the peer with it: [`super::priority::strip_unproven`].
     pub fn is_priority_proven(&self, r_value: &[u8]) -> bool {
-        let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid);
+        // A policy may let claims that do not agree pass; they prove nothing all the same.
+        let agrees = |token: &&TokenVerdict| token.checks.get(Check::Claims).failure().is_none();
+        let valid = self.tokens().iter().filter(|token| token.disposition == Disposition::Valid).filter(agrees);
         valid.flat_map(|token| &token.priorities).any(|proven| proven.as_bytes().eq_ignore_ascii_case(r_value))
     }
 

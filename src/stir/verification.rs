@@ -221,9 +221,10 @@ impl Verifier {
         (verdict, need)
     }
 
-    /// Gives the answer to a [`Outcome::Need`]. A chain is kept while it is fresh, a failure for [`VerifierConfig::negative_ttl`].
-    pub fn provide(&mut self, unix: i64, x5u: &str, answer: Result<FetchedChain, FetchFailure>) {
-        self.credentials.provide(unix, x5u, answer);
+    /// Gives the answer to a [`Outcome::Need`], for calls that are judged by this store, as the one that asked is to be next: under
+    /// another epoch the chain is asked for anew. It is kept while it is fresh, a failure for [`VerifierConfig::negative_ttl`].
+    pub fn provide(&mut self, unix: i64, trust: &TrustStore, x5u: &str, answer: Result<FetchedChain, FetchFailure>) {
+        self.credentials.provide(unix, trust.epoch, x5u, answer);
     }
 }
 

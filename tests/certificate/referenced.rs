@@ -2,19 +2,11 @@
 
 use std::sync::Arc;
 
-use rcgen::CustomExtension;
 use vesperd::cert::{PathError, ReferencedList, TnAuthList, TnEntry, TrustStore};
 
-use super::support::{Hierarchy, NOW, ca_params, leaf_params, one, range, tlv, tn_extension};
+use super::support::{Hierarchy, NOW, by_reference, ca_params, leaf_params, one, range, tn_extension};
 
 const URI: &str = "https://lists.example/1";
-
-/// authorityInfoAccess with id-ad-stirTNList.
-fn by_reference(uri: &str) -> CustomExtension {
-    let method = tlv(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 0x0e]);
-    let access = tlv(0x30, &tlv(0x30, &[method, tlv(0x86, uri.as_bytes())].concat()));
-    CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access)
-}
 
 fn with_list(store: &TrustStore, entries: Vec<TnEntry>, fresh_until: i64) -> TrustStore {
     let mut store = store.clone();
@@ -56,6 +48,34 @@ fn a_cas_list_by_reference_limits_the_path() {
     assert!(holds.assess(&chain).unwrap().path.is_ok());
     let narrow = with_list(&hierarchy.store, vec![range("12025550100", 5)], NOW);
     assert!(matches!(narrow.assess(&chain).unwrap().path, Err(PathError::Scope { index: 0, .. })));
+}
+
+/// Where delegation is asked for, only the list says whether the leaf is delegated: it has to be had first.
+#[test]
+fn a_leaf_under_no_delegating_ca_says_what_list_it_lacks() {
+    let hierarchy = Hierarchy::new();
+    let mut params = leaf_params();
+    params.custom_extensions.push(by_reference(URI));
+    let leaf = hierarchy.intermediate.issue(params);
+    let mut store = hierarchy.store.clone();
+    store.policy.allow_direct_ca = false;
+    let verdict = store.assess(&hierarchy.chain(&leaf)).unwrap();
+    assert_eq!(verdict.path.as_ref().unwrap_err(), &PathError::NotDelegated);
+    assert_eq!(verdict.missing_lists(), [URI]);
+    // Of a delegating CA, the leaf is good as soon as its list is there.
+    let mut ca = ca_params("Intermediate CA");
+    ca.custom_extensions.push(tn_extension(&[range("12025550100", 10)]));
+    let hierarchy = Hierarchy::with(ca);
+    let mut params = leaf_params();
+    params.custom_extensions.push(by_reference(URI));
+    let leaf = hierarchy.intermediate.issue(params);
+    let mut store = hierarchy.store.clone();
+    store.policy.allow_direct_ca = false;
+    let without = store.assess(&hierarchy.chain(&leaf)).unwrap();
+    assert_eq!(without.path.as_ref().unwrap_err(), &PathError::NotDelegated);
+    assert_eq!(without.missing_lists(), [URI]);
+    let store = with_list(&store, vec![one("12025550105")], NOW + 100);
+    assert!(store.assess(&hierarchy.chain(&leaf)).unwrap().path.is_ok());
 }
 
 #[test]

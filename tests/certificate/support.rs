@@ -399,3 +399,10 @@ impl TestCrl {
         tlv(0x30, &[tbs, algorithm, tlv(3, &[&[0][..], &signature].concat())].concat())
     }
 }
+
+/// authorityInfoAccess with id-ad-stirTNList.
+pub fn by_reference(uri: &str) -> CustomExtension {
+    let method = tlv(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 0x0e]);
+    let access = tlv(0x30, &tlv(0x30, &[method, tlv(0x86, uri.as_bytes())].concat()));
+    CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access)
+}

@@ -40,7 +40,7 @@ fn what_is_signed_verifies() {
             assert!(lines.ends_with(&format!(";info=<{X5U}>;alg=ES256{ppt}\r\n")), "{lines}");
             let mut verifier = verifier();
             let policy = if profile == Profile::Vesper { Policy::vesper() } else { Policy::shaken() };
-            verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + DAY));
+            verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + DAY));
             let octets = add(&request, &lines);
             let verdict =
                 done(with(&octets, |message| verifier.verify(NOW, &policy, &credential.trust, None, message)));
@@ -48,6 +48,36 @@ fn what_is_signed_verifies() {
             let believed = if profile == Profile::Shaken { attestation } else { None };
             assert_eq!(sole(&verdict).attest, believed);
         }
+    }
+}
+
+/// RFC 8224 8.4: the domain of a URI without a user part is read by the signer as by the verifier.
+#[test]
+fn a_domain_itself_signs_and_verifies() {
+    let credential = Credential::vesper();
+    let plain = SignerConfig { attestation: None, ..config(&credential, Profile::Shaken) };
+    let signer = Signer::new(plain).unwrap();
+    for (uri, is_signed) in [
+        (format!("sip:{HOST}"), true),
+        (format!("sip:bob@{HOST}"), true),
+        ("sip:other.example".to_owned(), false),
+        (format!("sip:bob@other.example;x={HOST}"), false),
+    ] {
+        let text = String::from_utf8(invite(&[], "")).unwrap();
+        let octets = text.replace(&format!("sip:+{CALLER}@a.example;user=phone"), &uri).into_bytes();
+        let lines = match signed(&signer, &octets) {
+            Ok(lines) => lines,
+            Err(error) => {
+                assert_eq!((error, is_signed), (SignError::NotAuthorized, false), "{uri}");
+                continue;
+            }
+        };
+        assert!(is_signed, "{uri}");
+        let mut verifier = verifier();
+        verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + DAY));
+        let octets = add(&octets, &lines);
+        let (policy, trust) = (Policy::shaken(), &credential.trust);
+        assert_valid(&done(with(&octets, |message| verifier.verify(NOW, &policy, trust, None, message))));
     }
 }
 

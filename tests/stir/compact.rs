@@ -98,7 +98,7 @@ impl Call {
         octets = octets.replace(&format!("sip:+{CALLEE}@b.example;user=phone"), self.to);
         let replay = ReplayTable::default();
         let mut verifier = verifier();
-        verifier.provide(self.unix, URL, fetched(&chain, self.unix + DAY));
+        verifier.provide(self.unix, &trust, URL, fetched(&chain, self.unix + DAY));
         match with(octets.as_bytes(), |message| verifier.verify(self.unix, policy, &trust, Some(&replay), message)) {
             Outcome::Done(verdict) => verdict,
             Outcome::Need { x5u } => panic!("needs {x5u}"),

@@ -1,7 +1,10 @@
 //! Diversions (RFC 8946): chains over several fields, chains inside one, and all that breaks them.
 use super::fetch::fetched;
 use super::parties::*;
+use super::pki::crl_point;
 use super::support::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use vesperd::passport::Identity;
@@ -9,7 +12,8 @@ use vesperd::passport::ppt::{Ppt, shaken::Attestation};
 use vesperd::stir::reason::write_lines;
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{
-    Check, Disposition, Failure, IdentitySource, OnFailure, Outcome, Overall, Policy, Retarget, Role, Verdict,
+    Check, CheckResult, Disposition, Failure, IdentitySource, Mode, Modes, OnFailure, Outcome, Overall, Policy,
+    Profile, Retarget, Role, Verdict,
 };
 
 const STRICT: Policy = Policy { strict_retarget: true, ..Policy::shaken() };
@@ -368,7 +372,7 @@ fn d16_certificates_to_be_fetched() {
     assert_eq!(verdict.tokens()[1].disposition, Disposition::Unchecked);
     assert_eq!(verdict.unfetched(), Some("https://b.example/c.pem"));
     let chain = vec![credential.leaf.der.clone(), world.hierarchy.intermediate.der.clone()];
-    verifier.provide(NOW, "https://b.example/c.pem", fetched(&chain, NOW + DAY));
+    verifier.provide(NOW, store, "https://b.example/c.pem", fetched(&chain, NOW + DAY));
     let verdict = done(run(&mut verifier, &STRICT));
     assert_eq!((verdict.is_valid(), verdict.retarget(), verdict.unfetched()), (true, Some(Retarget::Proven), None));
 }
@@ -455,6 +459,84 @@ fn d17_what_breaks_inside_breaks_the_whole() {
     let unknown = nested(&b, B, C, &provider.token("rsp", &shaken(B)));
     let verdict = world.verify(&POLICY, &call(C, &[field("div-o", &unknown)]));
     assert_eq!(sole(&verdict).disposition, Disposition::Ignored);
+}
+
+/// Attestation and caller are those of the innermost token: so are the certificate and the demands that are told of it.
+#[test]
+fn d17_the_credential_is_that_of_the_innermost_token() {
+    let world = World::new();
+    let (provider, b, c) = (world.provider(), world.number(B), world.number(C));
+    let two = nested(&c, C, D, &nested(&b, B, C, &provider.token("shaken", &shaken(B))));
+    let verdict = world.verify(&STRICT, &call(D, &[field("div-o", &two)]));
+    assert_valid(&verdict);
+    let ders = |token: &vesperd::stir::verification::TokenVerdict| -> Vec<Vec<u8>> {
+        token.credentials().map(|known| known.chain.as_ref().unwrap().leaf.der().to_vec()).collect()
+    };
+    let token = sole(&verdict);
+    assert_eq!(ders(token), [c.leaf.der, b.leaf.der.clone(), provider.leaf.der.clone()]);
+    let shown = token.credential.as_ref().unwrap().chain.as_ref().unwrap();
+    assert_eq!(shown.leaf.der(), provider.leaf.der);
+    let mut line = Vec::new();
+    vesperd::stir::verdict_line::write_value(&verdict, NOW, &mut line);
+    let line = String::from_utf8(line).unwrap();
+    assert!(line.contains(";attest=A") && line.contains(";spc=\"709J\""), "{line}");
+    // Only the outer token carries its chain: it is held to VESPER, what is inside to plain STIR.
+    let header = json!({"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5u": "https://p.example/c.pem"});
+    let chain = vec![provider.leaf.der.clone(), world.hierarchy.intermediate.der.clone()];
+    let credential = Credential { hierarchy: Hierarchy::new(), leaf: provider.leaf, trust: Default::default() };
+    let one = nested(&b, B, C, &credential.token(&header, &shaken(B)));
+    let policy = Policy { accept_plain_stir: true, modes: Modes::all(Mode::Report), ..Policy::vesper() };
+    let mut verifier = verifier();
+    verifier.provide(NOW, &world.hierarchy.store, "https://p.example/c.pem", fetched(&chain, NOW + DAY));
+    let octets = call(C, &[field("div-o", &one)]);
+    let store = &world.hierarchy.store;
+    let verdict = done(with(&octets, |message| verifier.verify(NOW, &policy, store, None, message)));
+    assert_eq!((sole(&verdict).profile, sole(&verdict).attest), (Profile::Shaken, Some(Attestation::Full)));
+    assert_eq!(ders(sole(&verdict)), [b.leaf.der, chain[0].clone()]);
+}
+
+/// What is not at hand for a token inside is not known of the whole, and is fetched for calls to come.
+#[test]
+fn d17_what_lacks_inside_is_asked_for() {
+    let world = World::new();
+    let mut params = shaken_params();
+    params.not_after = params.not_before + time::Duration::days(30);
+    params.custom_extensions.push(crl_point("https://crl.example/list.crl", None));
+    let (caller, b) = (world.issue(params), world.number(B));
+    let octets = call(C, &[field("div-o", &nested(&b, B, C, &caller.token("shaken", &shaken(B))))]);
+    let verdict = world.verify(&STRICT, &octets);
+    let token = sole(&verdict);
+    assert!(verdict.is_valid());
+    assert_eq!(token.checks.get(Check::Revocation), CheckResult::Unknown);
+    let lacking = |verdict: &Verdict| -> Vec<Vec<u8>> {
+        verdict.lacking_credentials().map(|known| known.chain.as_ref().unwrap().leaf.der().to_vec()).collect()
+    };
+    assert!(token.lacks() && lacking(&verdict).contains(&caller.leaf.der));
+    let mut enforced = STRICT;
+    enforced.modes.set(Check::Revocation, Mode::Enforce);
+    assert_eq!(fault(&world.verify(&enforced, &octets), 0), Some((Check::Revocation, Some(Failure::CrlUnavailable))));
+}
+
+/// Reporting a failure does not make good what was never looked at.
+#[test]
+fn d17_what_can_not_be_opened_proves_nothing_whatever_is_enforced() {
+    let world = World::new();
+    let (provider, b) = (world.provider(), world.number(B));
+    let report = Policy { modes: Modes::all(Mode::Report), ..POLICY };
+    let good = provider.token("shaken", &shaken(B));
+    let with_chain = |x5c: Value| {
+        let header = json!({"alg": "ES256", "ppt": "shaken", "typ": "passport", "x5c": x5c, "x5u": X5U});
+        format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), good.split_once('.').unwrap().1)
+    };
+    for opt in ["a.b.c".to_owned(), with_chain(json!("none"))] {
+        let verdict = world.verify(&report, &call(C, &[field("div-o", &nested(&b, B, C, &opt))]));
+        assert!(!verdict.is_valid(), "{opt}");
+    }
+    // The certificate is reported, the signature counts: nobody knows it.
+    let mut signature = report;
+    signature.modes.set(Check::Signature, Mode::Enforce);
+    let octets = call(C, &[field("div-o", &nested(&b, B, C, &with_chain(json!(["AAAA"]))))]);
+    assert!(!world.verify(&signature, &octets).is_valid());
 }
 
 /// D-3: a diversion in compact form can not be rebuilt.

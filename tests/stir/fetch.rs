@@ -1,6 +1,7 @@
 //! Tokens whose certificate only an `x5u` names.
 use super::support::*;
 use serde_json::{Value, json};
+use vesperd::cert::TrustStore;
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::url::UrlError;
 use vesperd::stir::verification::{Check, Disposition, Failure, FetchFailure, FetchedChain, Outcome, Policy, Verifier};
@@ -39,7 +40,7 @@ fn a_chain_is_asked_for_once() {
     let mut verifier = verifier();
     assert_need(run(&mut verifier, NOW, &credential, &octets), X5U);
     assert_need(run(&mut verifier, NOW, &credential, &octets), X5U);
-    verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + 100));
+    verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + 100));
     for _ in 0..2 {
         assert_valid(&done(run(&mut verifier, NOW, &credential, &octets)));
     }
@@ -50,22 +51,38 @@ fn a_chain_is_asked_for_once() {
     assert_need(run(&mut verifier, later, &credential, &octets), X5U);
 }
 
+/// What came for a call serves that call, whatever calls were judged by in between.
+#[test]
+fn an_answer_is_for_the_store_that_it_was_asked_by() {
+    let credential = Credential::shaken();
+    let octets = call(&credential, X5U);
+    let newer = TrustStore { epoch: 1, ..credential.trust.clone() };
+    let mut verifier = verifier();
+    assert_need(run(&mut verifier, NOW, &credential, &octets), X5U);
+    assert_need(with(&octets, |message| verifier.verify(NOW, &POLICY, &newer, None, message)), X5U);
+    verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + 100));
+    assert_valid(&done(run(&mut verifier, NOW, &credential, &octets)));
+    assert_need(with(&octets, |message| verifier.verify(NOW, &POLICY, &newer, None, message)), X5U);
+    verifier.provide(NOW, &newer, X5U, fetched(&credential.chain(), NOW + 100));
+    assert_valid(&done(with(&octets, |message| verifier.verify(NOW, &POLICY, &newer, None, message))));
+}
+
 #[test]
 fn failures_are_kept_for_half_a_minute() {
     let credential = Credential::shaken();
     let octets = call(&credential, X5U);
     let mut verifier = verifier();
-    verifier.provide(NOW - 20, X5U, Err(FetchFailure::Status(404)));
+    verifier.provide(NOW - 20, &credential.trust, X5U, Err(FetchFailure::Status(404)));
     let verdict = done(run(&mut verifier, NOW, &credential, &octets));
     assert_fault("404", &verdict, Check::Chain, Failure::Fetch(FetchFailure::Status(404)), 436);
     assert_eq!(verdict.rejection().unwrap().phrase, "Bad Identity Info");
     assert_need(run(&mut verifier, NOW + 11, &credential, &octets), X5U);
     for answer in [fetched(&[], NOW + 100), fetched(&[b"no certificate".to_vec()], NOW + 100)] {
-        verifier.provide(NOW, X5U, answer);
+        verifier.provide(NOW, &credential.trust, X5U, answer);
         let verdict = done(run(&mut verifier, NOW, &credential, &octets));
         assert_fault("answer", &verdict, Check::Chain, Failure::Fetch(FetchFailure::NotCertificates), 436);
     }
-    verifier.provide(NOW, X5U, fetched(&Credential::shaken().chain(), NOW + 100));
+    verifier.provide(NOW, &credential.trust, X5U, fetched(&Credential::shaken().chain(), NOW + 100));
     let verdict = done(run(&mut verifier, NOW, &credential, &octets));
     let rejection = verdict.rejection().unwrap();
     assert_eq!((rejection.status, rejection.check), (437, Some(Check::Chain)), "another root");

@@ -59,3 +59,20 @@ fn m3_m4_msgi_elsewhere_counts_for_nothing_and_has_to_fit_its_label() {
     assert_eq!(failures(sole(&verdict)), [(Check::Token, failure), (Check::Claims, failure)]);
     assert_eq!(verdict.rejection().map(|rejection| rejection.status), Some(438));
 }
+
+/// A diversion around it makes of a message's token no token for calls, nor for another message.
+#[test]
+fn m1_m5_a_diverted_msg_is_for_its_message() {
+    let world = World::new();
+    let payload = set(claims(), "msgi", json!(Hash::Sha256.padded(BODY.as_bytes())));
+    let inner = world.number(A).token("msg", &payload);
+    let line = field("div-o", &world.number(B).token("div-o", &set(div(B, C), "opt", inner)));
+    let judge = |method: &str, body: &str| {
+        let text = String::from_utf8(request(A, B, C, "c", std::slice::from_ref(&line), body)).unwrap();
+        world.verify(&POLICY, text.replace("INVITE", method).replace("application/sdp", "text/plain").as_bytes())
+    };
+    assert_valid(&judge("MESSAGE", BODY));
+    assert_fault("another body", &judge("MESSAGE", "Pay him"), Check::Claims, Failure::BodyMismatch, 438);
+    let verdict = judge("INVITE", "");
+    assert_eq!((sole(&verdict).disposition, verdict.overall()), (Disposition::Ignored, Overall::NoIdentity));
+}

@@ -65,7 +65,7 @@ impl World {
     pub fn verify_signed(&self, policy: &Policy, signers: &[(&str, &Party)], octets: &[u8]) -> Verdict {
         let mut verifier = verifier();
         for (x5u, party) in signers {
-            verifier.provide(NOW, x5u, super::fetch::fetched(&party.chain, NOW + DAY));
+            verifier.provide(NOW, &self.hierarchy.store, x5u, super::fetch::fetched(&party.chain, NOW + DAY));
         }
         let replay = vesperd::stir::replay::ReplayTable::default();
         done(with(octets, |message| verifier.verify(NOW, policy, &self.hierarchy.store, Some(&replay), message)))

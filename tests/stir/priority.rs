@@ -4,7 +4,9 @@ use super::support::*;
 use serde_json::{Value, json};
 use vesperd::sip::Patch;
 use vesperd::stir::priority::strip_unproven;
-use vesperd::stir::verification::{Check, Disposition, Failure, Overall, Policy, PriorityAuthority, Role, Verdict};
+use vesperd::stir::verification::{
+    Check, Disposition, Failure, Mode, Overall, Policy, PriorityAuthority, Role, Verdict,
+};
 
 const POLICY: Policy = Policy::shaken();
 
@@ -170,4 +172,39 @@ fn r7_r8_a_call_back() {
     let other = set(rph(&["esnet.0"]), "sph", "something");
     let verdict = world.verify(&POLICY, &call(B, &[world.provider().line("rph", &other), header("esnet.0")]));
     assert_eq!(sole(&verdict).disposition, Disposition::Invalid(Check::Token));
+}
+
+/// RFC 8946: a priority goes along with a diverted call, when the diversion is proven, and not else.
+#[test]
+fn r1_a_chain_of_diversions_proves_a_priority() {
+    let world = World::new();
+    let (provider, b) = (world.provider(), world.number(B));
+    let rph_line = provider.line("rph", &rph(&["ets.0"]));
+    let chain = [provider.line("shaken", &shaken(B)), rph_line.clone(), b.line("div", &div(B, C)), header("ets.0")];
+    let octets = request(A, C, C, "c", &chain, "");
+    let verdict = world.verify(&POLICY, &octets);
+    assert!(verdict.tokens().iter().all(|token| token.disposition == Disposition::Valid), "{:?}", verdict.tokens());
+    assert_eq!(left(&verdict, &octets), (0, vec!["ets.0".to_owned()]));
+    // Without it the token is for another call, even where nobody is refused for that.
+    let mut lenient = POLICY;
+    lenient.modes.set(Check::Claims, Mode::Report);
+    for (policy, disposition) in [(POLICY, Disposition::Invalid(Check::Claims)), (lenient, Disposition::Valid)] {
+        let octets = request(A, C, C, "c", &[rph_line.clone(), header("ets.0")], "");
+        let verdict = world.verify(&policy, &octets);
+        assert_eq!(sole(&verdict).disposition, disposition);
+        assert_eq!(left(&verdict, &octets), (1, vec![]));
+    }
+    // In one field, with the values of the request looked at.
+    let div_o = field("div-o", &b.token("div-o", &set(div(B, C), "opt", provider.token("rph", &rph(&["ets.0"])))));
+    let octets = request(A, C, C, "c", &[div_o.clone(), header("ets.0, wps.0")], "");
+    let verdict = world.verify(&POLICY, &octets);
+    assert_valid_priority(&verdict);
+    assert_eq!(left(&verdict, &octets), (1, vec!["ets.0".to_owned()]));
+    let verdict = world.verify(&POLICY, &request(A, C, C, "c", &[div_o], ""));
+    assert_eq!(failures(sole(&verdict)), [(Check::Claims, Failure::PriorityMismatch)]);
+}
+
+fn assert_valid_priority(verdict: &Verdict) {
+    let token = sole(verdict);
+    assert_eq!((failures(token), token.disposition, token.role), (vec![], Disposition::Valid, Role::Priority));
 }

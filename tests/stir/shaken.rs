@@ -21,7 +21,7 @@ fn call(credential: &Credential, policy: &Policy, payload: &Value, lines: &[Stri
     let mut all = vec![identity_ppt(&credential.token(&header(), payload), "shaken")];
     all.extend_from_slice(lines);
     let mut verifier = verifier();
-    verifier.provide(NOW, X5U, fetched(&credential.chain(), NOW + DAY));
+    verifier.provide(NOW, &credential.trust, X5U, fetched(&credential.chain(), NOW + DAY));
     done(with(&invite(&all, ""), |message| verifier.verify(NOW, policy, &credential.trust, None, message)))
 }
 

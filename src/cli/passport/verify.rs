@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use clap::Args;
 use serde::Serialize;
@@ -16,7 +17,7 @@ use crate::passport::ppt::shaken::Attestation;
 use crate::passport::{Claims, Identity, ProtectedHeader};
 use crate::stir::reason::Code;
 use crate::stir::verification::{
-    Check, CheckResult, FetchFailure, FetchedChain, Mode, Outcome, Policy, TokenVerdict, Verdict, Verifier,
+    Check, CheckResult, Credential, FetchFailure, FetchedChain, Mode, Outcome, Policy, TokenVerdict, Verdict, Verifier,
     VerifierConfig,
 };
 
@@ -149,7 +150,7 @@ impl VerifyArgs {
             let Some(certificates) = chain else {
                 return verifier.verify_without(unix, policy, trust, None, message, &x5u, FetchFailure::Blocked);
             };
-            verifier.provide(unix, &x5u, Ok(FetchedChain { certificates, fresh_until: i64::MAX }));
+            verifier.provide(unix, trust, &x5u, Ok(FetchedChain { certificates, fresh_until: i64::MAX }));
             match verifier.verify(unix, policy, trust, None, message) {
                 Outcome::Done(verdict) => verdict,
                 Outcome::Need { x5u } => {
@@ -262,12 +263,12 @@ fn checks(token: &TokenVerdict, policy: &Policy) -> Vec<CheckReport> {
     reports
 }
 
-/// The failure, and what the credential knows about it besides.
+/// The failure, and what the credentials know about it besides.
 fn explain(token: &TokenVerdict, check: Check, failure: &str) -> String {
-    let more = match (check, token.credential.as_ref().map(|credential| &credential.chain)) {
-        (Check::Chain, Some(Err(error))) => Some(error.to_string()),
-        (Check::Chain, Some(Ok(chain))) => chain.path.as_ref().err().map(ToString::to_string),
-        _ => None,
+    let reason = |credential: &Arc<Credential>| match &credential.chain {
+        Err(error) => Some(error.to_string()),
+        Ok(chain) => chain.path.as_ref().err().map(ToString::to_string),
     };
+    let more = if check == Check::Chain { token.credentials().find_map(reason) } else { None };
     more.map_or_else(|| failure.to_owned(), |more| format!("{failure}: {more}"))
 }

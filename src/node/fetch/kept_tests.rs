@@ -274,6 +274,17 @@ async fn a_list_by_reference_is_there_when_the_chain_is() {
     assert!(verdict.leaf.tn_auth_list().unwrap().unwrap().covers("12025550100"));
     assert!(verdict.holds_until() < clock::unix() + 86_400 + 60, "it is looked at again");
     assert_eq!(server.asked(), 2);
+    // Fetched anew and the same, it leaves warm what is warm; another list does not.
+    let config = server.config();
+    let client = client::Client::new(config.clone(), Arc::new(tls_config(&config).unwrap()));
+    let epoch = desk.current().epoch;
+    let other = TnAuthList::new(vec![TnEntry::One("12025550199".to_owned())]).unwrap();
+    for (list, expected) in [(&list, epoch), (&other, epoch + 1), (&other, epoch + 1)] {
+        server.put("/tn", &list.to_der());
+        keeper::fetch_lists(std::slice::from_ref(&uri), i64::MAX, &client, &desk).await;
+        let trust = desk.current();
+        assert_eq!((trust.epoch, &trust.referenced.get(&uri).unwrap().list), (expected, list));
+    }
 }
 
 /// Hosts that hold their sockets take every fetch there may be, and the warm are answered all the same.

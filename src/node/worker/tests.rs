@@ -89,6 +89,24 @@ async fn no_counter_falls_when_a_worker_begins_anew_and_the_restart_is_counted()
     assert_eq!((report.summary.worker.keepalives, report.summary.restarts), (30, 3));
 }
 
+/// RFC 9060 section 6: a list that came with a chain counts for the call that waited for the chain.
+#[tokio::test]
+async fn what_was_learned_with_an_answer_is_in_force_when_the_answer_is_heard() {
+    let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
+    let handshakes = HandshakeThread::start(handshake::Config::default(), tls::Store::default()).unwrap();
+    let mut worker = worker(&fetch, &handshakes, CancellationToken::new());
+    let snapshot = |epoch| {
+        let trust = TrustStore { epoch, ..TrustStore::default() };
+        Arc::new(Snapshot { config: proxy::Config::default(), trust, replay: ReplayTable::default() })
+    };
+    let (orders, receiver) = watch::channel(Orders::new(snapshot(0)));
+    worker.orders = receiver;
+    let shared = worker.shared(Vec::new(), &Rc::default());
+    orders.send_modify(|orders| orders.snapshot = snapshot(1));
+    worker.hear(Answered { id: 0, result: Err(fetch::FetchError::Busy) }, &shared);
+    assert_eq!(shared.with(|packets| packets.machine.proxy.snapshot().trust.epoch), Some(1));
+}
+
 /// Lets other tasks run until this holds.
 async fn until(shared: &Shared, holds: impl Fn(&PacketLoop) -> bool) {
     let reached = async {

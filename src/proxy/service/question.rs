@@ -191,6 +191,7 @@ impl Proxy {
         };
         let mut index = std::mem::take(&mut self.spare_index);
         let limits = &snapshot.config.parser;
+        let newest = Rc::clone(&self.snapshot); // as for calls
         let replay = Some(&snapshot.replay).filter(|_| asked.knows_call);
         let read = sip::parse(&asked.invite, &mut index, Framing::Datagram, limits).ok();
         // The bounds of a call's INVITE hold here too.
@@ -198,13 +199,13 @@ impl Proxy {
             Some((x5u, failure)) => Outcome::Done(self.verifier.verify_without(
                 now.unix,
                 policy,
-                &snapshot.trust,
+                &newest.trust,
                 replay,
                 invite,
                 x5u,
                 failure,
             )),
-            None => self.verifier.verify(now.unix, policy, &snapshot.trust, replay, invite),
+            None => self.verifier.verify(now.unix, policy, &newest.trust, replay, invite),
         });
         self.spare_index = index;
         match outcome {
@@ -272,7 +273,7 @@ impl Proxy {
                 let failure = answer.as_ref().err().copied();
                 // What says nothing of the certificate is not remembered for others.
                 if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-                    self.verifier.provide(now.unix, &x5u, answer);
+                    self.verifier.provide(now.unix, &self.snapshot.trust, &x5u, answer);
                 }
                 let missing = failure.map(|failure| (&*x5u, failure));
                 self.judge_asked(now, &snapshot, question, missing, out);

@@ -5,6 +5,7 @@ use crate::proxy::identity::MULTIPLE_DATE;
 use crate::proxy::{ContextKey, Event, Now, Output, Proxy};
 use crate::sip::{Message, Method, Name, NameAddr, respond};
 use crate::stir::authentication::SignError;
+use crate::stir::mark::{self, Mark};
 use crate::stir::{IdentitySource, Verstat};
 
 const ALLOW: &[u8] = b"Allow: INVITE, ACK, CANCEL, OPTIONS\r\n";
@@ -80,12 +81,13 @@ impl Proxy {
         self.answer_served(now, key, request, 302, &lines, out);
     }
 
-    /// The verdict as `verstat` of the caller, in P-Asserted-Identity. What the policy rejects was answered before.
+    /// The verdict as `verstat` of the caller, in P-Asserted-Identity: of the number that it is about, where that has passed (I-27). What
+    /// the policy rejects was answered before.
     fn serve_verdict(&mut self, now: Now, key: ContextKey, request: Message<'_>, service: Service, out: &mut Output) {
         let snapshot = self.snapshot_of(key);
         let Some(context) = self.context(key) else { return };
         let verstat = context.verstat.unwrap_or(Verstat::NotDone);
-        let reasons = std::mem::take(&mut context.reason_lines);
+        let (reasons, verdict) = (std::mem::take(&mut context.reason_lines), context.verdict.clone());
         let trunk = snapshot.config.trunk(context.ingress);
         if let (Verstat::NotDone, Some(status)) = (verstat, service.no_match) {
             self.stats.served_nothing += 1;
@@ -95,10 +97,9 @@ impl Proxy {
         let is_asserted = policy.is_some_and(|policy| policy.identity_source == IdentitySource::AssertedThenFrom)
             && trunk.is_some_and(|trunk| trunk.trusted);
         let mut lines = contact(request);
-        if let Some(caller) = caller(request, is_asserted) {
-            let mut value = vec![b'<'];
-            verstat.write_in(caller, &mut value);
-            value.push(b'>');
+        let plan = &snapshot.config.verifier.dial_plan;
+        let mark = verdict.map_or_else(|| Mark::not_done(plan), |verdict| Mark::of(&verdict, false, plan));
+        if let Some(value) = caller(request, is_asserted, mark) {
             push_line(b"P-Asserted-Identity: ", &value, &mut lines);
         }
         lines.extend_from_slice(&reasons);
@@ -138,13 +139,14 @@ fn push_line(name: &[u8], value: &[u8], lines: &mut Vec<u8>) {
     [name, value, b"\r\n"].iter().for_each(|part| lines.extend_from_slice(part));
 }
 
-/// Whom the verdict is about: an asserted tel URI before an asserted sip URI before From.
-fn caller(request: Message<'_>, is_asserted: bool) -> Option<&[u8]> {
-    let values = request.values(Name::PAssertedIdentity).filter(|_| is_asserted);
+/// Whom the verdict is about, marked: an asserted tel URI before an asserted sip URI before From. Without one that it may be said of, the
+/// caller is only named.
+fn caller(request: Message<'_>, is_asserted: bool, mark: Mark<'_>) -> Option<Vec<u8>> {
+    let values = request.values(Name::PAssertedIdentity).filter(|_| is_asserted).take(2);
     let asserted: Vec<&[u8]> = values.filter_map(|value| Some(NameAddr::parse(value.value).ok()?.uri)).collect();
-    let is_tel = |uri: &&&[u8]| uri.get(..4).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"tel:"));
-    let chosen = asserted.iter().find(is_tel).or(asserted.first()).copied();
-    chosen.or_else(|| request.from().ok().map(|from| from.uri))
+    let from: Vec<&[u8]> = request.from().iter().map(|from| from.uri).collect();
+    let named = || asserted.first().or(from.first()).map(|uri| mark::address(uri));
+    mark.address(&asserted).or_else(|| mark.address(&from)).or_else(named)
 }
 
 /// The phrase of a status that an operator may choose.

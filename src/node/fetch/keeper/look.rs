@@ -209,7 +209,10 @@ pub(super) async fn reference(
     let life = fresh.map_or(3600, seconds).clamp(60, 86_400);
     let fresh_until = unix.saturating_add(life).min(not_after);
     tracing::info!(%uri, fresh_until, hash = crate::cert::hex(&sct::sha256(&bytes)), "a TNAuthList by reference has been learned");
+    let is_known = desk.learned().referenced.get(uri).is_some_and(|known| known.list == list);
+    // Verdicts that rest on the same list hold, as long as they were to hold.
+    let verdicts = if is_known { Verdicts::Hold } else { Verdicts::AreMadeAnew };
     let list = Arc::new(ReferencedList { list, fresh_until });
-    desk.learn(Verdicts::AreMadeAnew, |learned| learned.referenced = learned.referenced.with(uri, list));
+    desk.learn(verdicts, |learned| learned.referenced = learned.referenced.with(uri, list));
     Ok((fresh_until.saturating_sub(unix) * 8 / 10).max(30))
 }
