@@ -593,6 +593,32 @@ mod digest {
         assert!(rig.receive(STRANGER, &ack.replace("z9hG4bKACK2", "z9hG4bKother")).is_empty());
     }
 
+    /// V-9, KR-11: its address is another trunk's, which need not authenticate. Whoever is not in the table is known by what he has proven.
+    #[test]
+    fn v9_the_ack_of_who_authenticated_at_an_address_of_another_trunk_is_his() {
+        const PHONE: &str = "203.0.113.77:5060";
+        let desk = Desk::new();
+        let pbx = format!("[[trunk]]\nname = \"pbx\"\nnext_hop = \"udp:{MOBILE}\"\n[cdr]\nfile = \"stdout\"\n");
+        for is_observed in [true, false] {
+            let mut config = desk.parse("", &pbx).unwrap();
+            if !is_observed {
+                config.proxy.max_calls = 0;
+            }
+            let mut rig = Rig::new(config);
+            let wrong = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"o\", uri=\"u\", response=\"r\"\n";
+            let refusal = rig.receive(MOBILE, &invite(1, &format!("{wrong}X-Long: {}\n", "x".repeat(400))));
+            let own = credentials(refusal[0].lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            let sent = rig.receive(MOBILE, &invite(2, &own));
+            let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded").clone();
+            rig.receive(CALLEE, &answer(&forwarded, "200 OK", "Contact: <sip:203.0.113.77>\n"));
+            let ack = request("ACK", "sip:203.0.113.77", 2, ";tag=b1", "Route: <sip:192.0.2.1:5060;lr;vt=1.0>\n");
+            let sent = rig.receive(MOBILE, &ack);
+            assert!(sent.iter().any(|s| s.to == addr(PHONE)), "observed: {is_observed}: {sent:#?}");
+            rig.pass(Duration::from_secs(40));
+            assert_eq!(rig.proxy.calls().len(), usize::from(is_observed), "it is acknowledged");
+        }
+    }
+
     #[test]
     fn s6_what_was_tolerated_at_first_is_when_the_request_is_read_again() {
         const SPARE: &str = "198.51.100.21:5060";

@@ -257,10 +257,13 @@ impl Proxy {
         }
     }
 
-    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed.
-    pub(super) fn ingress_of_ack(&self, now: Now, source: Source) -> Option<TrunkId> {
-        let lately = || self.watch.authenticated.get(&source.hop.remote).filter(|(_, until)| *until > now.instant);
-        source.trunk.or_else(|| lately().map(|(trunk, _)| *trunk))
+    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed, whosever it is, but
+    /// TLS before that, as for other requests.
+    pub(super) fn ingress_of_ack(&self, now: Now, Source { hop, trunk: known }: Source) -> Option<TrunkId> {
+        let is_proven = hop.peer.is_some() && hop.transport.is_secure();
+        let lately = self.watch.authenticated.get(&hop.remote).filter(|(_, until)| *until > now.instant);
+        let lately = lately.filter(|_| !(is_proven && known.is_some()));
+        lately.map(|(trunk, _)| *trunk).or(known)
     }
 
     /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).
