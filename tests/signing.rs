@@ -152,6 +152,24 @@ fn the_number_that_is_looked_for_is_asserted_by_whom_is_trusted() {
     );
 }
 
+/// Whatever source the signers have of their own, the one that chose among them holds for every token.
+#[test]
+fn all_tokens_of_a_call_speak_of_the_same_caller() {
+    let world = World::new();
+    let mut config = world.config();
+    config.signing_tables = vec![table(&[("+12015550111", by(PROVIDER)), ("+12015550100", by(ACME))])];
+    config.signer_rich[PROVIDER] = profile(Some(ACME), Some("Directory Ltd"));
+    let signing = &mut config.trunks[1].signing;
+    (signing.table, signing.messages, signing.priorities) = (Some(0), true, vec!["ets".into()]);
+    let lines = "P-Asserted-Identity: <sip:+12015550111@a.example>\r\nResource-Priority: ets.1\r\n";
+    let callers = |made: &[Value]| made.iter().map(|made| made["orig"]["tn"].clone()).collect::<Vec<_>>();
+    let made = call(config.clone(), lines);
+    assert!(made[1].get("rcd").is_some() && made[2].get("rph").is_some(), "{made:?}");
+    assert_eq!(callers(&made), ["12015550111"; 3]);
+    let message = Rig::new(config).receive(CALLER, &request("MESSAGE", "", lines));
+    assert_eq!(callers(&tokens(&message)), ["12015550111"]);
+}
+
 #[test]
 fn destinations_that_are_not_signed() {
     let world = World::new();

@@ -211,8 +211,7 @@ impl Proxy {
             choice.signer.sign_as(now.unix, request, &wish, &mut made.lines)
         };
         let result = if request.method() == Some(Method::Message) {
-            let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-            choice.signer.sign_message(is_asserted, now.unix, request, &mut made.lines)
+            choice.signer.sign_message(choice.source, now.unix, request, &mut made.lines)
         } else {
             match sign_with(inside) {
                 // The certificate does not let this be said; the number is worth a token of its own.
@@ -246,8 +245,7 @@ impl Proxy {
     ) {
         let Some(signer) = rich.signer.and_then(|place| config.signers.get(place)) else { return };
         let speaker = rich.issuer.as_deref().map_or(Speaker::Caller, Speaker::ThirdParty);
-        let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-        match signer.sign_rcd(speaker, is_asserted, ask.now.unix, ask.request, &rich.assertion, &mut made.lines) {
+        match signer.sign_rcd(speaker, choice.source, ask.now.unix, ask.request, &rich.assertion, &mut made.lines) {
             Ok(()) => made.note(signer, 1),
             Err(error) => self.unsigned(ask.request, ask.id, error, out),
         }
@@ -263,8 +261,7 @@ impl Proxy {
         }
         let Some(choice) = choose(config, trunk, request, is_trusted) else { return };
         let namespaces: Vec<&str> = trunk.signing.priorities.iter().map(String::as_str).collect();
-        let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-        match choice.signer.sign_rph(is_asserted, now.unix, request, &namespaces, &mut made.lines) {
+        match choice.signer.sign_rph(choice.source, now.unix, request, &namespaces, &mut made.lines) {
             Ok(()) => made.note(choice.signer, 1),
             Err(SignError::NoPriority) => {} // of other namespaces
             Err(error) => self.unsigned(request, id, error, out),
