@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use vesperd::passport::ppt::rcd::Assertion;
 use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::pki::lab::{self, Credential, Lab, Options};
+use vesperd::proxy::overload::Role;
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
 use vesperd::proxy::signing::{Exempt, RichProfile};
@@ -503,6 +504,33 @@ fn i3_without_a_signature_in_time_the_call_leaves_unsigned() {
         );
         assert_eq!((rig.proxy.stats().signed, rig.proxy.stats().unsigned), (0, 1), "{how}");
     }
+}
+
+/// RFC 7339 6.3: half is half, though a call that waits for its signature is taken up twice.
+#[test]
+fn c59_a_call_that_waits_for_its_signature_is_asked_once_whether_it_may_go() {
+    let world = World::new();
+    let mut config = world.config();
+    let key = remote(&world, &mut config);
+    config.guard.overload = vec![Role::default(), Role { client: true, ..Role::default() }];
+    let mut rig = Rig::new(config);
+    let mut call = |number: u32| {
+        let text = request("INVITE", "", "").replace("z9hG4bK1", &format!("z9hG4bK{number}"));
+        let text = text.replace("c1@", &format!("c{number}@"));
+        let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &text);
+        let sent = needs.first().map(|need| rig.provide(need.id, signature(&key, need))).unwrap_or_default();
+        let copy = requests(&sent, "INVITE").first().map(|copy| (*copy).clone())?;
+        if number == 0 {
+            let load = ";oc=50;oc-algo=\"loss\";oc-validity=500000;oc-seq=7.1";
+            let answered = answer(&copy, 503, "").replacen(";oc;oc-algo=\"loss,rate\"", load, 1);
+            assert!(answered.contains(load), "{answered}");
+            rig.receive(CALLEE, &answered);
+        }
+        Some(copy)
+    };
+    assert!(call(0).is_some());
+    let passed = (1..=1000).filter(|number| call(*number).is_some()).count();
+    assert!((430..=570).contains(&passed), "{passed}");
 }
 
 #[test]

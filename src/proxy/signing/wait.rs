@@ -115,7 +115,7 @@ impl Proxy {
         self.take_lines(key, &mut unfinished);
         let mut candidates = std::mem::take(&mut unfinished.alternates);
         candidates.push_front(unfinished.candidate);
-        if !self.replace(now, key, candidates, unfinished.share, out) {
+        if !self.replace_signed(now, key, candidates, unfinished.share, out) {
             self.stats.failed_attempts += 1;
             self.conclude(now, key, out);
         }
