@@ -257,6 +257,19 @@ fn calls_per_second_and_emergency_calls_pass_all_limits() {
     assert_eq!((200..220).filter(|n| rig.call(*n).is_ok()).count(), 1);
 }
 
+/// RFC 4412 4.6.1, E-12: at the limits of the next hop, too, it is the caller's trunk that is believed.
+#[test]
+fn e12_resource_priority_passes_the_limits_of_a_next_hop_if_the_caller_may_use_it() {
+    let limits = "[trunk.limits]\nmax_concurrent_calls = 1\ncount = \"to\"\n";
+    for is_believed in [true, false] {
+        let (caller, callee) = (format!("trusted = {is_believed}\n"), format!("trusted = {}\n{limits}", !is_believed));
+        let mut rig = Rig::new(configuration(&caller, &callee, ""));
+        rig.call(1).unwrap();
+        let sent = rig.receive(CALLER, &invite(2, "Resource-Priority: esnet.1\n"));
+        assert_eq!(sent.iter().any(|s| s.to == addr(CALLEE)), is_believed, "{sent:#?}");
+    }
+}
+
 #[test]
 fn a_call_that_fails_over_counts_where_it_is_and_once() {
     let callee = "[trunk.limits]\nmax_concurrent_calls = 1\n";

@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use vesperd::passport::ppt::rcd::Assertion;
 use vesperd::passport::ppt::shaken::Attestation;
 use vesperd::pki::lab::{self, Credential, Lab, Options};
+use vesperd::proxy::admission::TrunkLimits;
+use vesperd::proxy::admission::rate::Rate;
 use vesperd::proxy::overload::Role;
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
@@ -531,6 +533,36 @@ fn c59_a_call_that_waits_for_its_signature_is_asked_once_whether_it_may_go() {
     assert!(call(0).is_some());
     let passed = (1..=1000).filter(|number| call(*number).is_some()).count();
     assert!((430..=570).contains(&passed), "{passed}");
+}
+
+/// What the limits of the next hop refuse is not signed first, by a key here or elsewhere.
+#[test]
+fn kr6_a_call_above_a_limit_of_its_next_hop_is_not_signed() {
+    let world = World::new();
+    let limited = |rate, calls| {
+        let mut config = world.config();
+        config.guard.limits = vec![None, Some(TrunkLimits::new(rate, calls, 486))];
+        config
+    };
+    let numbered = |number: u32| {
+        let text = request("INVITE", "", "").replace("z9hG4bK1", &format!("z9hG4bK{number}"));
+        text.replace("c1@", &format!("c{number}@"))
+    };
+    for config in [limited(Some(Rate::new(1, 1)), None), limited(None, Some(1))] {
+        let mut rig = Rig::new(config.clone());
+        assert_eq!(requests(&rig.receive(CALLER, &numbered(1)), "INVITE").len(), 1);
+        assert_eq!(upstream(&rig.receive(CALLER, &numbered(2))), [100, 486]);
+        assert_eq!((rig.proxy.stats().signed, rig.proxy.stats().limited), (1, 1));
+
+        let mut config = config;
+        config.guard.limits[1] = limited(Some(Rate::new(1, 1)), Some(1)).guard.limits[1].clone();
+        let key = remote(&world, &mut config);
+        let mut rig = Rig::new(config);
+        let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &numbered(1));
+        assert_eq!(requests(&rig.provide(needs[0].id, signature(&key, &needs[0])), "INVITE").len(), 1, "asked once");
+        let (sent, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &numbered(2));
+        assert_eq!((upstream(&sent), needs.len(), rig.proxy.stats().limited), (vec![100, 486], 0, 1));
+    }
 }
 
 #[test]

@@ -213,6 +213,7 @@ impl Proxy {
             self.may_sign(key, candidate.egress, request)?;
             self.may_send(now, key, candidate, request)?; // once: what is asked is counted (RFC 7339 6.3)
             self.may_cross(key, candidate, request)?;
+            self.may_admit(now, key, candidate, request)?;
             if self.waits_for_signature(now, key, request, candidate, share, out) {
                 return Ok(Started::Waits);
             }

@@ -31,6 +31,14 @@ struct Usage {
     calls: AtomicU32,
 }
 
+impl Usage {
+    /// Since the first call.
+    fn nanos(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Why a call was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -84,11 +92,16 @@ impl TrunkLimits {
         self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
         let is_full = self.max_calls.is_some_and(|limit| self.calls() > limit);
         let mut guard = CallGuard { usage: Arc::clone(&self.usage), is_over: is_full };
-        let elapsed = now.saturating_duration_since(*self.usage.epoch.get_or_init(|| now));
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = self.usage.nanos(now);
         let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.usage.bucket, nanos));
         guard.is_over |= !in_time;
         if in_time || is_emergency { Ok(guard) } else { Err(Refused::Rate) }
+    }
+
+    /// Whether a call would be admitted now. Nothing is taken.
+    pub fn would_admit(&self, now: Instant, is_emergency: bool) -> bool {
+        let in_time = |rate: Rate| rate.has_token(&self.usage.bucket, self.usage.nanos(now));
+        is_emergency || self.max_calls.is_none_or(|limit| self.calls() < limit) && self.rate.is_none_or(in_time)
     }
 
     /// Goes on counting where the limits of an older configuration stopped.
@@ -130,9 +143,11 @@ mod tests {
         let first = limits.admit(now, false).unwrap();
         let second = limits.admit(now, false).unwrap();
         assert_eq!(limits.admit(now, false).unwrap_err(), Refused::Calls);
+        assert!(!limits.would_admit(now, false) && limits.would_admit(now, true));
         let emergency = limits.admit(now, true).unwrap();
         assert_eq!(limits.calls(), 3);
         drop((first, emergency));
+        assert!(limits.would_admit(now, false) && limits.calls() == 1);
         let third = limits.admit(now, false).unwrap();
         assert_eq!(limits.admit(now, false).unwrap_err(), Refused::Calls);
         drop((second, third));
@@ -144,7 +159,9 @@ mod tests {
         let limits = TrunkLimits::new(Some(Rate::new(10, 3)), None, 503);
         let start = crate::node::clock::instant();
         let admitted = |at: Instant| (0..10).filter(|_| limits.admit(at, false).is_ok()).count();
+        assert!((0..10).all(|_| limits.would_admit(start, false)), "asking takes nothing");
         assert_eq!(admitted(start), 3);
+        assert!(!limits.would_admit(start, false) && limits.would_admit(start, true));
         assert_eq!(limits.calls(), 0);
         assert_eq!(admitted(start + Duration::from_millis(100)), 1);
         assert!(limits.admit(start + Duration::from_millis(100), true).is_ok(), "E-12");
