@@ -386,6 +386,20 @@ fn m1_m2_messages_are_signed_where_it_is_wanted() {
 }
 
 #[test]
+fn h6_a_message_with_two_dates_is_refused_where_it_would_be_signed() {
+    let dates = "Date: Sat, 21 Nov 2026 00:00:00 GMT\r\nDate: Sat, 21 Nov 2026 00:00:01 GMT\r\n";
+    let mut config = World::new().config();
+    for is_signed in [false, true] {
+        config.trunks[1].signing.messages = is_signed;
+        let sent = Rig::new(config.clone()).receive(CALLER, &request("MESSAGE", "", dates));
+        assert_eq!(
+            (upstream(&sent), requests(&sent, "MESSAGE").len()),
+            if is_signed { (vec![400], 0) } else { (vec![], 1) }
+        );
+    }
+}
+
+#[test]
 fn e10_reasons_about_our_tokens_go_no_further() {
     let world = World::new();
     let mut rig = Rig::new(world.config());

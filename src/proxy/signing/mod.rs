@@ -19,6 +19,7 @@ pub(super) use wait::Unfinished;
 use super::calls::Signed;
 use super::identity::MULTIPLE_DATE;
 use super::plan::{Change, Retarget};
+use super::request_context::RequestContext;
 use super::response_context::Local;
 use super::{Config, ContextKey, Event, Now, Output, Proxy, Trunk, TrunkId};
 use crate::passport::CanonicalIdentity;
@@ -106,10 +107,10 @@ impl Trunk {
 }
 
 impl Proxy {
-    /// Whether a request may go to a trunk that wants INVITEs signed.
+    /// Whether a request may go to a trunk that wants it signed.
     ///
     /// # Errors
-    /// 400 for an INVITE whose date is not certain.
+    /// 400 for one whose date is not certain (H-6).
     pub(super) fn may_sign(
         &mut self,
         key: ContextKey,
@@ -117,9 +118,9 @@ impl Proxy {
         request: Message<'_>,
     ) -> Result<(), Local> {
         let snapshot = self.snapshot_of(key);
-        let signs = egress.and_then(|id| snapshot.config.trunk(id)).is_some_and(Trunk::signs);
-        let is_meant = self.context(key).is_some_and(|context| context.is_invite && context.is_initial);
-        if signs && is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
+        let Some(trunk) = egress.and_then(|id| snapshot.config.trunk(id)) else { return Ok(()) };
+        let is_meant = self.context(key).is_some_and(|context| context.is_for_signing(trunk, request.method()));
+        if is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
     }
 
     /// Signs a request that begins something for the trunk of a candidate, and its diversion if the candidate has another number;
@@ -138,8 +139,7 @@ impl Proxy {
         let config = &snapshot.config;
         let Some((id, trunk)) = egress.and_then(|id| Some((id, config.trunk(id)?))) else { return Vec::new() };
         let Some(context) = self.context(key).filter(|_| trunk.signs()) else { return Vec::new() };
-        let is_message = trunk.signing.messages && request.method() == Some(Method::Message);
-        let is_meant = context.is_initial && (context.is_invite || is_message);
+        let is_meant = context.is_for_signing(trunk, request.method());
         let diverted = retarget.filter(|retarget| {
             let is_other = matches!(retarget.change, Change::Number | Change::Deflection);
             trunk.signing.divert && is_other && request.field(Name::Identity).is_some()
@@ -360,6 +360,14 @@ struct Ask<'a> {
     id: TrunkId,
     /// It comes from a trunk whose assertions are believed.
     is_trusted: bool,
+}
+
+impl RequestContext {
+    /// It begins something that this trunk wants signed.
+    fn is_for_signing(&self, trunk: &Trunk, method: Option<Method<'_>>) -> bool {
+        let is_message = || trunk.signing.messages && method == Some(Method::Message);
+        trunk.signs() && self.is_initial && (self.is_invite || is_message())
+    }
 }
 
 impl SignedFor {
