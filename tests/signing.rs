@@ -333,6 +333,27 @@ fn a_followed_3xx_is_a_diversion() {
     assert_eq!((&made[1]["div"]["tn"], &made[1]["dest"]["tn"][0]), (&json!("12155551213"), &json!("12155558888")));
 }
 
+#[test]
+fn a_followed_3xx_to_a_destination_that_is_left_out_is_not_signed_and_the_other_way_round() {
+    let world = World::new();
+    for (left_out, signed) in [("1216", [true, false]), ("1215", [false, true])] {
+        let mut config = world.config();
+        config.trunks[1].on_3xx = On3xx::Recurse;
+        config.trunks[1].signing.exempt = vec![Exempt::Prefix(left_out.into())];
+        let mut rig = Rig::new(config);
+        let sent = rig.receive(CALLER, &request("INVITE", "", ""));
+        let first = requests(&sent, "INVITE")[0].clone();
+        let moved = answer(&first, 302, &format!("Contact: <sip:+12165558888@{CALLEE}>\n"));
+        let sent = rig.receive(CALLEE, &moved);
+        let second = requests(&sent, "INVITE")[0];
+        assert_eq!(
+            [first.lines("Identity").len(), second.lines("Identity").len()],
+            signed.map(usize::from),
+            "{left_out}"
+        );
+    }
+}
+
 fn profile(signer: Option<usize>, issuer: Option<&str>) -> Option<Arc<RichProfile>> {
     let assertion = Assertion::new(Some(json!({"nam": "Acme Ltd"})), None, Some("Delivery".into())).unwrap();
     Some(Arc::new(RichProfile { assertion, signer, issuer: issuer.map(str::to_owned) }))
@@ -439,6 +460,36 @@ fn facts_that_are_stated_are_signed_by_the_same_table() {
     assert!(matches!(ask("+12015550100", Attestation::Gateway), Replied::Signed(_)));
     assert!(matches!(ask("+12015550100", Attestation::Partial), Replied::NotSigned(FactsError::AboveCeiling)));
     assert!(matches!(ask("+4420", Attestation::Gateway), Replied::NoPolicy));
+}
+
+fn one_after_the_other(config: &mut Config) {
+    config.routes = vec![vesperd::proxy::Route {
+        action: vesperd::proxy::route::table::Action::To(vec![vesperd::proxy::TrunkId(1), vesperd::proxy::TrunkId(2)]),
+        ..vesperd::proxy::Route::default()
+    }];
+}
+
+/// What a next hop says of a token of ours.
+fn disputed(copy: &Sent) -> String {
+    let signature = copy.line("Identity").split(';').next().unwrap().rsplit('.').next().unwrap();
+    format!("Reason: STIR ;cause=438 ;text=\"Invalid Identity Header\" ;ppi=\"..{signature}\"\n")
+}
+
+#[test]
+fn a_message_that_moves_on_to_a_trunk_that_wants_none_signed_leaves_its_token_behind() {
+    let mut config = World::new().config();
+    config.trunks[1].signing.messages = true;
+    config.trunks[2].sign = Some(PROVIDER);
+    one_after_the_other(&mut config);
+    let mut rig = Rig::new(config);
+    let sent = rig.receive(CALLER, &request("MESSAGE", "", ""));
+    let first = requests(&sent, "MESSAGE")[0].clone();
+    assert_eq!(first.lines("Identity").len(), 1);
+    let sent = rig.fail(first.tag);
+    let second = requests(&sent, "MESSAGE")[0].clone();
+    assert!(second.is_to(SPARE) && second.lines("Identity").is_empty(), "{}", second.text);
+    let sent = rig.receive(SPARE, &answer(&second, 200, &disputed(&first)));
+    assert!(sent[0].is_to(CALLER) && sent[0].lines("Reason").is_empty(), "{}", sent[0].text);
 }
 
 /// The provider's key lies elsewhere.
@@ -623,10 +674,7 @@ fn branches_to_two_trunks_wait_each_for_its_own() {
     let mut config = world.config();
     config.trunks[2].sign = Some(PROVIDER);
     config.trunks[2].signing.attestation = Some(Attestation::Gateway);
-    config.routes = vec![vesperd::proxy::Route {
-        action: vesperd::proxy::route::table::Action::To(vec![vesperd::proxy::TrunkId(1), vesperd::proxy::TrunkId(2)]),
-        ..vesperd::proxy::Route::default()
-    }];
+    one_after_the_other(&mut config);
     let key = remote(&world, &mut config);
     let mut rig = Rig::new(config);
     let (_, needs) = invite(&mut rig, "");
@@ -640,4 +688,28 @@ fn branches_to_two_trunks_wait_each_for_its_own() {
     let second = requests(&sent, "INVITE")[0];
     assert!(second.hop.remote == addr(SPARE));
     assert_eq!(claims(second.line("Identity"))["attest"], "C");
+}
+
+/// RFC 9410 7.
+#[test]
+fn e10_branches_at_one_time_have_tokens_of_their_own_and_what_is_said_of_either_is_for_us() {
+    let world = World::new();
+    let mut config = world.config();
+    config.trunks[1] = support::rig::trunk("callee", &[CALLEE, SPARE]);
+    config.trunks[1].sign = Some(PROVIDER);
+    config.trunks[1].forking.parallel = true;
+    let key = remote(&world, &mut config);
+    let mut rig = Rig::new(config);
+    let (_, needs) = invite(&mut rig, "");
+    assert_eq!(needs.len(), 2);
+    let copies = [0, 1].map(|place: usize| {
+        let sent = rig.provide(needs[place].id, signature(&key, &needs[place]));
+        requests(&sent, "INVITE")[0].clone()
+    });
+    assert_ne!(copies[0].line("Identity"), copies[1].line("Identity"));
+    for (copy, from) in copies.iter().zip([CALLEE, SPARE]) {
+        let sent = rig.receive(from, &answer(copy, 183, &disputed(copy)));
+        let up = sent.iter().find(|s| s.is_to(CALLER)).unwrap();
+        assert!(up.lines("Reason").is_empty(), "{from}: {}", up.text);
+    }
 }

@@ -69,6 +69,8 @@ pub(super) struct SignedFor {
     trunk: TrunkId,
     /// The URI that the call was sent on to, if that is signed.
     diverted: Option<Rc<Retarget>>,
+    /// Nothing is signed: a trusted trunk or the destination wants it so.
+    is_left_alone: bool,
 }
 
 /// Who signs a call, and what he says.
@@ -139,25 +141,25 @@ impl Proxy {
         let config = &snapshot.config;
         let Some((id, trunk)) = egress.and_then(|id| Some((id, config.trunk(id)?))) else { return Vec::new() };
         let Some(context) = self.context(key).filter(|_| trunk.signs()) else { return Vec::new() };
-        let is_meant = context.is_for_signing(trunk, request.method());
-        let diverted = retarget.filter(|retarget| {
-            let is_other = matches!(retarget.change, Change::Number | Change::Deflection);
-            trunk.signing.divert && is_other && request.field(Name::Identity).is_some()
-        });
-        let wanted = SignedFor { trunk: id, diverted: diverted.cloned() };
-        if !is_meant || context.signed_for.as_ref().is_some_and(|before| before.serves(&wanted, config)) {
+        if !context.is_for_signing(trunk, request.method()) {
+            context.lines_become(Vec::new()); // another trunk wanted them, not this one
+            (context.signed, context.signed_for, context.renews_date) = (None, None, false);
             return Vec::new();
         }
-        let ingress = context.ingress;
-        let mut lines = std::mem::take(&mut context.lines);
-        context.earlier_signatures.extend(signatures(&lines).map(Box::from));
-        lines.clear();
-        let mut made = Made { lines, ..Made::default() };
-        let is_trusted = config.trunk(ingress).is_some_and(|trunk| trunk.trusted);
+        let is_trusted = config.trunk(context.ingress).is_some_and(|trunk| trunk.trusted);
         let uri = retarget.map_or(request.request_uri(), |retarget| &retarget.uri);
         let (plan, emergency) = (&config.verifier.dial_plan, &config.guard.emergency_numbers);
         let is_left_alone = is_trusted && config.identity_headers.asks_bypass(request)
             || exempt::is_exempt(&trunk.signing.exempt, request, uri, plan, emergency);
+        let diverted = retarget.filter(|retarget| {
+            let is_other = matches!(retarget.change, Change::Number | Change::Deflection);
+            trunk.signing.divert && is_other && request.field(Name::Identity).is_some()
+        });
+        let wanted = SignedFor { trunk: id, diverted: diverted.cloned(), is_left_alone };
+        if context.signed_for.as_ref().is_some_and(|before| before.serves(&wanted, config)) {
+            return Vec::new();
+        }
+        let mut made = Made::default();
         if is_left_alone {
             self.stats.exempt += 1;
         } else {
@@ -170,8 +172,8 @@ impl Proxy {
         }
         self.stats.signed += u64::from(made.keys.is_empty() && made.signed.is_some());
         let Some(context) = self.context(key) else { return Vec::new() };
-        (context.lines, context.signed, context.renews_date) = (made.lines, made.signed, made.renews_date);
-        context.signed_for = Some(wanted);
+        context.lines_become(made.lines);
+        (context.signed, context.signed_for, context.renews_date) = (made.signed, Some(wanted), made.renews_date);
         made.keys
     }
 
@@ -368,13 +370,20 @@ impl RequestContext {
         let is_message = || trunk.signing.messages && method == Some(Method::Message);
         trunk.signs() && self.is_initial && (self.is_invite || is_message())
     }
+
+    /// Other lines take the place of those that copies had so far. What is said of the former tokens is for us still (RFC 9410 7).
+    fn lines_become(&mut self, lines: Vec<u8>) {
+        let before = std::mem::replace(&mut self.lines, lines);
+        self.earlier_signatures.extend(signatures(&before).map(Box::from));
+    }
 }
 
 impl SignedFor {
     /// Lines made for this are good for that, too.
     fn serves(&self, wanted: &SignedFor, config: &Config) -> bool {
         let said = |id| config.trunk(id).map(|trunk| (trunk.sign, &trunk.signing));
-        self.diverted == wanted.diverted && (self.trunk == wanted.trunk || said(self.trunk) == said(wanted.trunk))
+        let is_alike = self.diverted == wanted.diverted && self.is_left_alone == wanted.is_left_alone;
+        is_alike && (self.trunk == wanted.trunk || said(self.trunk) == said(wanted.trunk))
     }
 }
 

@@ -142,7 +142,7 @@ impl Proxy {
 
     fn take_lines(&mut self, key: ContextKey, unfinished: &mut Unfinished) {
         let Some(context) = self.context(key) else { return };
-        context.lines = std::mem::take(&mut unfinished.lines);
+        context.lines_become(std::mem::take(&mut unfinished.lines));
         context.signed = unfinished.signed.take();
         context.signed_for = unfinished.signed_for.take();
         context.renews_date = unfinished.renews_date;
