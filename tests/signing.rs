@@ -713,3 +713,40 @@ fn e10_branches_at_one_time_have_tokens_of_their_own_and_what_is_said_of_either_
         assert!(up.lines("Reason").is_empty(), "{from}: {}", up.text);
     }
 }
+
+/// D-6: a diversion of a call that was under way for long has the present time, and Date follows it; without the diversion Date is that
+/// of the caller's token.
+#[test]
+fn d6_date_is_renewed_with_the_diversion_and_not_without_it() {
+    let world = World::new();
+    let identity = signed_line(&world).lines().last().unwrap().to_owned();
+    let (old, new) = ("Sat, 21 Nov 2026 00:00:00 GMT", "Sat, 21 Nov 2026 00:01:40 GMT");
+    let mut config = diverting(&world, "+12155559999");
+    config.trunks[1].signing.priorities = vec!["ets".into()];
+    let rig = |config: &Config| {
+        let mut rig = Rig::new(config.clone());
+        rig.now.unix += 100;
+        rig
+    };
+    let copy = |sent: &[Sent]| requests(sent, "INVITE")[0].clone();
+    for date in [format!("Date: {old}\n"), String::new()] {
+        let sent = rig(&config).receive(CALLER, &request("INVITE", "", &format!("{date}{identity}\n")));
+        let copy = copy(&sent);
+        assert_eq!((copy.line("Date"), copy.lines("Identity").len()), (new, 2), "{}", copy.text);
+    }
+    let key = remote(&world, &mut config);
+    let refused = || Answer::Signature(Err(SignatureFailure::Refused));
+    let mut waiting = rig(&config);
+    let (_, needs) = invite(&mut waiting, &format!("Date: {old}\n{identity}\n"));
+    let left = copy(&waiting.provide(needs[0].id, refused()));
+    assert_eq!((left.line("Date"), left.lines("Identity").len()), (old, 1), "{}", left.text);
+    // Another token, of the Date that was received, is signed before the diversion fails.
+    let date = "Sat, 21 Nov 2026 00:01:35 GMT";
+    let mut waiting = rig(&config);
+    let (_, needs) = invite(&mut waiting, &format!("Date: {date}\n{identity}\nResource-Priority: ets.1\n"));
+    let mut out = vesperd::proxy::Output::default();
+    waiting.proxy.handle_answer(waiting.now, needs[0].id, signature(&key, &needs[0]), &mut out);
+    let left = copy(&waiting.provide(out.needs[0].id, refused()));
+    assert_eq!((left.line("Date"), left.lines("Identity").len()), (date, 2), "{}", left.text);
+    assert!(claims(left.lines("Identity")[1]).get("rph").is_some());
+}

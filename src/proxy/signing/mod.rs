@@ -298,7 +298,8 @@ impl Proxy {
             Ok(diverted) => {
                 made.note(signer, diverted.tokens);
                 self.stats.diversions += diverted.tokens as u64;
-                if diverted.renews_date {
+                // Where there was none, the lines have one already.
+                if diverted.renews_date && request.field(Name::Date).is_some() {
                     made.renews_date = true;
                     made.lines.extend_from_slice(b"Date: ");
                     date::write(u64::try_from(now.unix).unwrap_or(0), &mut made.lines);

@@ -135,6 +135,12 @@ impl Proxy {
         if first(&unfinished.lines).is_none() {
             unfinished.lines.clear();
         }
+        if unfinished.renews_date && memchr::memmem::find(&unfinished.lines, b";ppt=\"div\"").is_none() {
+            // No diversion is left to have the Date for itself: the received one stays.
+            unfinished.renews_date = false;
+            let kept = unfinished.lines.split_inclusive(|octet| *octet == b'\n').filter(|l| !l.starts_with(b"Date: "));
+            unfinished.lines = kept.flatten().copied().collect();
+        }
         self.stats.signed += u64::from(unfinished.signed.is_some());
         let Some(trunk) = unfinished.candidate.egress.filter(|_| missing > 0) else { return };
         self.unsigned(request, trunk, SignError::Signature, out);
