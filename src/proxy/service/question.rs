@@ -197,10 +197,7 @@ impl Proxy {
             Answer::Certificate(answer) => answer,
             _ => Err(FetchFailure::Timeout), // its deadline
         };
-        let failure = answer.as_ref().err().copied();
-        if failure != Some(FetchFailure::Timeout) {
-            self.verifier.provide(now.unix, &parked.x5u, answer);
-        }
+        let failure = self.remember_chain(now, &parked.x5u, answer);
         let missing = failure.map(|failure| (&*parked.x5u, failure));
         self.judge_asked(now, &parked.snapshot, parked.question, missing, out);
         None
