@@ -89,8 +89,9 @@ impl TrunkLimits {
     pub fn admit(&self, now: Instant, is_emergency: bool) -> Result<CallGuard, Refused> {
         let limit = self.max_calls.filter(|_| !is_emergency).unwrap_or(u32::MAX);
         let take = |calls: u32| (calls < limit).then(|| calls.saturating_add(1));
-        self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
-        let is_full = self.max_calls.is_some_and(|limit| self.calls() > limit);
+        let before = self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let before = before.map_err(|_| Refused::Calls)?;
+        let is_full = self.max_calls.is_some_and(|limit| before >= limit);
         let mut guard = CallGuard { usage: Arc::clone(&self.usage), is_over: is_full };
         let nanos = self.usage.nanos(now);
         let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.usage.bucket, nanos));
@@ -179,5 +180,20 @@ mod tests {
             guards.iter().map(Vec::len).sum()
         });
         assert_eq!((held, limits.calls()), (100, 0));
+    }
+
+    #[test]
+    fn e12_as_many_emergency_calls_are_above_the_limit_as_there_are_more() {
+        let now = crate::node::clock::instant();
+        for _ in 0..50 {
+            let limits = TrunkLimits::new(None, Some(100), 503);
+            let above: usize = std::thread::scope(|scope| {
+                let run = || (0..100).filter_map(|_| limits.admit(now, true).ok()).collect::<Vec<_>>();
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+                let guards: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+                guards.iter().filter(|guard| guard.is_over()).count()
+            });
+            assert_eq!(above, 300);
+        }
     }
 }
