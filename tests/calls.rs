@@ -286,6 +286,43 @@ fn a_request_of_a_third_trunk_has_no_part_in_a_call() {
     rig.settle();
 }
 
+/// Two trunks with the same next hop: what the gateway sends comes from the first one, also in a call that went to it by the second.
+#[test]
+fn kr11_a_gateway_of_two_trunks_has_its_part_in_the_calls_of_both() {
+    let text = format!(
+        "[[listener]]\nname = \"udp\"\ntransport = \"udp\"\nbind = \"192.0.2.1:5060\"\n\
+         [[trunk]]\nname = \"caller\"\nnext_hop = \"udp:{CALLER}\"\n\
+         [[trunk]]\nname = \"first\"\nnext_hop = \"udp:{CALLEE}\"\n\
+         [[trunk]]\nname = \"second\"\nnext_hop = \"udp:{CALLEE}\"\n[trunk.limits]\nmax_concurrent_calls = 1\n\
+         [[route]]\nfrom = \"caller\"\nto = \"second\"\n[cdr]\nfile = \"stdout\"\n"
+    );
+    let config = Config::parse(&text, Path::new("edge.toml"), 1_795_219_200).unwrap_or_else(|m| panic!("{m}"));
+    let mut rig = Rig::new(config);
+    let phone = "203.0.113.50:5060"; // behind the caller's gateway, no neighbour
+    let in_call =
+        |text: String| text.replace("vt=0.1", "vt=0.2").replace("sip:a@192.0.2.10:5060", "sip:a@203.0.113.50:5060");
+    let begin = |rig: &mut Rig, call| {
+        let invite = rig.call(call, "");
+        rig.receive(CALLEE, &answer(&invite, "200 OK", "b1", ""));
+        rig.receive(CALLER, &in_call(in_dialog("ACK", call, 1, "b1", "")));
+    };
+    begin(&mut rig, 1);
+    let again = rig.receive(CALLEE, &in_call(from_callee("INVITE", 1, 1, "")));
+    let again = one(&again, phone, "INVITE ").clone();
+    rig.receive(phone, &answer(&again, "200 OK", "", "Contact: <sip:a@203.0.113.50:5060>\n"));
+    let ack = rig.receive(CALLEE, &in_call(from_callee("ACK", 1, 1, "")));
+    one(&ack, phone, "ACK ");
+    let bye = rig.receive(CALLEE, &in_call(from_callee("BYE", 1, 2, "")));
+    let bye = one(&bye, phone, "BYE ").clone();
+    rig.receive(phone, &answer(&bye, "200 OK", "", ""));
+    let CallRecord { call, ended_by, .. } = rig.record();
+    assert_eq!((ended_by, call.egress()), (EndedBy::Callee, Some(TrunkId(2))));
+    begin(&mut rig, 2); // it counts no more
+    hang_up(&mut rig, 2, "b1", "");
+    rig.records.clear();
+    rig.settle();
+}
+
 /// KR-6: a branch that was given up counts no more where it went, whatever becomes of its sibling there.
 #[test]
 fn a_branch_that_was_given_up_does_not_count_when_its_sibling_fails() {

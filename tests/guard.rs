@@ -257,6 +257,19 @@ fn calls_per_second_and_emergency_calls_pass_all_limits() {
     assert_eq!((200..220).filter(|n| rig.call(*n).is_ok()).count(), 1);
 }
 
+/// RFC 4412 4.6.1, E-12: at the limits of the next hop, too, it is the caller's trunk that is believed.
+#[test]
+fn e12_resource_priority_passes_the_limits_of_a_next_hop_if_the_caller_may_use_it() {
+    let limits = "[trunk.limits]\nmax_concurrent_calls = 1\ncount = \"to\"\n";
+    for is_believed in [true, false] {
+        let (caller, callee) = (format!("trusted = {is_believed}\n"), format!("trusted = {}\n{limits}", !is_believed));
+        let mut rig = Rig::new(configuration(&caller, &callee, ""));
+        rig.call(1).unwrap();
+        let sent = rig.receive(CALLER, &invite(2, "Resource-Priority: esnet.1\n"));
+        assert_eq!(sent.iter().any(|s| s.to == addr(CALLEE)), is_believed, "{sent:#?}");
+    }
+}
+
 #[test]
 fn a_call_that_fails_over_counts_where_it_is_and_once() {
     let callee = "[trunk.limits]\nmax_concurrent_calls = 1\n";
@@ -591,6 +604,32 @@ mod digest {
         let ack = request("ACK", "sip:198.51.100.20", 2, ";tag=b1", "Route: <sip:192.0.2.1:5060;lr;vt=1.0>\n");
         assert!(passes(&rig.receive(MOBILE, &ack)));
         assert!(rig.receive(STRANGER, &ack.replace("z9hG4bKACK2", "z9hG4bKother")).is_empty());
+    }
+
+    /// V-9, KR-11: its address is another trunk's, which need not authenticate. Whoever is not in the table is known by what he has proven.
+    #[test]
+    fn v9_the_ack_of_who_authenticated_at_an_address_of_another_trunk_is_his() {
+        const PHONE: &str = "203.0.113.77:5060";
+        let desk = Desk::new();
+        let pbx = format!("[[trunk]]\nname = \"pbx\"\nnext_hop = \"udp:{MOBILE}\"\n[cdr]\nfile = \"stdout\"\n");
+        for is_observed in [true, false] {
+            let mut config = desk.parse("", &pbx).unwrap();
+            if !is_observed {
+                config.proxy.max_calls = 0;
+            }
+            let mut rig = Rig::new(config);
+            let wrong = "Proxy-Authorization: Digest username=\"alice\", realm=\"example.com\", nonce=\"o\", uri=\"u\", response=\"r\"\n";
+            let refusal = rig.receive(MOBILE, &invite(1, &format!("{wrong}X-Long: {}\n", "x".repeat(400))));
+            let own = credentials(refusal[0].lines("Proxy-Authenticate")[0], Algorithm::Sha256, "secret", 1);
+            let sent = rig.receive(MOBILE, &invite(2, &own));
+            let forwarded = sent.iter().find(|s| s.to == addr(CALLEE)).expect("forwarded").clone();
+            rig.receive(CALLEE, &answer(&forwarded, "200 OK", "Contact: <sip:203.0.113.77>\n"));
+            let ack = request("ACK", "sip:203.0.113.77", 2, ";tag=b1", "Route: <sip:192.0.2.1:5060;lr;vt=1.0>\n");
+            let sent = rig.receive(MOBILE, &ack);
+            assert!(sent.iter().any(|s| s.to == addr(PHONE)), "observed: {is_observed}: {sent:#?}");
+            rig.pass(Duration::from_secs(40));
+            assert_eq!(rig.proxy.calls().len(), usize::from(is_observed), "it is acknowledged");
+        }
     }
 
     #[test]

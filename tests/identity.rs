@@ -272,6 +272,26 @@ fn only_so_many_calls_wait() {
     assert_eq!((edge.proxy.stats().parked, edge.proxy.stats().parking_full), (1, 1));
 }
 
+/// A door that was busy says nothing of the certificate, whoever asked for it.
+#[test]
+fn a_busy_answer_to_a_question_from_beside_does_not_fail_the_calls_after_it() {
+    use vesperd::proxy::service::{Kind, Question};
+    let world = World::new();
+    let signer = world.provider();
+    for (failure, is_remembered) in [(FetchFailure::Busy, false), (FetchFailure::Status(404), true)] {
+        let mut rig = world.verifying(|_| {});
+        let invite = signed(&signer, "1").into_bytes();
+        let question =
+            Question { id: 1, trunk: TrunkId(0), label: "x".into(), kind: Kind::Verify { invite, knows_call: false } };
+        rig.proxy.ask(rig.now, question, &mut rig.out);
+        let need = rig.need();
+        rig.answer(&need, Err(failure));
+        assert_eq!(rig.out.replies.len(), 1);
+        rig.receive(CALLER, &signed(&signer, "2"));
+        assert_eq!(rig.out.needs.is_empty(), is_remembered, "{failure:?}");
+    }
+}
+
 #[test]
 fn c64_c67_missing_and_malformed_identity() {
     let world = World::new();

@@ -12,9 +12,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::{Value, json};
 use support::lab::{World, signer, signer_config};
-use support::rig::{CALLER, Rig, Sent, addr, answer, listener, request, requests, routes, trunk, upstream};
+use support::rig::{CALLER, NOW, Rig, Sent, addr, answer, listener, request, requests, routes, trunk, upstream};
 use vesperd::passport::ppt::rcd::Assertion;
 use vesperd::passport::ppt::shaken::Attestation;
+use vesperd::proxy::admission::TrunkLimits;
+use vesperd::proxy::admission::rate::Rate;
+use vesperd::proxy::overload::Role;
 use vesperd::proxy::route::number::Shape;
 use vesperd::proxy::signing::table::{Entry, Numbers, SigningRow, SigningTable};
 use vesperd::proxy::signing::{Exempt, RichProfile};
@@ -132,6 +135,24 @@ fn the_number_that_is_looked_for_is_asserted_by_whom_is_trusted() {
         (&json!("12015550100"), &json!("A")),
         "From, by the default"
     );
+}
+
+/// Whatever source the signers have of their own, the one that chose among them holds for every token.
+#[test]
+fn all_tokens_of_a_call_speak_of_the_same_caller() {
+    let world = World::new();
+    let mut config = world.config();
+    config.signing_tables = vec![table(&[("+12015550111", by(PROVIDER)), ("+12015550100", by(ACME))])];
+    config.signer_rich[PROVIDER] = profile(Some(ACME), Some("Directory Ltd"));
+    let signing = &mut config.trunks[1].signing;
+    (signing.table, signing.messages, signing.priorities) = (Some(0), true, vec!["ets".into()]);
+    let lines = "P-Asserted-Identity: <sip:+12015550111@a.example>\r\nResource-Priority: ets.1\r\n";
+    let callers = |made: &[Value]| made.iter().map(|made| made["orig"]["tn"].clone()).collect::<Vec<_>>();
+    let made = call(config.clone(), lines);
+    assert!(made[1].get("rcd").is_some() && made[2].get("rph").is_some(), "{made:?}");
+    assert_eq!(callers(&made), ["12015550111"; 3]);
+    let message = Rig::new(config).receive(CALLER, &request("MESSAGE", "", lines));
+    assert_eq!(callers(&tokens(&message)), ["12015550111"]);
 }
 
 #[test]
@@ -310,6 +331,27 @@ fn a_followed_3xx_is_a_diversion() {
     assert_eq!((&made[1]["div"]["tn"], &made[1]["dest"]["tn"][0]), (&json!("12155551213"), &json!("12155558888")));
 }
 
+#[test]
+fn a_followed_3xx_to_a_destination_that_is_left_out_is_not_signed_and_the_other_way_round() {
+    let world = World::new();
+    for (left_out, signed) in [("1216", [true, false]), ("1215", [false, true])] {
+        let mut config = world.config();
+        config.trunks[1].on_3xx = On3xx::Recurse;
+        config.trunks[1].signing.exempt = vec![Exempt::Prefix(left_out.into())];
+        let mut rig = Rig::new(config);
+        let sent = rig.receive(CALLER, &request("INVITE", "", ""));
+        let first = requests(&sent, "INVITE")[0].clone();
+        let moved = answer(&first, 302, &format!("Contact: <sip:+12165558888@{CALLEE}>\n"));
+        let sent = rig.receive(CALLEE, &moved);
+        let second = requests(&sent, "INVITE")[0];
+        assert_eq!(
+            [first.lines("Identity").len(), second.lines("Identity").len()],
+            signed.map(usize::from),
+            "{left_out}"
+        );
+    }
+}
+
 fn profile(signer: Option<usize>, issuer: Option<&str>) -> Option<Arc<RichProfile>> {
     let assertion = Assertion::new(Some(json!({"nam": "Acme Ltd"})), None, Some("Delivery".into())).unwrap();
     Some(Arc::new(RichProfile { assertion, signer, issuer: issuer.map(str::to_owned) }))
@@ -363,6 +405,20 @@ fn m1_m2_messages_are_signed_where_it_is_wanted() {
 }
 
 #[test]
+fn h6_a_message_with_two_dates_is_refused_where_it_would_be_signed() {
+    let dates = "Date: Sat, 21 Nov 2026 00:00:00 GMT\r\nDate: Sat, 21 Nov 2026 00:00:01 GMT\r\n";
+    let mut config = World::new().config();
+    for is_signed in [false, true] {
+        config.trunks[1].signing.messages = is_signed;
+        let sent = Rig::new(config.clone()).receive(CALLER, &request("MESSAGE", "", dates));
+        assert_eq!(
+            (upstream(&sent), requests(&sent, "MESSAGE").len()),
+            if is_signed { (vec![400], 0) } else { (vec![], 1) }
+        );
+    }
+}
+
+#[test]
 fn e10_reasons_about_our_tokens_go_no_further() {
     let world = World::new();
     let mut rig = Rig::new(world.config());
@@ -402,6 +458,36 @@ fn facts_that_are_stated_are_signed_by_the_same_table() {
     assert!(matches!(ask("+12015550100", Attestation::Gateway), Replied::Signed(_)));
     assert!(matches!(ask("+12015550100", Attestation::Partial), Replied::NotSigned(FactsError::AboveCeiling)));
     assert!(matches!(ask("+4420", Attestation::Gateway), Replied::NoPolicy));
+}
+
+fn one_after_the_other(config: &mut Config) {
+    config.routes = vec![vesperd::proxy::Route {
+        action: vesperd::proxy::route::table::Action::To(vec![vesperd::proxy::TrunkId(1), vesperd::proxy::TrunkId(2)]),
+        ..vesperd::proxy::Route::default()
+    }];
+}
+
+/// What a next hop says of a token of ours.
+fn disputed(copy: &Sent) -> String {
+    let signature = copy.line("Identity").split(';').next().unwrap().rsplit('.').next().unwrap();
+    format!("Reason: STIR ;cause=438 ;text=\"Invalid Identity Header\" ;ppi=\"..{signature}\"\n")
+}
+
+#[test]
+fn a_message_that_moves_on_to_a_trunk_that_wants_none_signed_leaves_its_token_behind() {
+    let mut config = World::new().config();
+    config.trunks[1].signing.messages = true;
+    config.trunks[2].sign = Some(PROVIDER);
+    one_after_the_other(&mut config);
+    let mut rig = Rig::new(config);
+    let sent = rig.receive(CALLER, &request("MESSAGE", "", ""));
+    let first = requests(&sent, "MESSAGE")[0].clone();
+    assert_eq!(first.lines("Identity").len(), 1);
+    let sent = rig.fail(first.tag);
+    let second = requests(&sent, "MESSAGE")[0].clone();
+    assert!(second.is_to(SPARE) && second.lines("Identity").is_empty(), "{}", second.text);
+    let sent = rig.receive(SPARE, &answer(&second, 200, &disputed(&first)));
+    assert!(sent[0].is_to(CALLER) && sent[0].lines("Reason").is_empty(), "{}", sent[0].text);
 }
 
 /// The provider's key lies elsewhere.
@@ -484,6 +570,63 @@ fn i3_without_a_signature_in_time_the_call_leaves_unsigned() {
     }
 }
 
+/// RFC 7339 6.3: half is half, though a call that waits for its signature is taken up twice.
+#[test]
+fn c59_a_call_that_waits_for_its_signature_is_asked_once_whether_it_may_go() {
+    let world = World::new();
+    let mut config = world.config();
+    let key = remote(&world, &mut config);
+    config.guard.overload = vec![Role::default(), Role { client: true, ..Role::default() }];
+    let mut rig = Rig::new(config);
+    let mut call = |number: u32| {
+        let text = request("INVITE", "", "").replace("z9hG4bK1", &format!("z9hG4bK{number}"));
+        let text = text.replace("c1@", &format!("c{number}@"));
+        let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &text);
+        let sent = needs.first().map(|need| rig.provide(need.id, signature(&key, need))).unwrap_or_default();
+        let copy = requests(&sent, "INVITE").first().map(|copy| (*copy).clone())?;
+        if number == 0 {
+            let load = ";oc=50;oc-algo=\"loss\";oc-validity=500000;oc-seq=7.1";
+            let answered = answer(&copy, 503, "").replacen(";oc;oc-algo=\"loss,rate\"", load, 1);
+            assert!(answered.contains(load), "{answered}");
+            rig.receive(CALLEE, &answered);
+        }
+        Some(copy)
+    };
+    assert!(call(0).is_some());
+    let passed = (1..=1000).filter(|number| call(*number).is_some()).count();
+    assert!((430..=570).contains(&passed), "{passed}");
+}
+
+/// What the limits of the next hop refuse is not signed first, by a key here or elsewhere.
+#[test]
+fn kr6_a_call_above_a_limit_of_its_next_hop_is_not_signed() {
+    let world = World::new();
+    let limited = |rate, calls| {
+        let mut config = world.config();
+        config.guard.limits = vec![None, Some(TrunkLimits::new(rate, calls, 486))];
+        config
+    };
+    let numbered = |number: u32| {
+        let text = request("INVITE", "", "").replace("z9hG4bK1", &format!("z9hG4bK{number}"));
+        text.replace("c1@", &format!("c{number}@"))
+    };
+    for config in [limited(Some(Rate::new(1, 1)), None), limited(None, Some(1))] {
+        let mut rig = Rig::new(config.clone());
+        assert_eq!(requests(&rig.receive(CALLER, &numbered(1)), "INVITE").len(), 1);
+        assert_eq!(upstream(&rig.receive(CALLER, &numbered(2))), [100, 486]);
+        assert_eq!((rig.proxy.stats().signed, rig.proxy.stats().limited), (1, 1));
+
+        let mut config = config;
+        config.guard.limits[1] = limited(Some(Rate::new(1, 1)), Some(1)).guard.limits[1].clone();
+        let key = remote(&world, &mut config);
+        let mut rig = Rig::new(config);
+        let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &numbered(1));
+        assert_eq!(requests(&rig.provide(needs[0].id, signature(&key, &needs[0])), "INVITE").len(), 1, "asked once");
+        let (sent, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &numbered(2));
+        assert_eq!((upstream(&sent), needs.len(), rig.proxy.stats().limited), (vec![100, 486], 0, 1));
+    }
+}
+
 #[test]
 fn k5_a_call_that_waits_for_its_signature_can_be_cancelled_at_once() {
     let world = World::new();
@@ -528,10 +671,7 @@ fn branches_to_two_trunks_wait_each_for_its_own() {
     let mut config = world.config();
     config.trunks[2].sign = Some(PROVIDER);
     config.trunks[2].signing.attestation = Some(Attestation::Gateway);
-    config.routes = vec![vesperd::proxy::Route {
-        action: vesperd::proxy::route::table::Action::To(vec![vesperd::proxy::TrunkId(1), vesperd::proxy::TrunkId(2)]),
-        ..vesperd::proxy::Route::default()
-    }];
+    one_after_the_other(&mut config);
     let key = remote(&world, &mut config);
     let mut rig = Rig::new(config);
     let (_, needs) = invite(&mut rig, "");
@@ -545,4 +685,65 @@ fn branches_to_two_trunks_wait_each_for_its_own() {
     let second = requests(&sent, "INVITE")[0];
     assert!(second.hop.remote == addr(SPARE));
     assert_eq!(claims(second.line("Identity"))["attest"], "C");
+}
+
+/// RFC 9410 7.
+#[test]
+fn e10_branches_at_one_time_have_tokens_of_their_own_and_what_is_said_of_either_is_for_us() {
+    let world = World::new();
+    let mut config = world.config();
+    config.trunks[1] = support::rig::trunk("callee", &[CALLEE, SPARE]);
+    config.trunks[1].sign = Some(PROVIDER);
+    config.trunks[1].forking.parallel = true;
+    let key = remote(&world, &mut config);
+    let mut rig = Rig::new(config);
+    let (_, needs) = invite(&mut rig, "");
+    assert_eq!(needs.len(), 2);
+    let copies = [0, 1].map(|place: usize| {
+        let sent = rig.provide(needs[place].id, signature(&key, &needs[place]));
+        requests(&sent, "INVITE")[0].clone()
+    });
+    assert_ne!(copies[0].line("Identity"), copies[1].line("Identity"));
+    for (copy, from) in copies.iter().zip([CALLEE, SPARE]) {
+        let sent = rig.receive(from, &answer(copy, 183, &disputed(copy)));
+        let up = sent.iter().find(|s| s.is_to(CALLER)).unwrap();
+        assert!(up.lines("Reason").is_empty(), "{from}: {}", up.text);
+    }
+}
+
+/// D-6: a diversion of a call that was under way for long has the present time, and Date follows it; without the diversion Date is that
+/// of the caller's token.
+#[test]
+fn d6_date_is_renewed_with_the_diversion_and_not_without_it() {
+    let world = World::new();
+    let identity = signed_line(&world).lines().last().unwrap().to_owned();
+    let (old, new) = ("Sat, 21 Nov 2026 00:00:00 GMT", "Sat, 21 Nov 2026 00:01:40 GMT");
+    let mut config = diverting(&world, "+12155559999");
+    config.trunks[1].signing.priorities = vec!["ets".into()];
+    let rig = |config: &Config| {
+        let mut rig = Rig::new(config.clone());
+        rig.now.unix += 100;
+        rig
+    };
+    let copy = |sent: &[Sent]| requests(sent, "INVITE")[0].clone();
+    for date in [format!("Date: {old}\n"), String::new()] {
+        let sent = rig(&config).receive(CALLER, &request("INVITE", "", &format!("{date}{identity}\n")));
+        let copy = copy(&sent);
+        assert_eq!((copy.line("Date"), copy.lines("Identity").len()), (new, 2), "{}", copy.text);
+    }
+    let key = remote(&world, &mut config);
+    let refused = || Answer::Signature(Err(SignatureFailure::Refused));
+    let mut waiting = rig(&config);
+    let (_, needs) = invite(&mut waiting, &format!("Date: {old}\n{identity}\n"));
+    let left = copy(&waiting.provide(needs[0].id, refused()));
+    assert_eq!((left.line("Date"), left.lines("Identity").len()), (old, 1), "{}", left.text);
+    // Another token, of the Date that was received, is signed before the diversion fails.
+    let date = "Sat, 21 Nov 2026 00:01:35 GMT";
+    let mut waiting = rig(&config);
+    let (_, needs) = invite(&mut waiting, &format!("Date: {date}\n{identity}\nResource-Priority: ets.1\n"));
+    let mut out = vesperd::proxy::Output::default();
+    waiting.proxy.handle_answer(waiting.now, needs[0].id, signature(&key, &needs[0]), &mut out);
+    let left = copy(&waiting.provide(out.needs[0].id, refused()));
+    assert_eq!((left.line("Date"), left.lines("Identity").len()), (date, 2), "{}", left.text);
+    assert!(claims(left.lines("Identity")[1]).get("rph").is_some());
 }

@@ -157,6 +157,28 @@ fn t4_5_a_datagram_without_rport_goes_to_the_sent_by_if_its_source_takes_none() 
 }
 
 #[test]
+fn d11_who_can_not_be_located_is_asked_for_once() {
+    for (transport, via) in [(Transport::Udp, "UDP gw.example"), (Transport::Tcp, "TCP gw.example")] {
+        let mut rig = Rig::new(config());
+        let (_, sent) = forwarded(&mut rig, transport, "INVITE", &format!("SIP/2.0/{via};branch=z9hG4bK1"));
+        let text = answer(&sent, 200, "");
+        let ok = rig.receive(GATEWAY, &text).remove(0);
+        let (_, mut needs) = fail(&mut rig, &ok);
+        if transport.is_reliable() {
+            let again = rig.receive(GATEWAY, &text).remove(0); // over a new connection
+            needs = fail(&mut rig, &again).1;
+        }
+        assert!(rig.provide(needs[0].id, Answer::Locate(Err(LocateFailure::NoSuchName))).is_empty());
+        for _ in 0..3 {
+            let again = rig.receive(GATEWAY, &text).remove(0);
+            let (sent, needs) = fail(&mut rig, &again);
+            assert!(sent.is_empty() && needs.is_empty(), "{via}: {sent:#?} {needs:?}");
+        }
+        settle(rig);
+    }
+}
+
+#[test]
 fn a_strangers_via_makes_us_send_nowhere() {
     for (transport, via) in
         [(Transport::Udp, "UDP gw.example"), (Transport::Tcp, "TCP gw.example"), (Transport::Tcp, "TCP 192.0.2.10")]

@@ -276,7 +276,7 @@ impl Published {
         for (by, count) in EndedBy::ALL.iter().zip(meters.ended) {
             page.line("vesperd_calls_ended_total", &[("ended_by", by.name())], count);
         }
-        page.help("vesperd_verdicts_total", "counter", "Verdicts on INVITEs, and the check that failed.");
+        page.help("vesperd_verdicts_total", "counter", "Verdicts on INVITEs and MESSAGEs, and the check that failed.");
         let reasons = || Check::ALL.iter().map(|check| check.id()).chain([""]);
         for (result, counts) in VERDICTS.iter().zip(&meters.verdicts) {
             let is_usual = |(reason, count): &(&str, &u64)| **count > 0 || reason.is_empty();

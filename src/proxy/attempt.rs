@@ -36,6 +36,8 @@ struct Attempt<'a> {
     candidate: &'a Candidate,
     /// Of Max-Breadth.
     share: u16,
+    /// It has waited for its signatures: whether it may be made was asked before that.
+    is_signed: bool,
 }
 
 /// What became of an attempt that could be made.
@@ -63,7 +65,7 @@ impl Proxy {
             let mut is_started = false;
             for _ in 0..group {
                 let Some(candidate) = self.context(key).and_then(|c| c.plan.pop()) else { break };
-                let attempt = Attempt { key, request, pre, candidate: &candidate, share };
+                let attempt = Attempt { key, request, pre, candidate: &candidate, share, is_signed: false };
                 match self.try_candidate(now, attempt, out) {
                     Ok(()) => is_started = true,
                     Err(why) => self.refuse_candidate(key, why),
@@ -120,8 +122,32 @@ impl Proxy {
         &mut self,
         now: Now,
         key: ContextKey,
+        candidates: VecDeque<Candidate>,
+        share: u16,
+        out: &mut Output,
+    ) -> bool {
+        self.try_in_turn(now, key, candidates, share, false, out)
+    }
+
+    /// The same where the first of them has waited for its signatures.
+    pub(super) fn replace_signed(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        candidates: VecDeque<Candidate>,
+        share: u16,
+        out: &mut Output,
+    ) -> bool {
+        self.try_in_turn(now, key, candidates, share, true, out)
+    }
+
+    fn try_in_turn(
+        &mut self,
+        now: Now,
+        key: ContextKey,
         mut candidates: VecDeque<Candidate>,
         share: u16,
+        mut is_signed: bool,
         out: &mut Output,
     ) -> bool {
         let tried = self.with_request(key, |proxy, request| {
@@ -134,7 +160,8 @@ impl Proxy {
                 }
                 let keeps_some = !candidates.is_empty() && may_be_abandoned(&snapshot.config, candidate.egress);
                 let share = if keeps_some { (left / 2).max(1) } else { left };
-                let attempt = Attempt { key, request, pre: &pre, candidate: &candidate, share };
+                let attempt = Attempt { key, request, pre: &pre, candidate: &candidate, share, is_signed };
+                is_signed = false;
                 match proxy.attempt(now, attempt, out) {
                     Ok(started) => {
                         proxy.keep_alternates(key, started, candidates);
@@ -184,12 +211,15 @@ impl Proxy {
     /// # Errors
     /// Why that is not possible. Nothing was sent then.
     fn attempt(&mut self, now: Now, attempt: Attempt<'_>, out: &mut Output) -> Result<Started, Local> {
-        let Attempt { key, request, candidate, share, .. } = attempt;
-        self.may_sign(key, candidate.egress, request)?;
-        self.may_send(now, key, candidate, request)?;
-        self.may_cross(key, candidate, request)?;
-        if self.waits_for_signature(now, key, request, candidate, share, out) {
-            return Ok(Started::Waits);
+        let Attempt { key, request, candidate, share, is_signed, .. } = attempt;
+        if !is_signed {
+            self.may_sign(key, candidate.egress, request)?;
+            self.may_send(now, key, candidate, request)?; // once: what is asked is counted (RFC 7339 6.3)
+            self.may_cross(key, candidate, request)?;
+            self.may_admit(now, key, candidate, request)?;
+            if self.waits_for_signature(now, key, request, candidate, share, out) {
+                return Ok(Started::Waits);
+            }
         }
         self.admit_call_to(now, key, candidate.egress, request)?;
         let sent = self.attempt_admitted(now, attempt, out);
@@ -226,7 +256,7 @@ impl Proxy {
     fn attempt_with(
         &mut self,
         now: Now,
-        Attempt { key, request, pre, candidate, share }: Attempt<'_>,
+        Attempt { key, request, pre, candidate, share, .. }: Attempt<'_>,
         buffer: &mut Vec<u8>,
         out: &mut Output,
     ) -> Result<(), Local> {

@@ -324,10 +324,7 @@ impl Proxy {
         fetched: Result<FetchedChain, FetchFailure>,
         out: &mut Output,
     ) {
-        let failure = fetched.as_ref().err().copied();
-        if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-            self.verifier.provide(now.unix, &self.snapshot.trust, x5u, fetched);
-        }
+        let failure = self.remember_chain(now, x5u, fetched);
         let snapshot = self.snapshot_of(key);
         let Some(policy) = snapshot.config.trunk(egress).and_then(|trunk| trunk.connected.verify) else { return };
         let Some(ingress) = self.context(key).map(|context| context.ingress) else { return };

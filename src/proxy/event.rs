@@ -38,7 +38,7 @@ pub enum Event {
         /// Checks and their results.
         verdict: Box<Verdict>,
     },
-    /// An INVITE left unsigned although its trunk wants a signature.
+    /// A message left without a token that its trunk wants.
     Unsigned {
         /// Call-ID as received.
         call_id: Box<[u8]>,
@@ -130,9 +130,9 @@ stats! {
     priorities_stripped,
     /// Requests of which the table of tokens, being full, could not tell whether they are replays.
     replay_unknown,
-    /// INVITEs signed.
+    /// INVITEs and MESSAGEs signed.
     signed,
-    /// INVITEs that left unsigned although their trunk wants a signature.
+    /// Failures to make tokens that a trunk wants; a message that needs several may have several.
     unsigned,
     /// Diversions signed.
     diversions,

@@ -16,7 +16,7 @@ use super::overload;
 use super::plan::Candidate;
 use super::response_context::Local;
 use super::validate::Invalid;
-use super::{ContextKey, Event, Now, Output, Proxy, TrunkId};
+use super::{Config, ContextKey, Event, Now, Output, Proxy, Trunk, TrunkId};
 use crate::sip::hop::Hop;
 use crate::sip::{Message, Method, Name, Refusal, date};
 use crate::stir::{Check, CheckResult, TokenVerdict, Verdict};
@@ -258,10 +258,13 @@ impl Proxy {
         }
     }
 
-    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed.
-    pub(super) fn ingress_of_ack(&self, now: Now, source: Source) -> Option<TrunkId> {
-        let lately = || self.watch.authenticated.get(&source.hop.remote).filter(|(_, until)| *until > now.instant);
-        source.trunk.or_else(|| lately().map(|(trunk, _)| *trunk))
+    /// The trunk an ACK comes from. It can not be challenged: who authenticated lately from this address is believed, whosever it is, but
+    /// TLS before that, as for other requests.
+    pub(super) fn ingress_of_ack(&self, now: Now, Source { hop, trunk: known }: Source) -> Option<TrunkId> {
+        let is_proven = hop.peer.is_some() && hop.transport.is_secure();
+        let lately = self.watch.authenticated.get(&hop.remote).filter(|(_, until)| *until > now.instant);
+        let lately = lately.filter(|_| !(is_proven && known.is_some()));
+        lately.map(|(trunk, _)| *trunk).or(known)
     }
 
     /// An ACK for an error that was answered without state: its To tag is the one such an answer gets (section 14).
@@ -287,25 +290,80 @@ impl Proxy {
         &mut self,
         now: Now,
         limits: &TrunkLimits,
-        trunk: TrunkId,
+        ingress: TrunkId,
         request: Message<'_>,
     ) -> Result<Option<CallGuard>, Refusal> {
         if request.method() != Some(Method::Invite) || request.to_tag().is_some() {
             return Ok(None);
         }
-        let config = &self.snapshot.config;
-        let is_trusted = config.trunk(trunk).is_some_and(|t| t.trusted);
-        let is_emergency = Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency;
-        match limits.admit(now.instant, is_emergency) {
+        match limits.admit(now.instant, self.is_emergency(ingress, request)) {
             Ok(guard) => Ok(Some(guard)),
             Err(_) => {
                 self.stats.limited += 1;
-                Err(Refusal::new(limits.status, "Call Limit Reached"))
+                Err(Refusal::new(limits.status, LIMITED))
             }
         }
     }
 
-    /// The same for the trunk of a candidate; counted until the call ends there. A call is counted once for each trunk.
+    /// It is an emergency call, as far as whoever it comes from is believed that.
+    fn is_emergency(&self, ingress: TrunkId, request: Message<'_>) -> bool {
+        let config = &self.snapshot.config;
+        let is_trusted = config.trunk(ingress).is_some_and(|t| t.trusted);
+        Priority::of(request, &config.guard.emergency_numbers, is_trusted) == Priority::Emergency
+    }
+
+    /// The limits of the trunk of a candidate, unless the call counts there already.
+    fn limits_to<'c>(
+        &self,
+        config: &'c Config,
+        egress: Option<TrunkId>,
+        request: Message<'_>,
+    ) -> Option<&'c TrunkLimits> {
+        let limits = config.guard.limits_of(egress?).filter(|limits| limits.to)?;
+        (!self.calls.counts(call_hash(&self.key, request), request, limits)).then_some(limits)
+    }
+
+    /// The same for the member of a trunk that a candidate is (KR-6), and how a call above them is refused.
+    fn limits_at<'c>(
+        &self,
+        config: &'c Config,
+        candidate: &Candidate,
+        request: Message<'_>,
+    ) -> Option<(&'c TrunkLimits, u16)> {
+        let dispatcher = config.trunk(candidate.egress?).map(|trunk| &trunk.dispatcher);
+        let dispatcher = dispatcher.filter(|dispatcher| dispatcher.counts_calls())?;
+        let limits = &dispatcher.member(usize::from(candidate.member?))?.limits;
+        let counts = self.calls.counts(call_hash(&self.key, request), request, limits);
+        (!counts).then_some((limits, dispatcher.refuse_with))
+    }
+
+    /// Whether the limits of a candidate have room for a call, as far as can be known before it is sent: what has no room is not signed.
+    ///
+    /// # Errors
+    /// Its refusal.
+    pub(super) fn may_admit(
+        &mut self,
+        now: Now,
+        key: ContextKey,
+        candidate: &Candidate,
+        request: Message<'_>,
+    ) -> Result<(), Local> {
+        let snapshot = self.snapshot_of(key);
+        let config = &snapshot.config;
+        let is_signed = candidate.egress.and_then(|id| config.trunk(id)).is_some_and(Trunk::signs);
+        let begins = self.context(key).filter(|context| context.is_invite && context.is_initial);
+        let Some(ingress) = begins.filter(|_| is_signed).map(|context| context.ingress) else { return Ok(()) };
+        let to = self.limits_to(config, candidate.egress, request).map(|limits| (limits, limits.status));
+        for (limits, status) in to.into_iter().chain(self.limits_at(config, candidate, request)) {
+            if !limits.would_admit(now.instant, self.is_emergency(ingress, request)) {
+                self.stats.limited += 1;
+                return Err(Local::Refused { status, reason: LIMITED });
+            }
+        }
+        Ok(())
+    }
+
+    /// Counts a call for the trunk of a candidate, until it ends there; once for each trunk.
     pub(super) fn admit_call_to(
         &mut self,
         now: Now,
@@ -313,19 +371,16 @@ impl Proxy {
         egress: Option<TrunkId>,
         request: Message<'_>,
     ) -> Result<(), Local> {
-        let Some(egress) = egress else { return Ok(()) };
         let snapshot = self.snapshot_of(key);
-        let Some(limits) = snapshot.config.guard.limits_of(egress).filter(|limits| limits.to) else { return Ok(()) };
-        if self.calls.counts(call_hash(&self.key, request), request, limits) {
-            return Ok(());
-        }
+        let Some(ingress) = self.context(key).map(|context| context.ingress) else { return Ok(()) };
+        let Some(limits) = self.limits_to(&snapshot.config, egress, request) else { return Ok(()) };
         let refused = |refusal: Refusal| Local::Refused { status: refusal.status, reason: refusal.reason };
-        let admitted = self.admit_one(now, limits, egress, request).map_err(refused)?;
+        let admitted = self.admit_one(now, limits, ingress, request).map_err(refused)?;
         let admitted = admitted.filter(|_| limits.counts_calls());
         if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 
-    /// The same for the member of a trunk that a candidate is (KR-6).
+    /// The same for the member that it is.
     pub(super) fn admit_call_at(
         &mut self,
         now: Now,
@@ -333,16 +388,11 @@ impl Proxy {
         candidate: &Candidate,
         request: Message<'_>,
     ) -> Result<(), Local> {
-        let Some((egress, place)) = candidate.egress.zip(candidate.member) else { return Ok(()) };
         let snapshot = self.snapshot_of(key);
-        let dispatcher = snapshot.config.trunk(egress).map(|trunk| &trunk.dispatcher);
-        let Some(dispatcher) = dispatcher.filter(|dispatcher| dispatcher.counts_calls()) else { return Ok(()) };
-        let Some(member) = dispatcher.member(usize::from(place)) else { return Ok(()) };
-        if self.calls.counts(call_hash(&self.key, request), request, &member.limits) {
-            return Ok(());
-        }
-        let refused = |refusal: Refusal| Local::Refused { status: dispatcher.refuse_with, reason: refusal.reason };
-        let admitted = self.admit_one(now, &member.limits, egress, request).map_err(refused)?;
+        let Some(ingress) = self.context(key).map(|context| context.ingress) else { return Ok(()) };
+        let Some((limits, status)) = self.limits_at(&snapshot.config, candidate, request) else { return Ok(()) };
+        let refused = |refusal: Refusal| Local::Refused { status, reason: refusal.reason };
+        let admitted = self.admit_one(now, limits, ingress, request).map_err(refused)?;
         if self.hold_call(now, key, request, admitted) { Ok(()) } else { Err(refused(UNCOUNTED)) }
     }
 
@@ -399,8 +449,10 @@ impl Proxy {
     }
 }
 
+/// Reason phrase for a call above a limit.
+const LIMITED: &str = "Call Limit Reached";
 /// One Call-ID has so many calls that no other can be counted.
-pub(super) const UNCOUNTED: Refusal = Refusal::new(503, "Call Limit Reached");
+pub(super) const UNCOUNTED: Refusal = Refusal::new(503, LIMITED);
 
 /// Even over requests, equal for the copies of one.
 pub(super) fn request_hash(key: &[u8; 16], request: Message<'_>) -> u64 {

@@ -174,6 +174,21 @@ impl Proxy {
         });
     }
 
+    /// Gives a chain, or why there is none, to the verifier; what says nothing of the certificate is not remembered for others. Gives
+    /// the failure back.
+    pub(super) fn remember_chain(
+        &mut self,
+        now: Now,
+        x5u: &str,
+        answer: Result<FetchedChain, FetchFailure>,
+    ) -> Option<FetchFailure> {
+        let failure = answer.as_ref().err().copied();
+        if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
+            self.verifier.provide(now.unix, &self.snapshot.trust, x5u, answer);
+        }
+        failure
+    }
+
     /// The chain that an INVITE waited for, or why there is none: the INVITE is judged and goes on.
     pub(super) fn certificate_fetched(
         &mut self,
@@ -183,11 +198,7 @@ impl Proxy {
         answer: Result<FetchedChain, FetchFailure>,
         out: &mut Output,
     ) {
-        let failure = answer.as_ref().err().copied();
-        // What says nothing of the certificate is not remembered for others.
-        if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-            self.verifier.provide(now.unix, &self.snapshot.trust, x5u, answer);
-        }
+        let failure = self.remember_chain(now, x5u, answer);
         self.with_request(key, |proxy, request| {
             let goes_on = match failure {
                 Some(failure) => proxy.verify_without(now, key, x5u, failure, request, out),

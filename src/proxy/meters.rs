@@ -71,7 +71,7 @@ pub struct Meters {
     pub requests: [[u64; METHODS.len()]; TRANSPORTS.len()],
     /// Responses received and sent, by status from 100 on. What the transaction layer sends again is not counted again.
     pub responses: [[u64; CODES]; 2],
-    /// Verdicts on INVITEs, by [`VERDICTS`] and the check that failed (the last place: none did).
+    /// Verdicts on INVITEs and MESSAGEs, by [`VERDICTS`] and the check that failed (the last place: none did).
     pub verdicts: [[u64; Check::ALL.len() + 1]; VERDICTS.len()],
     /// What verdicts come to for the number, by [`Verstat::ALL`].
     pub verstat: [u64; Verstat::ALL.len()],

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use siphasher::sip::SipHasher13;
 
 use super::admission::{CallGuard, TrunkLimits};
-use super::calls::call_hash;
 use super::guard::UNCOUNTED;
 use super::history::{self, History};
 use super::neighbours::Source;
@@ -191,8 +190,10 @@ impl Proxy {
         if let Some(service) = snapshot.config.trunk(context.ingress).and_then(|trunk| trunk.service) {
             return self.serve(now, key, request, service, out);
         }
-        let (ingress, entry, verified) = (context.ingress, context.source.local, context.verified);
-        let known = Known { verified, in_call: self.is_in_call(request, ingress) };
+        let (ingress, source, verified) = (context.ingress, context.source, context.verified);
+        let entry = source.local;
+        let found = self.in_dialog(request, ingress, source.remote.ip());
+        let known = Known { verified, party: found.map(|found| found.trunk) };
         let chance = self.chance(now, Some(ingress));
         let planned = preprocess::preprocess(&snapshot.config, request, entry).map_err(Decline::from).and_then(|pre| {
             target::decide(&snapshot.config, request, ingress, &pre, chance, known).map(|plan| (pre, plan))
@@ -205,12 +206,6 @@ impl Proxy {
             context.plan = plan;
         }
         self.advance(now, key, request, &pre, out);
-    }
-
-    /// The request belongs to a dialog of a call in the table.
-    fn is_in_call(&self, request: Message<'_>, ingress: TrunkId) -> bool {
-        let may_be = request.to_tag().is_some() && !self.calls.is_empty();
-        may_be && self.calls.dialog_of(call_hash(&self.key, request), request, ingress).is_some()
     }
 
     /// Answers a request that goes nowhere.

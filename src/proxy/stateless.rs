@@ -20,6 +20,10 @@ impl Proxy {
         let config = &snapshot.config;
         let is_ack = request.method() == Some(Method::Ack);
         let ingress = self.ingress_of_ack(now, source);
+        let from = source.hop.remote.ip();
+        let found = ingress.filter(|_| is_ack).and_then(|ingress| self.in_dialog(request, ingress, from));
+        let party = found.map(|found| found.trunk);
+        let ingress = party.or(ingress);
         let chance = self.chance(now, ingress);
         let may_go = request.max_forwards().ok() != Some(Some(0));
         let planned = ingress.filter(|_| may_go).and_then(|ingress| {
@@ -28,7 +32,8 @@ impl Proxy {
             let is_bare = is_ack && !pre.was_ours && pre.next.is_none();
             let is_named = is_bare && !is_addressed_here(config, request.request_uri());
             let named = is_named.then(|| target::direct(config, request.request_uri(), None, None)).flatten();
-            let by_rules = || target::decide(config, request, ingress, &pre, chance, Known::default()).ok();
+            let known = Known { party, ..Known::default() };
+            let by_rules = || target::decide(config, request, ingress, &pre, chance, known).ok();
             let candidate = named.or_else(by_rules)?.pop()?;
             Some((candidate, pre))
         });
@@ -36,8 +41,8 @@ impl Proxy {
             self.stats.dropped_requests += 1;
             return;
         };
-        if let Some(ingress) = ingress.filter(|_| is_ack && !self.calls.is_empty()) {
-            self.note_ack(request, ingress); // one that goes on, from a neighbour
+        if let Some(found) = found {
+            self.note_ack(found.call); // one that goes on, from a neighbour
         }
         match &candidate.place {
             Place::At(_) => self.send_stateless(config, source, request, &pre, &candidate, out),

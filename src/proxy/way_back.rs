@@ -114,10 +114,15 @@ impl Proxy {
     pub(super) fn sender_located(&mut self, now: Now, need: NeedId, answer: Answer, out: &mut Output) {
         let Some(server) = self.ways_back.needs.get(&need).copied() else { return };
         self.forget_way_back(server);
-        let (Some(upstream), Answer::Locate(Ok(hops))) = (self.layer.server_upstream(server), answer) else { return };
-        let Some(trunk) = self.snapshot.config.neighbour(upstream) else { return };
-        if let Some(hop) = self.places(server, upstream, trunk, &hops) {
-            self.take_way(now, server, hop, out);
+        let Some(upstream) = self.layer.server_upstream(server) else { return };
+        match (answer, self.snapshot.config.neighbour(upstream)) {
+            (Answer::Locate(Ok(hops)), Some(trunk)) => {
+                if let Some(hop) = self.places(server, upstream, trunk, &hops) {
+                    self.take_way(now, server, hop, out);
+                }
+            }
+            // Nobody asks again for the copies that fail after this one.
+            _ => _ = self.ways_back.ways.insert(server, Way::Located(VecDeque::new())),
         }
     }
 

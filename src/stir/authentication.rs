@@ -207,7 +207,7 @@ impl Signer {
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
         let origid = shaken::origid(origid);
-        let source = self.source(is_asserted);
+        let source = if is_asserted { self.identity_source } else { IdentitySource::From };
         let wish = Wish { source, attestation: self.attestation, origid: origid.as_str(), rich };
         self.sign_as(unix, request, &wish, lines)
     }
@@ -224,7 +224,7 @@ impl Signer {
         wish: &Wish<'_>,
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
-        let call = self.prepare_from(wish.source, unix, request)?;
+        let call = self.prepare(wish.source, unix, request)?;
         self.check_authority(&call.caller()?)?;
         let mut claims = call.claims()?;
         let ppt = match wish.attestation {
@@ -241,16 +241,8 @@ impl Signer {
         self.write_lines(ppt, request, &claims, call.iat, lines)
     }
 
-    fn source(&self, is_asserted: bool) -> IdentitySource {
-        if is_asserted { self.identity_source } else { IdentitySource::From }
-    }
-
     /// What all tokens about a request begin with: validity of the certificate, Date, who calls whom (I-3 to I-6).
-    fn prepare(&self, is_asserted: bool, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
-        self.prepare_from(self.source(is_asserted), unix, request)
-    }
-
-    fn prepare_from(&self, source: IdentitySource, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
+    fn prepare(&self, source: IdentitySource, unix: i64, request: Message<'_>) -> Result<Prepared, SignError> {
         self.check_validity(unix)?;
         let signalling = Signalling::of(request, source, &self.dial_plan);
         let iat = match (request.field(Name::Date), signalling.date) {

@@ -8,6 +8,7 @@ use vesperd::passport::ppt::{Ppt, shaken::Attestation};
 use vesperd::passport::{Config, Identity, Token};
 use vesperd::sip::Name;
 use vesperd::sip::identity::IdentityValue;
+use vesperd::stir::IdentitySource;
 use vesperd::stir::authentication::{Diverted, SignError, Signer, SignerConfig, Speaker};
 use vesperd::stir::verification::{Check, Disposition, Failure, Policy, Retarget};
 
@@ -171,7 +172,7 @@ fn c9_c13_rich_call_data_in_the_token_for_the_number_or_its_own() {
     let one = one.unwrap();
     assert!(one[1].ends_with(";ppt=\"shaken\""), "one token for both");
     let own = with(&octets, |request| {
-        lines_of(|lines| provider.signer(P).sign_rcd(Speaker::Caller, false, NOW, request, &rich, lines))
+        lines_of(|lines| provider.signer(P).sign_rcd(Speaker::Caller, IdentitySource::From, NOW, request, &rich, lines))
     });
     let own = own.unwrap();
     assert!(own[1].ends_with(";ppt=\"rcd\""));
@@ -193,10 +194,12 @@ fn t1_t2_a_third_party_signs_beside() {
     let more = with(&call(B, &lines), |request| {
         let signer = third.signer(R);
         assert_eq!(
-            lines_of(|lines| signer.sign_rcd(Speaker::Caller, false, NOW, request, &rich, lines)),
+            lines_of(|lines| signer.sign_rcd(Speaker::Caller, IdentitySource::From, NOW, request, &rich, lines)),
             Err(SignError::NotAuthorized)
         );
-        lines_of(|lines| signer.sign_rcd(Speaker::ThirdParty("Example Retail"), false, NOW, request, &rich, lines))
+        lines_of(|lines| {
+            signer.sign_rcd(Speaker::ThirdParty("Example Retail"), IdentitySource::From, NOW, request, &rich, lines)
+        })
     });
     let more = more.unwrap();
     assert_eq!(payloads(&more)[0]["iss"], "Example Retail");
@@ -214,7 +217,7 @@ fn r2_r4_r5_priorities_that_verify() {
     let sign = |signer: &Signer, lines: &[&str], namespaces: &[&str]| {
         let lines: Vec<String> = lines.iter().map(|line| (*line).to_owned()).collect();
         let octets = call(B, &lines);
-        with(&octets, |request| lines_of(|out| signer.sign_rph(false, NOW, request, namespaces, out)))
+        with(&octets, |request| lines_of(|out| signer.sign_rph(IdentitySource::From, NOW, request, namespaces, out)))
     };
     let signer = provider.signer(P);
     let priority = "Resource-Priority: ets.0, esnet.1, wps.2";
@@ -233,8 +236,9 @@ fn r2_r4_r5_priorities_that_verify() {
     assert_eq!(sign(&signer, &["Resource-Priority: esnet.7"], &["esnet"]), Err(SignError::NoPriority), "R-6");
     assert_eq!(sign(&number.signer(Q), &[priority], &["ets"]), Err(SignError::NotAuthorized), "R-2");
     let message = String::from_utf8(call(B, &[priority.into()])).unwrap().replace("INVITE", "MESSAGE");
-    let refused =
-        with(message.as_bytes(), |request| lines_of(|lines| signer.sign_rph(false, NOW, request, &["ets"], lines)));
+    let refused = with(message.as_bytes(), |request| {
+        lines_of(|lines| signer.sign_rph(IdentitySource::From, NOW, request, &["ets"], lines))
+    });
     assert_eq!(refused, Err(SignError::Method), "R-4");
 }
 
@@ -248,7 +252,7 @@ fn m1_m2_a_message_that_verifies() {
     };
     let unsigned = message(&[], "Hello");
     let lines = with(unsigned.as_bytes(), |request| {
-        lines_of(|lines| provider.signer(P).sign_message(false, NOW, request, lines))
+        lines_of(|lines| provider.signer(P).sign_message(IdentitySource::From, NOW, request, lines))
     });
     let lines = lines.unwrap();
     assert!(payloads(&lines)[0]["msgi"].as_str().unwrap().ends_with('='), "emitted with padding");
@@ -256,8 +260,9 @@ fn m1_m2_a_message_that_verifies() {
     assert_valid(&verify("Hello"));
     assert_fault("body", &verify("hello"), Check::Claims, Failure::BodyMismatch, 438);
     let invite = call(B, &[]);
-    let refused =
-        with(&invite, |request| lines_of(|lines| provider.signer(P).sign_message(false, NOW, request, lines)));
+    let refused = with(&invite, |request| {
+        lines_of(|lines| provider.signer(P).sign_message(IdentitySource::From, NOW, request, lines))
+    });
     assert_eq!(refused, Err(SignError::Method));
 }
 
@@ -275,8 +280,8 @@ fn p12_d7_media_keys_in_all_tokens_but_diversions() {
     with(&octets, |request| {
         let mut out = Vec::new();
         signer.sign(NOW, request, [1; 16], &mut out).unwrap();
-        signer.sign_rcd(Speaker::Caller, false, NOW, request, &rich, &mut out).unwrap();
-        signer.sign_rph(false, NOW, request, &["ets"], &mut out).unwrap();
+        signer.sign_rcd(Speaker::Caller, IdentitySource::From, NOW, request, &rich, &mut out).unwrap();
+        signer.sign_rph(IdentitySource::From, NOW, request, &["ets"], &mut out).unwrap();
         lines.extend(String::from_utf8(out).unwrap().lines().map(str::to_owned));
     });
     assert_eq!(lines.iter().filter(|line| line.starts_with("Date: ")).count(), 1, "one Date for three tokens");
@@ -305,7 +310,9 @@ fn constraints_bind_the_signer() {
     let sign = |reason: &str| {
         let rich = Assertion::reason(reason);
         with(&octets, |request| {
-            lines_of(|lines| party.signer(P).sign_rcd(Speaker::Caller, false, NOW, request, &rich, lines))
+            lines_of(|lines| {
+                party.signer(P).sign_rcd(Speaker::Caller, IdentitySource::From, NOW, request, &rich, lines)
+            })
         })
     };
     assert!(sign("Delivery").is_ok());

@@ -31,6 +31,14 @@ struct Usage {
     calls: AtomicU32,
 }
 
+impl Usage {
+    /// Since the first call.
+    fn nanos(&self, now: Instant) -> u64 {
+        let elapsed = now.saturating_duration_since(*self.epoch.get_or_init(|| now));
+        u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Why a call was not admitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -81,14 +89,20 @@ impl TrunkLimits {
     pub fn admit(&self, now: Instant, is_emergency: bool) -> Result<CallGuard, Refused> {
         let limit = self.max_calls.filter(|_| !is_emergency).unwrap_or(u32::MAX);
         let take = |calls: u32| (calls < limit).then(|| calls.saturating_add(1));
-        self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).map_err(|_| Refused::Calls)?;
-        let is_full = self.max_calls.is_some_and(|limit| self.calls() > limit);
+        let before = self.usage.calls.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        let before = before.map_err(|_| Refused::Calls)?;
+        let is_full = self.max_calls.is_some_and(|limit| before >= limit);
         let mut guard = CallGuard { usage: Arc::clone(&self.usage), is_over: is_full };
-        let elapsed = now.saturating_duration_since(*self.usage.epoch.get_or_init(|| now));
-        let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX);
+        let nanos = self.usage.nanos(now);
         let in_time = self.rate.is_none_or(|rate| rate.take_shared(&self.usage.bucket, nanos));
         guard.is_over |= !in_time;
         if in_time || is_emergency { Ok(guard) } else { Err(Refused::Rate) }
+    }
+
+    /// Whether a call would be admitted now. Nothing is taken.
+    pub fn would_admit(&self, now: Instant, is_emergency: bool) -> bool {
+        let in_time = |rate: Rate| rate.has_token(&self.usage.bucket, self.usage.nanos(now));
+        is_emergency || self.max_calls.is_none_or(|limit| self.calls() < limit) && self.rate.is_none_or(in_time)
     }
 
     /// Goes on counting where the limits of an older configuration stopped.
@@ -130,9 +144,11 @@ mod tests {
         let first = limits.admit(now, false).unwrap();
         let second = limits.admit(now, false).unwrap();
         assert_eq!(limits.admit(now, false).unwrap_err(), Refused::Calls);
+        assert!(!limits.would_admit(now, false) && limits.would_admit(now, true));
         let emergency = limits.admit(now, true).unwrap();
         assert_eq!(limits.calls(), 3);
         drop((first, emergency));
+        assert!(limits.would_admit(now, false) && limits.calls() == 1);
         let third = limits.admit(now, false).unwrap();
         assert_eq!(limits.admit(now, false).unwrap_err(), Refused::Calls);
         drop((second, third));
@@ -144,7 +160,9 @@ mod tests {
         let limits = TrunkLimits::new(Some(Rate::new(10, 3)), None, 503);
         let start = crate::node::clock::instant();
         let admitted = |at: Instant| (0..10).filter(|_| limits.admit(at, false).is_ok()).count();
+        assert!((0..10).all(|_| limits.would_admit(start, false)), "asking takes nothing");
         assert_eq!(admitted(start), 3);
+        assert!(!limits.would_admit(start, false) && limits.would_admit(start, true));
         assert_eq!(limits.calls(), 0);
         assert_eq!(admitted(start + Duration::from_millis(100)), 1);
         assert!(limits.admit(start + Duration::from_millis(100), true).is_ok(), "E-12");
@@ -162,5 +180,20 @@ mod tests {
             guards.iter().map(Vec::len).sum()
         });
         assert_eq!((held, limits.calls()), (100, 0));
+    }
+
+    #[test]
+    fn e12_as_many_emergency_calls_are_above_the_limit_as_there_are_more() {
+        let now = crate::node::clock::instant();
+        for _ in 0..50 {
+            let limits = TrunkLimits::new(None, Some(100), 503);
+            let above: usize = std::thread::scope(|scope| {
+                let run = || (0..100).filter_map(|_| limits.admit(now, true).ok()).collect::<Vec<_>>();
+                let threads: Vec<_> = (0..4).map(|_| scope.spawn(run)).collect();
+                let guards: Vec<_> = threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+                guards.iter().filter(|guard| guard.is_over()).count()
+            });
+            assert_eq!(above, 300);
+        }
     }
 }

@@ -42,6 +42,11 @@ impl Rate {
         arrival.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |arrival| self.next(arrival, now)).is_ok()
     }
 
+    /// Whether there is a token in such a bucket.
+    pub fn has_token(self, arrival: &AtomicU64, now: u64) -> bool {
+        self.next(arrival.load(Ordering::Relaxed), now).is_some()
+    }
+
     fn next(self, arrival: u64, now: u64) -> Option<u64> {
         (arrival <= now.saturating_add(self.tolerance)).then(|| arrival.max(now).saturating_add(self.step))
     }

@@ -9,6 +9,7 @@ mod end;
 mod observe;
 mod record;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -37,6 +38,19 @@ const MAX_PER_CALL_ID: usize = 16;
 pub struct CallKey {
     slot: u32,
     serial: u32,
+}
+
+/// Where a request belongs in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InDialog {
+    /// The call.
+    pub call: CallKey,
+    /// The place of the dialog among those of the call.
+    pub place: usize,
+    /// Which of the two sent it.
+    pub side: Side,
+    /// The trunk that its sender is in this call. Of several that share an address, a request alone shows the first only.
+    pub trunk: TrunkId,
 }
 
 /// How far a call has come.
@@ -258,9 +272,9 @@ impl Calls {
         places.filter_map(|(_, slot)| Some(CallKey { slot: *slot, serial: self.entries.get(*slot as usize)?.serial }))
     }
 
-    /// The dialog that a request from this trunk belongs to, and which of the two sent it. Who is at neither end of the call has no part in
-    /// it, whatever tags it writes.
-    pub fn dialog_of(&self, hash: u64, request: Message<'_>, ingress: TrunkId) -> Option<(CallKey, usize, Side)> {
+    /// The dialog that a request belongs to which comes from this trunk and address, and which of the two sent it. Who is at neither end of
+    /// the call, by trunk or by address, has no part in it, whatever tags it writes.
+    pub fn dialog_of(&self, hash: u64, request: Message<'_>, ingress: TrunkId, from: IpAddr) -> Option<InDialog> {
         let (from_tag, to_tag) = (request.from_tag()?, request.to_tag()?);
         self.of(hash).find_map(|key| {
             let call = self.get(key)?;
@@ -272,9 +286,16 @@ impl Calls {
             };
             let place = call.dialogs.iter().position(|dialog| dialog.tag() == callee)?;
             // A callee that is no trunk's is whoever it is recognised as.
-            let far = call.dialogs.get(place)?.next().peer.map(|peer| TrunkId(peer.0));
-            let is_party = call.ingress == Some(ingress) || far.is_none_or(|far| far == ingress);
-            is_party.then_some((key, place, side))
+            let next = call.dialogs.get(place)?.next();
+            let far = next.peer.map(|peer| TrunkId(peer.0));
+            let party = if call.ingress == Some(ingress) || far.is_none_or(|far| far == ingress) {
+                Some(ingress)
+            } else {
+                let is_there = |hop: Hop| hop.remote.ip().to_canonical() == from.to_canonical();
+                let trunk = if side == Side::Caller { call.ingress } else { far };
+                trunk.filter(|_| is_there(next) || is_there(call.source))
+            };
+            Some(InDialog { call: key, place, side, trunk: party? })
         })
     }
 

@@ -1,13 +1,14 @@
 //! What the proxy tells the table of calls: requests, attempts, answers, ends.
 
 use std::hash::Hasher;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use siphasher::sip::SipHasher13;
 
 use super::dialog::{contact_of, record_routes};
-use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, Pieces, Side, Signed, Verification};
+use super::{Call, CallKey, CallRecord, CallState, Dialog, EndedBy, InDialog, Pieces, Side, Signed, Verification};
 use crate::passport::Identity;
 use crate::proxy::admission::CallGuard;
 use crate::proxy::guard::request_hash;
@@ -77,9 +78,8 @@ impl Proxy {
     /// A request has a context: it begins a call, or is part of one.
     pub(in crate::proxy) fn begin_call(&mut self, now: Now, key: ContextKey, request: Message<'_>, must: bool) {
         let method = request.method();
-        let Some((is_initial, ingress)) = self.context(key).map(|context| (context.is_initial, context.ingress)) else {
-            return;
-        };
+        let Some(context) = self.context(key) else { return };
+        let (is_initial, ingress, from) = (context.is_initial, context.ingress, context.source.remote.ip());
         if method == Some(Method::Invite) && is_initial {
             if must || self.calls.len() < self.snapshot.config.max_calls {
                 self.open_call(now, key, request);
@@ -88,11 +88,7 @@ impl Proxy {
             self.stats.unobserved_calls += u64::from(!must && !is_observed); // one that must be is refused
             return;
         }
-        if self.calls.is_empty() {
-            return;
-        }
-        let hash = call_hash(&self.key, request);
-        let Some((call, place, side)) = self.calls.dialog_of(hash, request, ingress) else { return };
+        let Some(InDialog { call, place, side, .. }) = self.in_dialog(request, ingress, from) else { return };
         let longest = self.snapshot.config.guard.longest_call;
         let role = match method {
             Some(Method::Bye) => Some(Role::Ends(place, side)),
@@ -286,12 +282,15 @@ impl Proxy {
         }
     }
 
-    /// An ACK to a 2xx came by.
-    pub(in crate::proxy) fn note_ack(&mut self, ack: Message<'_>, ingress: TrunkId) {
-        let hash = call_hash(&self.key, ack);
-        if let Some((call, ..)) = self.calls.dialog_of(hash, ack, ingress)
-            && let Some(call) = self.calls.get_mut(call)
-        {
+    /// The dialog in the table that a request from this trunk and address belongs to.
+    pub(in crate::proxy) fn in_dialog(&self, request: Message<'_>, ingress: TrunkId, from: IpAddr) -> Option<InDialog> {
+        let may_be = request.to_tag().is_some() && !self.calls.is_empty();
+        may_be.then(|| self.calls.dialog_of(call_hash(&self.key, request), request, ingress, from))?
+    }
+
+    /// An ACK to the 2xx of a call came by.
+    pub(in crate::proxy) fn note_ack(&mut self, call: CallKey) {
+        if let Some(call) = self.calls.get_mut(call) {
             call.unacknowledged = None;
         }
     }

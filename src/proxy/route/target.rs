@@ -40,8 +40,8 @@ pub struct Chance {
 pub struct Known {
     /// What its verification said.
     pub verified: Verified,
-    /// It belongs to a dialog of a call in the table.
-    pub in_call: bool,
+    /// It belongs to a dialog of a call in the table: the trunk that its sender is there.
+    pub party: Option<TrunkId>,
 }
 
 /// Why a request goes nowhere: how it is answered.
@@ -90,11 +90,12 @@ pub fn decide(
     let may_begin = pre.flow.is_some() || pre.trunks.is_some() && (pre.is_path || is_trusted);
     if pre.was_ours && (may_begin || request.to_tag().is_some()) {
         // A made-up To tag is no way around the table either: what may cost money needs a proof that its dialog runs through here.
-        let is_proven = is_trusted || known.in_call || pre.flow.is_some() || other_side(config, ingress, pre).is_some();
-        if !is_proven && may_cost(request) {
+        let side = known.party.unwrap_or(ingress);
+        let is_in_call = known.party.is_some() || other_side(config, side, pre).is_some();
+        if !(is_trusted || is_in_call || pre.flow.is_some()) && may_cost(request) {
             return Err(NO_CALL.into());
         }
-        return Ok(in_route_set(config, request, ingress, pre, is_trusted)?);
+        return Ok(in_route_set(config, request, side, pre, is_trusted)?);
     }
     if let Some(next) = &pre.next {
         // RT-4: a pre-loaded Route is a relay order; only a trusted trunk may give one. A host name in it is left to the next hop.

@@ -270,11 +270,7 @@ impl Proxy {
                     Answer::Certificate(answer) => answer,
                     _ => Err(FetchFailure::Timeout),
                 };
-                let failure = answer.as_ref().err().copied();
-                // What says nothing of the certificate is not remembered for others.
-                if !matches!(failure, Some(FetchFailure::Timeout | FetchFailure::Busy)) {
-                    self.verifier.provide(now.unix, &self.snapshot.trust, &x5u, answer);
-                }
+                let failure = self.remember_chain(now, &x5u, answer);
                 let missing = failure.map(|failure| (&*x5u, failure));
                 self.judge_asked(now, &snapshot, question, missing, out);
             }

@@ -19,6 +19,7 @@ pub(super) use wait::Unfinished;
 use super::calls::Signed;
 use super::identity::MULTIPLE_DATE;
 use super::plan::{Change, Retarget};
+use super::request_context::RequestContext;
 use super::response_context::Local;
 use super::{Config, ContextKey, Event, Now, Output, Proxy, Trunk, TrunkId};
 use crate::passport::CanonicalIdentity;
@@ -68,6 +69,8 @@ pub(super) struct SignedFor {
     trunk: TrunkId,
     /// The URI that the call was sent on to, if that is signed.
     diverted: Option<Rc<Retarget>>,
+    /// Nothing is signed: a trusted trunk or the destination wants it so.
+    is_left_alone: bool,
 }
 
 /// Who signs a call, and what he says.
@@ -106,10 +109,10 @@ impl Trunk {
 }
 
 impl Proxy {
-    /// Whether a request may go to a trunk that wants INVITEs signed.
+    /// Whether a request may go to a trunk that wants it signed.
     ///
     /// # Errors
-    /// 400 for an INVITE whose date is not certain.
+    /// 400 for one whose date is not certain (H-6).
     pub(super) fn may_sign(
         &mut self,
         key: ContextKey,
@@ -117,9 +120,9 @@ impl Proxy {
         request: Message<'_>,
     ) -> Result<(), Local> {
         let snapshot = self.snapshot_of(key);
-        let signs = egress.and_then(|id| snapshot.config.trunk(id)).is_some_and(Trunk::signs);
-        let is_meant = self.context(key).is_some_and(|context| context.is_invite && context.is_initial);
-        if signs && is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
+        let Some(trunk) = egress.and_then(|id| snapshot.config.trunk(id)) else { return Ok(()) };
+        let is_meant = self.context(key).is_some_and(|context| context.is_for_signing(trunk, request.method()));
+        if is_meant && request.is_repeated(Name::Date) { Err(MULTIPLE_DATE.into()) } else { Ok(()) }
     }
 
     /// Signs a request that begins something for the trunk of a candidate, and its diversion if the candidate has another number;
@@ -138,27 +141,26 @@ impl Proxy {
         let config = &snapshot.config;
         let Some((id, trunk)) = egress.and_then(|id| Some((id, config.trunk(id)?))) else { return Vec::new() };
         let Some(context) = self.context(key).filter(|_| trunk.signs()) else { return Vec::new() };
-        let is_message = trunk.signing.messages && request.method() == Some(Method::Message);
-        let is_meant = context.is_initial && (context.is_invite || is_message);
+        if !context.is_for_signing(trunk, request.method()) {
+            context.lines_become(Vec::new()); // another trunk wanted them, not this one
+            (context.signed, context.signed_for, context.renews_date) = (None, None, false);
+            return Vec::new();
+        }
+        let is_trusted = config.trunk(context.ingress).is_some_and(|trunk| trunk.trusted);
+        let uri = retarget.map_or(request.request_uri(), |retarget| &retarget.uri);
+        let (plan, emergency) = (&config.verifier.dial_plan, &config.guard.emergency_numbers);
+        let is_left_alone = is_trusted && config.identity_headers.asks_bypass(request)
+            || exempt::is_exempt(&trunk.signing.exempt, request, uri, plan, emergency);
         let diverted = retarget.filter(|retarget| {
             let is_other = matches!(retarget.change, Change::Number | Change::Deflection);
             let is_signed = || !retarget.tokens_for(request, &[], config).is_empty(); // by who redirected the call
             trunk.signing.divert && is_other && request.field(Name::Identity).is_some() && !is_signed()
         });
-        let wanted = SignedFor { trunk: id, diverted: diverted.cloned() };
-        if !is_meant || context.signed_for.as_ref().is_some_and(|before| before.serves(&wanted, config)) {
+        let wanted = SignedFor { trunk: id, diverted: diverted.cloned(), is_left_alone };
+        if context.signed_for.as_ref().is_some_and(|before| before.serves(&wanted, config)) {
             return Vec::new();
         }
-        let ingress = context.ingress;
-        let mut lines = std::mem::take(&mut context.lines);
-        context.earlier_signatures.extend(signatures(&lines).map(Box::from));
-        lines.clear();
-        let mut made = Made { lines, ..Made::default() };
-        let is_trusted = config.trunk(ingress).is_some_and(|trunk| trunk.trusted);
-        let uri = retarget.map_or(request.request_uri(), |retarget| &retarget.uri);
-        let (plan, emergency) = (&config.verifier.dial_plan, &config.guard.emergency_numbers);
-        let is_left_alone = is_trusted && config.identity_headers.asks_bypass(request)
-            || exempt::is_exempt(&trunk.signing.exempt, request, uri, plan, emergency);
+        let mut made = Made::default();
         if is_left_alone {
             self.stats.exempt += 1;
         } else {
@@ -171,8 +173,8 @@ impl Proxy {
         }
         self.stats.signed += u64::from(made.keys.is_empty() && made.signed.is_some());
         let Some(context) = self.context(key) else { return Vec::new() };
-        (context.lines, context.signed, context.renews_date) = (made.lines, made.signed, made.renews_date);
-        context.signed_for = Some(wanted);
+        context.lines_become(made.lines);
+        (context.signed, context.signed_for, context.renews_date) = (made.signed, Some(wanted), made.renews_date);
         made.keys
     }
 
@@ -194,8 +196,7 @@ impl Proxy {
             choice.signer.sign_as(now.unix, request, &wish, &mut made.lines)
         };
         let result = if request.method() == Some(Method::Message) {
-            let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-            choice.signer.sign_message(is_asserted, now.unix, request, &mut made.lines)
+            choice.signer.sign_message(choice.source, now.unix, request, &mut made.lines)
         } else {
             match sign_with(inside) {
                 // The certificate does not let this be said; the number is worth a token of its own.
@@ -229,8 +230,7 @@ impl Proxy {
     ) {
         let Some(signer) = rich.signer.and_then(|place| config.signers.get(place)) else { return };
         let speaker = rich.issuer.as_deref().map_or(Speaker::Caller, Speaker::ThirdParty);
-        let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-        match signer.sign_rcd(speaker, is_asserted, ask.now.unix, ask.request, &rich.assertion, &mut made.lines) {
+        match signer.sign_rcd(speaker, choice.source, ask.now.unix, ask.request, &rich.assertion, &mut made.lines) {
             Ok(()) => made.note(signer, 1),
             Err(error) => self.unsigned(ask.request, ask.id, error, out),
         }
@@ -246,8 +246,7 @@ impl Proxy {
         }
         let Some(choice) = choose(config, trunk, request, is_trusted) else { return };
         let namespaces: Vec<&str> = trunk.signing.priorities.iter().map(String::as_str).collect();
-        let is_asserted = choice.source == IdentitySource::AssertedThenFrom;
-        match choice.signer.sign_rph(is_asserted, now.unix, request, &namespaces, &mut made.lines) {
+        match choice.signer.sign_rph(choice.source, now.unix, request, &namespaces, &mut made.lines) {
             Ok(()) => made.note(choice.signer, 1),
             Err(SignError::NoPriority) => {} // of other namespaces
             Err(error) => self.unsigned(request, id, error, out),
@@ -349,11 +348,26 @@ struct Ask<'a> {
     is_trusted: bool,
 }
 
+impl RequestContext {
+    /// It begins something that this trunk wants signed.
+    fn is_for_signing(&self, trunk: &Trunk, method: Option<Method<'_>>) -> bool {
+        let is_message = || trunk.signing.messages && method == Some(Method::Message);
+        trunk.signs() && self.is_initial && (self.is_invite || is_message())
+    }
+
+    /// Other lines take the place of those that copies had so far. What is said of the former tokens is for us still (RFC 9410 7).
+    fn lines_become(&mut self, lines: Vec<u8>) {
+        let before = std::mem::replace(&mut self.lines, lines);
+        self.earlier_signatures.extend(signatures(&before).map(Box::from));
+    }
+}
+
 impl SignedFor {
     /// Lines made for this are good for that, too.
     fn serves(&self, wanted: &SignedFor, config: &Config) -> bool {
         let said = |id| config.trunk(id).map(|trunk| (trunk.sign, &trunk.signing));
-        self.diverted == wanted.diverted && (self.trunk == wanted.trunk || said(self.trunk) == said(wanted.trunk))
+        let is_alike = self.diverted == wanted.diverted && self.is_left_alone == wanted.is_left_alone;
+        is_alike && (self.trunk == wanted.trunk || said(self.trunk) == said(wanted.trunk))
     }
 }
 

@@ -180,7 +180,7 @@ impl Proxy {
         match unfinished.goal {
             Goal::Attempt { candidate, share, alternates: mut candidates } => {
                 candidates.push_front(candidate);
-                if !self.replace(now, key, candidates, share, out) {
+                if !self.replace_signed(now, key, candidates, share, out) {
                     self.stats.failed_attempts += 1;
                     self.conclude(now, key, out);
                 }
@@ -205,6 +205,12 @@ impl Proxy {
         if first(&unfinished.lines).is_none() {
             unfinished.lines.clear();
         }
+        if unfinished.renews_date && memchr::memmem::find(&unfinished.lines, b";ppt=\"div\"").is_none() {
+            // No diversion is left to have the Date for itself: the received one stays.
+            unfinished.renews_date = false;
+            let kept = unfinished.lines.split_inclusive(|octet| *octet == b'\n').filter(|l| !l.starts_with(b"Date: "));
+            unfinished.lines = kept.flatten().copied().collect();
+        }
         self.stats.signed += u64::from(unfinished.signed.is_some());
         let Some(trunk) = unfinished.trunk().filter(|_| missing > 0) else { return };
         self.unsigned(request, trunk, SignError::Signature, out);
@@ -212,7 +218,7 @@ impl Proxy {
 
     fn take_lines(&mut self, key: ContextKey, unfinished: &mut Unfinished) {
         let Some(context) = self.context(key) else { return };
-        context.lines = std::mem::take(&mut unfinished.lines);
+        context.lines_become(std::mem::take(&mut unfinished.lines));
         context.signed = unfinished.signed.take();
         context.signed_for = unfinished.signed_for.take();
         context.renews_date = unfinished.renews_date;

@@ -4,6 +4,7 @@ use crate::passport::Claims;
 use crate::passport::ppt::rcd::Assertion;
 use crate::passport::ppt::{Ppt, msg, rph};
 use crate::sip::{Message, Method, Name};
+use crate::stir::IdentitySource;
 
 /// Most r-values signed in one token.
 const MAX_PRIORITIES: usize = 16;
@@ -19,20 +20,21 @@ pub enum Speaker<'a> {
 
 impl Signer {
     /// Appends an Identity line with a token of `ppt=rcd` (RFC 9795 section 8). For a certificate that speaks for the number, data in
-    /// the token for the number itself is shorter: [`Signer::sign_rich`].
+    /// the token for the number itself is shorter: [`Signer::sign_rich`]. `source` says who is taken for the caller, here and in the others
+    /// as in a [`Wish`](super::Wish): one call has one caller, whichever certificates speak of it.
     ///
     /// # Errors
     /// As [`Signer::sign`].
     pub fn sign_rcd(
         &self,
         speaker: Speaker<'_>,
-        is_asserted: bool,
+        source: IdentitySource,
         unix: i64,
         request: Message<'_>,
         rich: &Assertion,
         lines: &mut Vec<u8>,
     ) -> Result<(), SignError> {
-        let call = self.prepare(is_asserted, unix, request)?;
+        let call = self.prepare(source, unix, request)?;
         let mut claims = call.claims()?;
         match speaker {
             Speaker::Caller => self.check_authority(&claims.orig)?,
@@ -50,7 +52,7 @@ impl Signer {
     /// take the certificate as one that speaks for namespaces.
     pub fn sign_rph(
         &self,
-        is_asserted: bool,
+        source: IdentitySource,
         unix: i64,
         request: Message<'_>,
         namespaces: &[&str],
@@ -59,7 +61,7 @@ impl Signer {
         if request.method() != Some(Method::Invite) {
             return Err(SignError::Method);
         }
-        let call = self.prepare(is_asserted, unix, request)?;
+        let call = self.prepare(source, unix, request)?;
         self.check_priority_authority()?;
         let is_meant = |value: &&str| namespaces.iter().any(|name| name.eq_ignore_ascii_case(rph::namespace(value)));
         let values = request.values(Name::ResourcePriority).filter_map(|value| std::str::from_utf8(value.value).ok());
@@ -83,7 +85,7 @@ impl Signer {
     /// As [`Signer::sign`].
     pub fn sign_message(
         &self,
-        is_asserted: bool,
+        source: IdentitySource,
         unix: i64,
         request: Message<'_>,
         lines: &mut Vec<u8>,
@@ -91,7 +93,7 @@ impl Signer {
         if request.method() != Some(Method::Message) {
             return Err(SignError::Method);
         }
-        let call = self.prepare(is_asserted, unix, request)?;
+        let call = self.prepare(source, unix, request)?;
         let mut claims: Claims<'_> = call.claims()?;
         self.check_authority(&claims.orig)?;
         msg::add(&mut claims, request.body());
