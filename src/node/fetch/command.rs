@@ -9,7 +9,6 @@ use tokio::sync::oneshot;
 use super::cache::{Entry, Source};
 use super::door::{Door, Moment};
 use super::keeper::Keeper;
-use super::serve::leaf_end;
 use super::{Config, guard};
 use crate::cert::{Certificate, certificates_from_pem_or_der};
 use crate::node::clock;
@@ -140,8 +139,7 @@ fn import<W>(door: &mut Door<W>, desk: &Desk, x5u: &str, pem: &str, now: Moment)
     let verdict = judged.as_ref().map_err(ToString::to_string)?;
     verdict.path.as_ref().map_err(ToString::to_string)?;
     verdict.validity(now.unix, 0).map_err(|error| error.to_string())?;
-    let end = leaf_end(&judged, &chain);
-    let url: Arc<str> = x5u.into();
+    let (url, end): (Arc<str>, _) = (x5u.into(), verdict.not_after);
     door.insert(&url, Entry::chain(chain.into(), Source::Imported, clock::unix()).imported(end));
     let (_, entry) = door.cache.all().find(|(known, _)| *known == url).ok_or("the cache has no room for it")?;
     Ok(describe(door, &url, &entry, now))

@@ -278,6 +278,9 @@ impl<W> Door<W> {
             Some(Found::Fresh(entry) | Found::Stale(entry)) if entry.answer.is_ok() => Some(entry),
             _ => None,
         };
+        if let Some(entry) = known.as_ref().filter(|entry| entry.source == Source::Imported) {
+            return entry.answer(now.unix, &self.config); // it came in while this was fetched
+        }
         let brought = match result {
             Ok(brought) => brought,
             Err(error) => {
@@ -309,9 +312,9 @@ impl<W> Door<W> {
         answer
     }
 
-    /// Puts an entry in, whatever was there.
+    /// Puts an entry in, whatever was there. What an operator has given is not fetched anew.
     pub fn insert(&mut self, url: &Arc<str>, entry: Entry) {
-        if entry.is_trusted {
+        if entry.is_renewed() {
             self.schedule(entry.refresh_at(&self.config), url);
         }
         self.cache.put(Arc::clone(url), entry);
@@ -341,7 +344,7 @@ impl<W> Door<W> {
             let (Some(Found::Fresh(entry)) | Some(Found::Stale(entry))) = self.cache.get(&url, now.unix) else {
                 continue;
             };
-            if entry.is_used() && entry.is_trusted && now.unix >= entry.refresh_at(&self.config) {
+            if entry.is_used() && entry.is_renewed() && now.unix >= entry.refresh_at(&self.config) {
                 self.renew(now, &url, &entry);
             }
         }

@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::{Entry, Source};
 use super::door::{Door, Moment};
-use super::serve::leaf_end;
 use super::{Config, guard};
 use crate::node::trust::Desk;
 
@@ -85,8 +84,9 @@ impl Memory {
         guard::target(&kept.x5u, self.config.allow_any_port).ok()?;
         let chain: Vec<Vec<u8>> = kept.chain.iter().map(|der| STANDARD.decode(der).ok()).collect::<Option<_>>()?;
         let judged = trust.assess(&chain);
-        judged.as_ref().ok()?.path.as_ref().ok()?;
-        let end = leaf_end(&judged, &chain);
+        let verdict = judged.as_ref().ok()?;
+        verdict.path.as_ref().ok()?;
+        let end = if kept.imported { verdict.not_after } else { verdict.holds_until() };
         let source = if kept.imported { Source::Imported } else { Source::Restored };
         let entry = Entry::chain(chain.into(), source, kept.since.min(unix));
         // No longer than settings, certificates and what was said then allow.

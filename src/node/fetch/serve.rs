@@ -164,7 +164,7 @@ async fn look_at(
 }
 
 /// End of the leaf's validity, or of the whole path's.
-pub(super) fn leaf_end(chain: &Result<ChainVerdict, CertificateError>, certificates: &[Vec<u8>]) -> i64 {
+fn leaf_end(chain: &Result<ChainVerdict, CertificateError>, certificates: &[Vec<u8>]) -> i64 {
     match chain {
         Ok(chain) => chain.holds_until(),
         // A leaf that can not be judged is still kept as a failure is.
