@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use look::{anchors, crl, grace, logs, reference, report};
-pub(super) use look::{fetch_lists, restore};
+pub(super) use look::{FirstLook, fetch_lists, restore};
+use look::{Reach, anchors, crl, grace, logs, reference, report};
 
 use super::client::Client;
 use super::{Config, FetchError, guard};
@@ -151,6 +151,7 @@ enum Refused {
     Logs(LogListError),
     Crl(CrlError),
     Reference(TnAuthListError),
+    NoRoom,
     Panicked,
 }
 
@@ -163,6 +164,7 @@ impl std::fmt::Display for Refused {
             Self::Logs(error) => error.fmt(f),
             Self::Crl(error) => error.fmt(f),
             Self::Reference(error) => error.fmt(f),
+            Self::NoRoom => f.write_str("no room: stir.crl.max_crls are at hand"),
             Self::Panicked => f.write_str("it made the reader panic"),
         }
     }
@@ -238,6 +240,22 @@ impl Keeper {
         }
     }
 
+    /// A list by reference was fetched with the chain that names it: it is kept up to date like others.
+    pub fn adopt(&mut self, look: FirstLook) {
+        let FirstLook { uri, not_after, due } = look;
+        let what = What::Reference(uri);
+        if self.has_room(&what) {
+            let tracked = self.tracked.entry(what).or_default();
+            tracked.not_after = tracked.not_after.max(not_after);
+            tracked.due = due;
+        }
+    }
+
+    /// How many TNAuthLists by reference may be at hand.
+    pub fn max_lists(&self) -> usize {
+        self.config.keeper.max_lists
+    }
+
     fn has_room(&self, what: &What) -> bool {
         let is_same = |other: &&What| std::mem::discriminant(*other) == std::mem::discriminant(what);
         let has = self.tracked.contains_key(what)
@@ -267,7 +285,10 @@ impl Keeper {
                     What::Anchors => anchors(&config, &client, &desk, unix).await,
                     What::Logs => logs(&config, &client, &desk).await,
                     What::Crl(url) => crl(url, issuers, &config, &client, &desk, unix).await,
-                    What::Reference(uri) => reference(uri, not_after, PATIENCE, &client, &desk).await,
+                    What::Reference(uri) => {
+                        let reach = Reach { not_after, max: config.keeper.max_lists, timeout: PATIENCE };
+                        reference(uri, reach, &client, &desk).await
+                    }
                 };
                 (what, learned)
             });
@@ -282,18 +303,19 @@ impl Keeper {
             tracing::error!(%error, "the list of authorities counts no more, its grace is over: its anchors are not trusted any longer");
             self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.anchors = None);
         }
-        let references = self.tracked.keys().filter_map(|what| match what {
-            What::Reference(uri) => Some(Arc::clone(uri)),
-            _ => None,
-        });
-        for uri in references.collect::<Vec<_>>() {
-            let is_over = learned.referenced.get(&uri).is_some_and(|list| list.fresh_until <= unix);
-            if is_over {
-                self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.referenced = learned.referenced.without(&uri));
-                // Whoever still needs it asks again.
-                self.tracked.remove(&What::Reference(uri));
-            }
+        // All that are at hand, kept up to date or not: nothing counts longer than its time (RFC 9060 12, C4.8).
+        let over = learned.referenced.iter().filter(|(_, list)| list.fresh_until <= unix);
+        let over: Vec<Arc<str>> = over.map(|(uri, _)| uri.into()).collect();
+        if !over.is_empty() {
+            self.desk.learn(Verdicts::AreMadeAnew, |learned| {
+                learned.referenced = over.iter().fold(learned.referenced.clone(), |lists, uri| lists.without(uri));
+            });
         }
+        // Whoever still needs it asks again.
+        self.tracked.retain(|what, tracked| match what {
+            What::Reference(uri) => tracked.is_under_way || tracked.not_after > unix && !over.contains(uri),
+            _ => true,
+        });
     }
 
     /// Waits for something that ends; for ever while nothing is under way.

@@ -251,29 +251,87 @@ async fn a_crl_is_fetched_when_a_certificate_names_it_and_only_a_newer_one_takes
     }
 }
 
-#[tokio::test]
-async fn a_list_by_reference_is_there_when_the_chain_is() {
-    let server = Server::start().await;
-    let root = Ca::new("Root");
-    let uri = server.url("/tn");
+/// A leaf whose TNAuthList lies at a URI.
+fn by_reference(root: &Ca, uri: &str) -> Vec<u8> {
     let tlv = crate::cert::der::element;
     let access = [tlv(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 0x0e]), tlv(0x86, uri.as_bytes())].concat();
     let access = tlv(0x30, &tlv(0x30, &access));
-    let leaf = root.leaf(|params| {
+    root.leaf(|params| {
         params.custom_extensions.push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access));
-    });
-    let list = TnAuthList::new(vec![TnEntry::One("12025550100".to_owned())]).unwrap();
-    server.put("/tn", &list.to_der());
-    server.put("/leaf.pem", &leaf);
+    })
+}
+
+fn list() -> TnAuthList {
+    TnAuthList::new(vec![TnEntry::One("12025550100".to_owned())]).unwrap()
+}
+
+/// A server with two chains, `/1.pem` and `/2.pem`, and their lists; a desk that trusts them.
+async fn with_lists() -> (Server, Arc<Desk>) {
+    let (server, root) = (Server::start().await, Ca::new("Root"));
+    for n in 1..=2 {
+        server.put(&format!("/tn{n}"), &list().to_der());
+        server.put(&format!("/{n}.pem"), &by_reference(&root, &server.url(&format!("/tn{n}"))));
+    }
     let mut trust = crate::cert::TrustStore::default();
     trust.anchors.add_der(&root.der).unwrap();
-    let desk = Desk::new(trust);
+    (server, Desk::new(trust))
+}
+
+#[tokio::test]
+async fn a_list_by_reference_is_there_when_the_chain_is_and_is_kept_up_to_date() {
+    let (server, desk) = with_lists().await;
     let thread = FetchThread::start(server.config(), Arc::clone(&desk)).unwrap();
-    let chain = ask(&thread.fetcher(), &server.url("/leaf.pem")).await.unwrap();
+    let chain = ask(&thread.fetcher(), &server.url("/1.pem")).await.unwrap();
     let verdict = desk.current().assess(&chain.certificates).unwrap();
     assert!(verdict.leaf.tn_auth_list().unwrap().unwrap().covers("12025550100"));
     assert!(verdict.holds_until() < clock::unix() + 86_400 + 60, "it is looked at again");
     assert_eq!(server.asked(), 2);
+    // What is kept up to date is looked at when the cache is purged.
+    let (answer, purged) = tokio::sync::oneshot::channel();
+    assert!(thread.commands().try_send(Command::Purge { which: Which::All, answer }).is_ok());
+    purged.await.unwrap();
+    until(|| server.asked() == 3).await;
+}
+
+#[tokio::test]
+async fn lists_by_reference_are_bounded() {
+    let (server, desk) = with_lists().await;
+    let keeper = KeeperConfig { max_lists: 1, ..KeeperConfig::default() };
+    let thread = FetchThread::start(Config { keeper, ..server.config() }, Arc::clone(&desk)).unwrap();
+    for path in ["/1.pem", "/2.pem", "/1.pem"] {
+        ask(&thread.fetcher(), &server.url(path)).await.unwrap();
+    }
+    assert!(desk.learned().referenced.get(&server.url("/tn1")).is_some());
+    assert_eq!((desk.learned().referenced.len(), server.asked()), (1, 3), "two chains, one list");
+}
+
+#[tokio::test]
+async fn rfc9060_12_a_list_by_reference_counts_no_longer_than_its_time_and_is_renewed_before() {
+    let server = Server::start().await;
+    server.put("/tn", &list().to_der());
+    let (config, desk) = (server.config(), Desk::new(Default::default()));
+    let client = Arc::new(client::Client::new(config.clone(), Arc::new(tls_config(&config).unwrap())));
+    let mut keeper = keeper::Keeper::new(&config, client, Arc::clone(&desk));
+    let (now, kept, other) = (clock::unix(), server.url("/tn"), "https://a.example/tn");
+    let end = now + 100;
+    desk.learn(crate::node::trust::Verdicts::AreMadeAnew, |learned| {
+        for uri in [&kept, other] {
+            let list = Arc::new(crate::cert::ReferencedList { list: list(), fresh_until: end });
+            learned.referenced = learned.referenced.with(uri, list);
+        }
+    });
+    let due = now + 80;
+    keeper.adopt(keeper::FirstLook { uri: kept.as_str().into(), not_after: now + 86_400, due });
+    keeper.tick(due - 1);
+    assert_eq!(server.asked(), 0);
+    keeper.tick(due);
+    keeper.work().await;
+    assert_eq!((server.asked(), desk.learned().referenced.len()), (1, 2));
+    let epoch = desk.current().epoch;
+    keeper.tick(end);
+    assert!(desk.learned().referenced.get(other).is_none(), "nobody keeps it up to date, and its time is over");
+    assert!(desk.learned().referenced.get(&kept).is_some_and(|list| list.fresh_until > end));
+    assert_eq!(desk.current().epoch, epoch + 1, "verdicts that rest on it are made anew");
 }
 
 /// Hosts that hold their sockets take every fetch there may be, and the warm are answered all the same.
