@@ -8,30 +8,17 @@ use tokio::sync::oneshot;
 
 use super::cache::{Entry, Source};
 use super::door::{Door, Moment};
+use super::guard;
 use super::keeper::Keeper;
-use super::{Config, guard};
 use crate::cert::{Certificate, certificates_from_pem_or_der};
 use crate::node::clock;
 use crate::node::trust::{Desk, Verdicts};
 
 /// An order of an operator's; the answer goes back unless nobody waits for it.
 pub(in crate::node) enum Command {
-    List {
-        host: Option<String>,
-        limit: usize,
-        answer: oneshot::Sender<Vec<CacheEntry>>,
-    },
-    Import {
-        x5u: String,
-        pem: String,
-        answer: oneshot::Sender<Result<CacheEntry, String>>,
-    },
-    Purge {
-        which: Which,
-        answer: oneshot::Sender<usize>,
-    },
-    /// Other settings for CRLs and lists.
-    Configure(Box<Config>),
+    List { host: Option<String>, limit: usize, answer: oneshot::Sender<Vec<CacheEntry>> },
+    Import { x5u: String, pem: String, answer: oneshot::Sender<Result<CacheEntry, String>> },
+    Purge { which: Which, answer: oneshot::Sender<usize> },
 }
 
 /// What is purged.
@@ -84,7 +71,6 @@ pub(super) fn obey<W>(command: Command, door: &mut Door<W>, keeper: &mut Keeper,
             keeper.hurry();
             let _ = answer.send(purged);
         }
-        Command::Configure(config) => keeper.configure(*config),
     }
 }
 

@@ -71,6 +71,13 @@ pub struct KeeperConfig {
     pub max_lists: usize,
 }
 
+impl ListSource {
+    /// What was believed of one is believed of the other: the same key signs, or, without a key, it comes from the same place.
+    fn is_believed_like(&self, other: &Self) -> bool {
+        self.key == other.key && (self.key.is_some() || self.place == other.place)
+    }
+}
+
 impl Default for KeeperConfig {
     fn default() -> Self {
         Self {
@@ -200,18 +207,32 @@ impl Keeper {
             What::Logs => has_logs,
             What::Crl(_) | What::Reference(_) => true,
         });
-        self.config = config.into();
+        let old = std::mem::replace(&mut self.config, config.into());
+        self.forget_disowned(&old.keeper);
         for what in wanted {
             self.tracked.entry(what).or_default().look_now();
         }
-        let learned = self.desk.learned();
-        if (learned.anchors.is_some() && !has_anchors) || (learned.logs.is_some() && !has_logs) {
-            self.desk.learn(Verdicts::AreMadeAnew, |learned| {
-                learned.anchors = learned.anchors.take().filter(|_| has_anchors);
-                learned.logs = learned.logs.take().filter(|_| has_logs);
-            });
-        }
         restore(&self.config, &self.desk);
+    }
+
+    /// What another key signed, or, unsigned, came from another place, counts no more, nor does its number.
+    fn forget_disowned(&mut self, old: &KeeperConfig) {
+        let new = &self.config.keeper;
+        let keeps_anchors =
+            old.anchors.as_ref().is_none_or(|old| new.anchors.as_ref().is_some_and(|new| new.key == old.key));
+        let keeps_logs =
+            old.logs.as_ref().is_none_or(|old| new.logs.as_ref().is_some_and(|new| new.is_believed_like(old)));
+        if keeps_anchors && keeps_logs {
+            return;
+        }
+        // Looks that began under the old settings must teach nothing any more; what they were for is looked at anew.
+        self.jobs = JoinSet::new();
+        let begun = self.tracked.values_mut().filter(|tracked| tracked.is_under_way);
+        begun.for_each(|tracked| (tracked.is_under_way, tracked.is_again, tracked.due) = (false, false, 0));
+        self.desk.learn(Verdicts::AreMadeAnew, |learned| {
+            learned.anchors = learned.anchors.take().filter(|_| keeps_anchors);
+            learned.logs = learned.logs.take().filter(|_| keeps_logs);
+        });
     }
 
     /// A credential lacks a CRL or a list by reference: from now on it is kept up to date.

@@ -137,8 +137,7 @@ async fn authorities_come_from_the_signed_list_and_what_is_refused_changes_nothi
     let forged = jws(&KeyPair::generate().unwrap(), &anchor_list(&[&stranger], 9, later));
     let old = jws(&pa, &anchor_list(&[&stranger], 4, later));
     let again = |thread: &FetchThread| {
-        let order = Command::Configure(Box::new(config.clone()));
-        assert!(thread.commands().try_send(order).is_ok());
+        thread.configure(config.clone());
     };
     for (n, refused) in [forged, old, b"junk".to_vec()].into_iter().enumerate() {
         server.put("/anchors.jwt", &refused);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -28,6 +28,8 @@ pub(super) struct Inlets {
     pub questions: mpsc::Receiver<Question>,
     pub lacks: mpsc::Receiver<Arc<Credential>>,
     pub orders: mpsc::Receiver<Command>,
+    /// Other settings for CRLs and lists.
+    pub changes: watch::Receiver<Config>,
 }
 
 /// Who waits for an answer.
@@ -54,7 +56,7 @@ pub(super) async fn serve(
     counts: Arc<Counts>,
     inlets: Inlets,
 ) {
-    let Inlets { mut questions, mut lacks, mut orders } = inlets;
+    let Inlets { mut questions, mut lacks, mut orders, mut changes } = inlets;
     let client = Arc::new(Client::new(config.clone(), tls));
     let mut keeper = Keeper::new(&config, Arc::clone(&client), Arc::clone(&desk));
     let mut memory = Memory::new(&config, Arc::clone(&desk));
@@ -86,6 +88,7 @@ pub(super) async fn serve(
             }
             Some(credential) = lacks.recv() => keeper.want(&credential),
             Some(order) = orders.recv() => command::obey(order, &mut house.door, &mut keeper, &desk, moment()),
+            Ok(()) = changes.changed() => keeper.configure(changes.borrow_and_update().clone()),
             () = keeper.work() => {}
             _ = tick.tick() => {
                 house.door.tick(moment(), &mut answers);

@@ -17,8 +17,8 @@ use crate::node::trust::{Desk, Verdicts};
 /// Learns the lists that lie in files, and otherwise those that were good last: what is fetched comes later, and calls come at once.
 pub(in crate::node::fetch) fn restore(config: &Config, desk: &Desk) {
     let (learned, unix) = (desk.learned(), crate::node::clock::unix());
-    let kept = |name| std::fs::read(config.state_directory.as_ref()?.join(name)).ok();
-    let at = |place: &Place, name| match place {
+    let kept = |name: &str| std::fs::read(config.state_directory.as_ref()?.join(name)).ok();
+    let at = |place: &Place, name: &str| match place {
         Place::File(path) => std::fs::read(path).ok().or_else(|| kept(name)),
         Place::Url(_) => kept(name),
     };
@@ -38,7 +38,7 @@ pub(in crate::node::fetch) fn restore(config: &Config, desk: &Desk) {
             .and_then(|taken| report(&What::Anchors, taken));
     }
     if let (Some(source), None) = (&config.keeper.logs, &learned.logs) {
-        at(&source.place, LOGS_FILE)
+        at(&source.place, &logs_file(source))
             .map(|text| read_logs(&text, source).map(|logs| take_logs(logs, desk)))
             .and_then(|taken| report(&What::Logs, taken));
     }
@@ -118,8 +118,19 @@ pub(super) async fn logs(config: &Config, client: &Client, desk: &Desk) -> Learn
     let text = get(&source.place, "application/json", client, config).await?;
     let list = read_logs(&text, source)?;
     take_logs(list, desk);
-    keep(config, LOGS_FILE, &text);
+    keep(config, &logs_file(source), &text);
     Ok(interval)
+}
+
+/// Where a list of logs is kept. One without a key is believed because of where it comes from, and counts for no other place.
+fn logs_file(source: &ListSource) -> String {
+    let place = match (&source.key, &source.place) {
+        (Some(_), _) => return LOGS_FILE.to_owned(),
+        (None, Place::Url(url)) => url.as_bytes(),
+        (None, Place::File(path)) => path.as_os_str().as_encoded_bytes(),
+    };
+    let digest = crate::cert::hex(&sct::sha256(place));
+    format!("logs-{digest}.json")
 }
 
 fn read_logs(text: &[u8], source: &ListSource) -> Result<LogList, Refused> {
