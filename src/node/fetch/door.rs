@@ -372,20 +372,33 @@ impl<W> Door<W> {
         gauges.into_iter().for_each(|(gauge, value)| gauge.set(value));
     }
 
-    /// How a host's breaker stands, for people.
-    pub fn host_state(&self, now: Moment, url: &str) -> &'static str {
-        let target = guard::target(url, self.config.allow_any_port);
-        let host = target.ok().and_then(|target| self.hosts.get(target.place()));
-        match host.map(|host| host.breaker.standing()) {
-            Some(Standing::Open { until }) if now.instant < until => "down",
-            Some(Standing::Open { .. } | Standing::HalfOpen) => "probed",
-            _ => "up",
-        }
+    /// How the breakers of hosts stand, for people.
+    pub fn standings(&self, now: Moment) -> Standings {
+        let not_up = self.hosts.iter().filter_map(|(name, host)| match host.breaker.standing() {
+            Standing::Open { until } if now.instant < until => Some((Arc::clone(name), "down")),
+            Standing::Open { .. } | Standing::HalfOpen => Some((Arc::clone(name), "probed")),
+            _ => None,
+        });
+        Standings { not_up: not_up.collect(), allow_any_port: self.config.allow_any_port }
     }
 
     #[cfg(test)]
     pub fn load(&self) -> [usize; 4] {
         [self.in_flight, self.waiters, self.flights.len(), self.hosts.len()]
+    }
+}
+
+/// How hosts stand.
+pub(super) struct Standings {
+    not_up: HashMap<Arc<str>, &'static str>,
+    allow_any_port: bool,
+}
+
+impl Standings {
+    /// The host of a URL.
+    pub fn of(&self, url: &str) -> &'static str {
+        let target = guard::target(url, self.allow_any_port).ok();
+        target.and_then(|target| self.not_up.get(target.place()).copied()).unwrap_or("up")
     }
 }
 

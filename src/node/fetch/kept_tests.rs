@@ -158,6 +158,51 @@ async fn authorities_come_from_the_signed_list_and_what_is_refused_changes_nothi
 }
 
 #[tokio::test]
+async fn what_another_key_signed_or_unsigned_came_from_another_place_counts_no_more_after_a_reload() {
+    let server = Server::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new, one, two) =
+        (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), Ca::new("One"), Ca::new("Two"));
+    let later = clock::unix() + 1000;
+    let mut logs = LogList::new();
+    logs.add("o", Log::new("log", &old.subject_public_key_info(), 60, LogState::Usable(0), None).unwrap()).unwrap();
+    server.put("/old.jwt", &jws(&old, &anchor_list(&[&one], 9, later)));
+    server.put("/new.jwt", &jws(&new, &anchor_list(&[&two], 1, later)));
+    server.put("/logs.json", logs.to_json().as_bytes());
+    let config = |anchors: &str, key: &KeyPair, logs: &str| {
+        let grace = Duration::from_secs(3600);
+        let anchors = AnchorSource { place: Place::Url(server.url(anchors)), key: list_key(key), grace };
+        let logs = ListSource { place: Place::Url(server.url(logs)), key: None };
+        let keeper = KeeperConfig { anchors: Some(anchors), logs: Some(logs), ..KeeperConfig::default() };
+        Config { state_directory: Some(directory.path().to_owned()), keeper, ..server.config() }
+    };
+    let desk = Desk::new(Default::default());
+    let thread = FetchThread::start(config("/old.jwt", &old, "/logs.json"), Arc::clone(&desk)).unwrap();
+    let stands = || (desk.current().anchors.len(), desk.current().logs.len());
+    until(|| stands() == (1, 1)).await;
+    // The same key, but nothing at the new place: what it signed stays.
+    thread.configure(config("/nothing", &old, "/logs.json"));
+    let asked = server.asked();
+    until(|| server.asked() >= asked + 2).await;
+    assert_eq!(stands(), (1, 1));
+    thread.configure(config("/nothing", &new, "/nothing"));
+    until(|| stands() == (0, 0)).await;
+    thread.configure(config("/new.jwt", &new, "/logs.json"));
+    until(|| stands() == (1, 1)).await;
+    let anchors = desk.current().anchors.clone();
+    assert_eq!(
+        anchors.iter().map(|anchor| anchor.der()).collect::<Vec<_>>(),
+        [&two.der[..]],
+        "the other key counts anew"
+    );
+    // Nor does what was kept on disk count for another place.
+    drop(thread);
+    let desk = Desk::new(Default::default());
+    let _thread = FetchThread::start(config("/new.jwt", &new, "/nothing"), Arc::clone(&desk)).unwrap();
+    assert_eq!((desk.current().anchors.len(), desk.current().logs.len()), (1, 0));
+}
+
+#[tokio::test]
 async fn a_list_past_its_end_counts_for_the_grace_only() {
     let directory = tempfile::tempdir().unwrap();
     let (pa, root) = (KeyPair::generate().unwrap(), Ca::new("Root"));

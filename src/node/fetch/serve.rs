@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::{Id, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::client::{Client, Fetched};
@@ -13,7 +13,7 @@ use super::command::{self, Command};
 use super::counts::Counts;
 use super::door::{Answers, Brought, Door, Job, Moment};
 use super::keeper::{FirstLook, Keeper, fetch_lists};
-use super::memory::Memory;
+use super::memory::{Memory, Page};
 use super::{Answered, Chain, Config, FetchError, Question};
 use crate::cert::{CertificateError, ChainVerdict};
 use crate::node::clock;
@@ -67,7 +67,7 @@ pub(super) async fn serve(
     let mut fetches = Fetches::default();
     let (mut tick, mut save) = (interval(TICK), interval(config.save_interval.max(Duration::from_secs(1))));
     [&mut tick, &mut save].into_iter().for_each(|timer| timer.set_missed_tick_behavior(MissedTickBehavior::Delay));
-    let mut answers: Answers<Asker> = Vec::new();
+    let (mut answers, mut saving): (Answers<Asker>, _) = (Vec::new(), None::<JoinHandle<()>>);
     loop {
         while let Some(job) = house.door.next_job(moment(), &mut answers) {
             fetches.begin(job, keeper.max_lists(), Arc::clone(&client), Arc::clone(&desk));
@@ -94,7 +94,12 @@ pub(super) async fn serve(
                 house.door.tick(moment(), &mut answers);
                 keeper.tick(clock::unix());
             }
-            _ = save.tick() => house.memory.save(&house.door, clock::unix()),
+            _ = save.tick() => {
+                if saving.as_ref().is_none_or(JoinHandle::is_finished) {
+                    let page = house.memory.page(&house.door, clock::unix());
+                    saving = page.map(|page| spawn_blocking(|| page.write()));
+                }
+            }
         }
     }
 }
@@ -107,7 +112,8 @@ struct House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.memory.save(&self.door, clock::unix());
+        // One that is being written is waited for.
+        self.memory.page(&self.door, clock::unix()).into_iter().for_each(Page::write);
     }
 }
 

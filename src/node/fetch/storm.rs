@@ -288,7 +288,7 @@ fn a_host_that_fails_is_left_alone_and_probed_once() {
         assert_eq!(world.result(id), &Err(FetchError::HostDown), "at once, and nobody is asked");
     }
     assert_eq!(world.fetched(0), 3);
-    assert_eq!(world.door.host_state(world.moment(), &World::url(0, "")), "down");
+    assert_eq!(world.door.standings(world.moment()).of(&World::url(0, "")), "down");
     world.pass(Duration::from_secs(31));
     assert_eq!(world.counts.hosts_down.get(), 0);
     world.hosts[0] = Behaviour::Answers(100 * MS);
