@@ -442,7 +442,7 @@ fn each_kind_of_mistake_names_its_line_and_its_remedy() {
             signer(
                 "key = \"sp-key.pem\"\ncertificate = \"sp-chain.pem\"\n[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"carrier\"",
             ),
-            "17: stir_service.policy: the signer of the trunk attests nothing",
+            "17: stir_service.policy: a signer of the trunk attests nothing",
         ),
     ];
     for (text, expected) in cases.into_iter().chain(services) {
@@ -765,4 +765,57 @@ fn a_next_hop_is_named_once_in_either_form() {
     assert!(
         Config::parse(&format!("{listener}{}", short.replace("2.1\"", "2.3\"")), Path::new("edge.toml"), 0).is_ok()
     );
+}
+
+#[test]
+fn every_signer_of_a_policy_s_table_attests_something() {
+    let desk = Desk::new();
+    desk.write("numbers.csv", "number,signer\n+4930*,sp\n");
+    let text = |attest: &str| {
+        format!(
+            "{LEAST}signing_table = \"numbers\"\n[[signing_table]]\nname = \"numbers\"\nfile = \"numbers.csv\"\n\
+             [[signer]]\nname = \"sp\"\nx5u = \"https://a.example/c\"\nkey = \"sp-key.pem\"\n{attest}\
+             certificate = \"sp-chain.pem\"\n[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"carrier\"\n"
+        )
+    };
+    desk.good(&text("attest = \"B\"\n"));
+    let mistakes = desk.mistakes(&text(""));
+    assert_eq!(mistakes.len(), 1, "{mistakes:#?}");
+    assert!(mistakes[0].contains("stir_service.policy: a signer of the trunk attests nothing"), "{mistakes:#?}");
+}
+
+/// The end of one certificate must not keep the others from being renewed.
+#[test]
+fn an_expired_leaf_for_tls_that_is_in_force_is_a_warning() {
+    let desk = Desk::new();
+    let with = |certificate: &str| format!("certificate = \"{certificate}\"\nkey = \"sp-key.pem\"\n");
+    let text = |listener: &str, trunk: &str, service: &str| {
+        format!(
+            "{LEAST}sign = \"sp\"\n[trunk.tls]\nnames = \"sip.example.com\"\n{}[[listener]]\nname = \"tls\"\ntransport = \"tls\"\n\
+             bind = \"127.0.0.1:0\"\n{}[stir_service]\nbind = \"127.0.0.1:0\"\npolicy = \"carrier\"\n[stir_service.tls]\n{}\
+             [[signer]]\nname = \"sp\"\nx5u = \"https://a.example/c\"\nattest = \"A\"\n{}",
+            with(trunk),
+            with(listener),
+            with(service),
+            with("sp-chain.pem")
+        )
+    };
+    let (path, now) = (desk.directory.path().join("test.toml"), clock::unix());
+    let again = |text: &str, unix, in_force: &[Vec<u8>]| {
+        Config::parse_again(text, &path, &vesperd::config::Environment::default(), unix, in_force)
+    };
+    for text in [
+        text("expired.pem", "sp-chain.pem", "sp-chain.pem"),
+        text("sp-chain.pem", "expired.pem", "sp-chain.pem"),
+        text("sp-chain.pem", "sp-chain.pem", "expired.pem"),
+    ] {
+        let before = again(&text, 1_590_000_000, &[]).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        assert_eq!(before.tls_leaves.len(), 3);
+        let mistakes = again(&text, now, &[]).err().expect("not in force").to_string();
+        assert!(mistakes.lines().count() == 1 && mistakes.contains("expired 2021-01-01"), "{mistakes}");
+        let config = again(&text, now, &before.tls_leaves).unwrap_or_else(|mistakes| panic!("{mistakes}"));
+        let told = |warning: &Warning| matches!(warning, Warning::ExpiredTls { certificate, .. } if certificate.ends_with("expired.pem"));
+        assert_eq!(config.warnings.iter().filter(|warning| told(warning)).count(), 1, "{:?}", config.warnings);
+        assert_eq!(config.tls_leaves.len(), 3, "still in force at the next reload");
+    }
 }

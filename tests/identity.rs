@@ -283,12 +283,12 @@ fn a_busy_answer_to_a_question_from_beside_does_not_fail_the_calls_after_it() {
         let invite = signed(&signer, "1").into_bytes();
         let question =
             Question { id: 1, trunk: TrunkId(0), label: "x".into(), kind: Kind::Verify { invite, knows_call: false } };
-        rig.proxy.ask(rig.now, question, &mut rig.out);
-        let need = rig.need();
-        rig.answer(&need, Err(failure));
-        assert_eq!(rig.out.replies.len(), 1);
-        rig.receive(CALLER, &signed(&signer, "2"));
-        assert_eq!(rig.out.needs.is_empty(), is_remembered, "{failure:?}");
+        let mut out = Output::default();
+        rig.proxy.ask(rig.now, question, &mut out);
+        rig.proxy.handle_answer(rig.now, out.needs[0].id, Answer::Certificate(Err(failure)), &mut out);
+        assert_eq!(out.replies.len(), 1);
+        let (_, needs) = rig.receive_all(Transport::Udp, 0, CALLER, &signed(&signer, "2"));
+        assert_eq!(needs.is_empty(), is_remembered, "{failure:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-use support_module::{PIN, in_module, lab, module, pem, token, verified, write_credential};
+use support_module::{PIN, import, in_module, lab, module, pem, token, verified, write_credential};
 use support_program::{Program, socket};
 use tempfile::TempDir;
 use vesperd::config::Config;
@@ -217,6 +217,56 @@ fn a_module_that_has_lost_its_token_is_503_by_redirect_and_over_http() {
     assert!(answer.starts_with("SIP/2.0 503 Service Unavailable"), "{answer}");
     let answer = asked(service);
     assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("POL5030"), "{answer}");
+}
+
+/// Not a test: what another process does to the token that `SOFTHSM2_CONF` names.
+#[test]
+#[ignore = "run by a_key_that_was_replaced_under_its_label_signs_after_the_reload"]
+fn renames_the_key() {
+    use cryptoki::context::{CInitializeArgs, CInitializeFlags, Pkcs11};
+    use cryptoki::object::Attribute;
+    let library = Pkcs11::new(module()).unwrap();
+    library.initialize(CInitializeArgs::new(CInitializeFlags::OS_LOCKING_OK)).unwrap();
+    let slot = library.get_slots_with_initialized_token().unwrap()[0];
+    let session = library.open_rw_session(slot).unwrap();
+    session.login(cryptoki::session::UserType::User, Some(&cryptoki::types::AuthPin::new(PIN.into()))).unwrap();
+    let keys = session.find_objects(&[Attribute::Label(b"sti".to_vec())]).unwrap();
+    assert!(!keys.is_empty());
+    keys.into_iter().for_each(|key| session.update_attributes(key, &[Attribute::Label(b"old".to_vec())]).unwrap());
+}
+
+/// The old key is still in the token, and threads have it open.
+#[test]
+fn a_key_that_was_replaced_under_its_label_signs_after_the_reload() {
+    let ((_first, old), (_second, new)) = (lab(), lab());
+    let directory = TempDir::new().unwrap();
+    let (gateway, caller) = (socket(), socket());
+    write_credential(directory.path(), "sp", &old.provider);
+    let conf = token(directory.path(), &old.provider);
+    let text = configuration(gateway.local_addr().unwrap(), &in_module(&module(), "sti"), &old.provider.x5u);
+    fs::write(directory.path().join("edge.toml"), format!("{text}[stir.hsm]\nthreads = 1\n")).unwrap();
+    let program = Program::run(directory.path(), &[("SOFTHSM2_CONF", &conf)]);
+    let call = |name: &str| {
+        caller.send_to(invite(&caller, name).as_bytes(), program.sip).unwrap();
+        loop {
+            let copy = receive(&gateway);
+            if copy.starts_with("INVITE ") && copy.contains(&format!("Call-ID: {name}@test")) {
+                return copy;
+            }
+        }
+    };
+    assert!(verified(&call("one"), &old.provider.chain[0]).is_some());
+
+    let this = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "renames_the_key", "--ignored"])
+        .env("SOFTHSM2_CONF", &conf)
+        .output()
+        .unwrap();
+    assert!(this.status.success(), "{}", String::from_utf8_lossy(&this.stdout));
+    import(directory.path(), &new.provider);
+    fs::write(directory.path().join("sp.pem"), pem(&new.provider.chain)).unwrap();
+    program.expect("what was replaced is in force");
+    assert!(verified(&call("two"), &new.provider.chain[0]).is_some(), "by the key that was checked");
 }
 
 #[test]

@@ -43,6 +43,11 @@ impl ReferencedLists {
         self.by_uri.get(uri)
     }
 
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Arc<ReferencedList>)> {
+        self.by_uri.iter().map(|(uri, list)| (&**uri, list))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

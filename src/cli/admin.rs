@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
+use super::printable;
 use crate::node::admin::{Answer, Request};
 
 /// The longest wait for an answer.
@@ -44,7 +45,7 @@ impl Connection {
             Answer::Done { result } if self.json => println!("{result}"),
             Answer::Done { result } => show(&result),
             Answer::Refused { error } => {
-                eprintln!("{error}");
+                error.lines().for_each(|line| eprintln!("{}", printable(line)));
                 return ExitCode::from(1);
             }
         }

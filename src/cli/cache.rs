@@ -106,9 +106,15 @@ impl CacheCommand {
 }
 
 fn show(entry: &Value) {
+    println!("{}", line(entry));
+}
+
+/// What stands in it of a certificate is text of strangers.
+fn line(entry: &Value) -> String {
     let codes = entry.get("spc").and_then(Value::as_array);
-    let codes: Vec<&str> = codes.into_iter().flatten().filter_map(Value::as_str).collect();
-    println!(
+    let codes = codes.into_iter().flatten().filter_map(Value::as_str);
+    let codes: Vec<String> = codes.map(|code| code.escape_debug().to_string()).collect();
+    format!(
         "{} {} \"{}\" spc {} not-after {} {} hits {} host {}{}",
         text(entry, "x5u"),
         text(entry, "state"),
@@ -122,7 +128,7 @@ fn show(entry: &Value) {
             Some(error) => format!(" ({})", error.escape_debug()),
             None => String::new(),
         },
-    );
+    )
 }
 
 fn date(unix: i64) -> String {
@@ -186,4 +192,23 @@ fn files(url: &str, path: &Path) -> std::io::Result<Vec<(String, PathBuf)>> {
         return Err(std::io::Error::other("no .pem, .crt, .cer or .der file"));
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_a_certificate_says_cannot_drive_the_terminal() {
+        let entry = json!({
+            "x5u": "https://a.example/\u{1b}[1m", "state": "fresh", "subject": "CN=\u{1b}]0;a\u{7}",
+            "spc": ["12\u{1b}[2J", "345\u{9b}"], "not_after": 0, "source": "fetched", "hits": 1, "host": "up",
+            "error": "\r\n",
+        });
+        let line = line(&entry);
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+        assert!(line.contains("spc 12\\u{1b}[2J,345"), "{line}");
+    }
 }

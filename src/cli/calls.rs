@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::Value;
 
 use super::admin::{Connection, list, text};
+use super::printable;
 use crate::node::admin::Request;
 
 const EXAMPLES: &str = "\
@@ -86,7 +87,8 @@ fn show_list(result: &Value) {
             text(call, "ingress"),
             text(call, "egress"),
             text(call, "duration_seconds"),
-            call.get("call_id").and_then(Value::as_str).unwrap_or("-"), // as it can be given back to `calls end`
+            // As it can be given back to `calls end`: not escaped.
+            printable(call.get("call_id").and_then(Value::as_str).unwrap_or("-")),
         );
     }
     let more = if result.get("cut").and_then(Value::as_bool) == Some(true) { ", and more" } else { "" };

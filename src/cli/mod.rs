@@ -16,6 +16,7 @@ pub mod run;
 mod supervisor;
 pub mod targets;
 
+use std::borrow::Cow;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -73,10 +74,25 @@ impl Cli {
     }
 }
 
+/// Text of strangers must not drive the terminal: without control characters.
+fn printable(text: &str) -> Cow<'_, str> {
+    if text.chars().any(char::is_control) {
+        text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect::<String>().into()
+    } else {
+        text.into()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory;
+
+    #[test]
+    fn text_cannot_drive_the_terminal() {
+        assert_eq!(printable("a\u{1b}[2Jb\u{9b}"), "a\u{fffd}[2Jb\u{fffd}");
+        assert_eq!(printable("plain"), "plain");
+    }
 
     #[test]
     fn the_command_line_is_well_formed() {

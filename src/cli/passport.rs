@@ -1,6 +1,5 @@
 //! `vesperd passport`: make, show and verify PASSporTs.
 
-use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{self, Read, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,6 +10,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::printable;
 use crate::cert::{Certificate, certificates_from_pem_or_der};
 use crate::passport::ppt::shaken::Attestation;
 use crate::passport::{Claims, Config, Jws, ProtectedHeader, Token};
@@ -151,15 +151,6 @@ fn complain(sentence: &str, code: u8) -> ExitCode {
     // Nothing can be done about a standard error that is closed.
     let _ = writeln!(io::stderr().lock(), "vesperd passport: {}", printable(sentence));
     ExitCode::from(code)
-}
-
-/// Text of strangers goes to a terminal: without control characters.
-fn printable(text: &str) -> Cow<'_, str> {
-    if text.chars().any(char::is_control) {
-        text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect::<String>().into()
-    } else {
-        text.into()
-    }
 }
 
 #[allow(clippy::disallowed_methods)] // a command is a process of its own and reads the clock

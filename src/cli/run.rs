@@ -12,7 +12,7 @@ use super::check_config::exit_code;
 use super::difference::difference;
 use super::log::Log;
 use super::supervisor;
-use crate::config::{Config, Environment, Mistakes};
+use crate::config::{Config, ConfigError, Environment, Mistakes};
 use crate::node::admin::Order;
 use crate::node::renewal::{Notice, Reminder, Watch};
 use crate::node::{Edge, Observer, Summary, clock};
@@ -44,8 +44,14 @@ pub struct RunCommand {
 impl RunCommand {
     /// Runs until a signal comes.
     pub fn run(self) -> ExitCode {
-        let config = match Config::load_with(&self.config, &Environment::of_process(), clock::unix()) {
-            Ok(config) => config,
+        // Read once: what is in force is what changes are told against.
+        let read = std::fs::read_to_string(&self.config);
+        let read = read.map_err(|error| ConfigError::Unreadable(self.config.clone(), error)).and_then(|text| {
+            let config = Config::parse_with(&text, &self.config, &Environment::of_process(), clock::unix());
+            Ok((config.map_err(ConfigError::Mistakes)?, text))
+        });
+        let (config, text) = match read {
+            Ok(read) => read,
             Err(error) => {
                 eprintln!("{error}");
                 return exit_code(&error);
@@ -67,7 +73,7 @@ impl RunCommand {
                 "no node.route_key: after a restart, a re-INVITE of a standing call gets 481 if its trunk is untrusted"
             );
         }
-        match serve(config, &self.config, &log) {
+        match serve(config, text, &self.config, &log) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!("{error}");
@@ -77,17 +83,17 @@ impl RunCommand {
     }
 }
 
-fn serve(config: Config, path: &Path, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
+fn serve(config: Config, text: String, path: &Path, log: &Log) -> Result<(), Box<dyn std::error::Error>> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     // Before anything is bound: a signal that comes early is not lost.
     let (mut stops, mut hang_up) =
         runtime.block_on(async { io::Result::Ok((Stops::new()?, signal(SignalKind::hangup())?)) })?;
-    let text = std::fs::read_to_string(path).unwrap_or_default();
     let mut running = Running {
         path,
         log,
         text,
         drain_timeout: config.node.drain_timeout,
+        tls_leaves: config.tls_leaves.clone(),
         watch: Watch::new(&config.watched),
         reminder: Reminder::default(),
     };
@@ -131,6 +137,8 @@ struct Running<'a> {
     /// The file as it was taken over last.
     text: String,
     drain_timeout: Duration,
+    /// Leaf certificates for TLS in force, DER.
+    tls_leaves: Vec<Vec<u8>>,
     /// Files of signers.
     watch: Watch,
     reminder: Reminder,
@@ -144,13 +152,16 @@ impl Running<'_> {
             let files: Vec<_> = changed.iter().map(|file| file.display().to_string()).collect();
             tracing::info!(files = files.join(" "), "files of signers were replaced");
             // The text in force, not that of the file: somebody may be writing it.
-            let taken = self
-                .parse(&self.text, edge)
-                .map_err(|mistakes| mistakes.to_string())
-                .and_then(|config| edge.reload(config).map_err(|error| error.to_string()));
+            let taken = self.parse(&self.text, edge).map_err(|mistakes| mistakes.to_string()).and_then(|mut config| {
+                let tls_leaves = std::mem::take(&mut config.tls_leaves);
+                edge.reload(config).map(|_| tls_leaves).map_err(|error| error.to_string())
+            });
             edge.published().count_reload(taken.is_ok());
             match taken {
-                Ok(_) => tracing::info!("signers: what was replaced is in force"),
+                Ok(tls_leaves) => {
+                    self.tls_leaves = tls_leaves;
+                    tracing::info!("signers: what was replaced is in force");
+                }
                 Err(why) => {
                     why.lines().for_each(|line| tracing::error!("{line}"));
                     tracing::error!("signers: what was replaced is not whole; the old certificates and keys go on");
@@ -172,7 +183,8 @@ impl Running<'_> {
 
     /// A text that stands, or stood, in the file, with the files it names as they are now.
     fn parse(&self, text: &str, edge: &Edge) -> Result<Config, Mistakes> {
-        let in_force = edge.published().leaves();
+        let mut in_force = edge.published().leaves();
+        in_force.extend_from_slice(&self.tls_leaves);
         Config::parse_again(text, self.path, &Environment::of_process(), clock::unix(), &in_force)
     }
 
@@ -195,11 +207,11 @@ impl Running<'_> {
     fn take(&mut self, edge: &Edge) -> Result<Vec<String>, String> {
         let path = self.path;
         let text = std::fs::read_to_string(path).map_err(|error| format!("reload: {}: {error}", path.display()))?;
-        let config = self
+        let mut config = self
             .parse(&text, edge)
             .map_err(|mistakes| format!("{mistakes}\nreload: the new configuration has mistakes"))?;
         let (node, warnings) = (config.node.clone(), config.warnings.clone());
-        let watch = Watch::new(&config.watched);
+        let (watch, tls_leaves) = (Watch::new(&config.watched), std::mem::take(&mut config.tls_leaves));
         let later = edge.reload(config).map_err(|error| format!("reload: {error}"))?;
         self.log.set_level(&node.log_level);
         let mut changes = difference(&self.text, &text);
@@ -210,7 +222,8 @@ impl Running<'_> {
         let but = if later.is_empty() { "" } else { ", but for what needs a restart" };
         tracing::info!(changes = changes.len(), "reload: the new configuration is in force{but}");
         changes.extend(later);
-        (self.text, self.drain_timeout, self.watch) = (text, node.drain_timeout, watch);
+        (self.text, self.drain_timeout) = (text, node.drain_timeout);
+        (self.watch, self.tls_leaves) = (watch, tls_leaves);
         Ok(changes)
     }
 }

@@ -1,5 +1,6 @@
 //! Files that the configuration names.
 
+use std::cell::RefCell;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,10 @@ pub(super) struct Files<'a> {
     pub base: &'a Path,
     /// The present time, Unix seconds.
     pub unix: i64,
-    /// Leaf certificates of the signers in force, DER.
+    /// Leaf certificates in force, of signers and for TLS, DER.
     pub in_force: &'a [Vec<u8>],
+    /// Leaf certificates for TLS that were read, DER.
+    pub tls_leaves: RefCell<Vec<Vec<u8>>>,
 }
 
 impl Files<'_> {

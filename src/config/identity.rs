@@ -1,7 +1,6 @@
 //! `[[signer]]`, `[trunk.verify]`, `[stir]`: who signs, who is believed.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::connected;
@@ -14,6 +13,7 @@ use super::service;
 use super::signing::{self, LETTERS, Profiles, SOURCES};
 use super::trust;
 use crate::cert::{Certificate, TrustPolicy, TrustStore};
+use crate::node::renewal::Watched;
 use crate::node::signer::Module;
 use crate::node::{fetch, signer};
 use crate::passport::DialPlan;
@@ -60,7 +60,7 @@ pub(super) struct Identity {
     /// Keys in hardware modules.
     pub keys: signer::Config,
     /// Files of signers that may be replaced while the edge runs.
-    pub watched: Vec<PathBuf>,
+    pub watched: Vec<Watched>,
 }
 
 pub(super) fn read(
@@ -141,6 +141,7 @@ fn read_signer(
         false => key?,
     };
     let (certificate_path, key_path) = (files.path(certificate.value), files.path(key.value));
+    let watched = [&certificate_path, &key_path].map(|path| Watched::now(path.clone())); // before they are read
     let chain = files
         .read_certificates(&certificate_path, warnings)
         .map_err(|fault| section.wrong(certificate.offset, "certificate", fault));
@@ -149,7 +150,7 @@ fn read_signer(
         false => files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault)),
     };
     let (chain, key_file) = (chain.ok()?, key_file.ok()?);
-    identity.watched.extend([certificate_path.clone(), key_path.clone()]);
+    identity.watched.extend(watched);
     match chain.first().and_then(|leaf| Some((leaf, outside_validity(leaf, files.unix, &certificate_path)?))) {
         Some((leaf, Fault::Expired { path, not_after })) if files.in_force.contains(leaf) => {
             warnings.push(Warning::ExpiredSigner { certificate: path, not_after });

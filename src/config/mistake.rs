@@ -329,6 +329,13 @@ pub enum Warning {
         /// End of its validity, Unix seconds.
         not_after: i64,
     },
+    /// A leaf for TLS that is in force has expired: peers refuse it.
+    ExpiredTls {
+        /// The certificate's file.
+        certificate: PathBuf,
+        /// End of its validity, Unix seconds.
+        not_after: i64,
+    },
     /// Two trunks have a next hop in common: which of them a request from there comes from is decided by their order (KR-11).
     SharedNextHop {
         /// The trunk that its requests belong to.
@@ -384,6 +391,9 @@ impl fmt::Display for Warning {
             }
             Self::ExpiredSigner { certificate, not_after } => {
                 write!(f, "{}: expired {}; its signer signs no more", certificate.display(), day(*not_after))
+            }
+            Self::ExpiredTls { certificate, not_after } => {
+                write!(f, "{}: expired {}; peers refuse it", certificate.display(), day(*not_after))
             }
             Self::SharedNextHop { first, second, next_hop } => write!(
                 f,

@@ -32,13 +32,14 @@ mod trust;
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use toml::de::DeTable;
 
 use crate::cert::TrustStore;
+use crate::node::renewal::Watched;
 use crate::node::{admin, cdr, fetch, handshake, resolve, service as stir_service, signer};
 use crate::proxy;
 use crate::stir::replay::ReplayConfig;
@@ -68,6 +69,8 @@ pub struct Config {
     pub fetch: fetch::Config,
     /// Certificates for TLS.
     pub tls: Arc<Credentials>,
+    /// Leaves of these, and of the STIR service's, DER.
+    pub tls_leaves: Vec<Vec<u8>>,
     /// Bounds on TLS handshakes.
     pub handshakes: handshake::Config,
     /// Name resolution.
@@ -82,8 +85,8 @@ pub struct Config {
     pub signers: Vec<(String, i64)>,
     /// Keys of signers that lie in hardware modules, and the threads that use them.
     pub keys: signer::Config,
-    /// Files of signers that may be replaced while the edge runs: what they hold then is read anew.
-    pub watched: Vec<PathBuf>,
+    /// Files of signers that may be replaced while the edge runs, as they were before they were read: what they hold then is read anew.
+    pub watched: Vec<Watched>,
     /// Lawful, but to be known.
     pub warnings: Vec<Warning>,
 }
@@ -142,8 +145,8 @@ impl Config {
         Self::parse_again(text, path, environment, unix, &[])
     }
 
-    /// The same for a program that runs, with the leaf certificates of its signers (DER): one of these that has expired is no mistake
-    /// but a warning, for its end must not keep the other signers from being renewed.
+    /// The same for a program that runs, with the leaf certificates in force (DER), of signers and for TLS: one of these that has expired is
+    /// no mistake but a warning, for its end must not keep the others from being renewed.
     pub fn parse_again(
         text: &str,
         path: &Path,
@@ -170,7 +173,12 @@ impl Config {
         let collector = RefCell::new(collector);
         let root = Section::new(table.get_ref(), 0..0, String::new(), &collector);
         let mut warnings = Vec::new();
-        let files = files::Files { base: path.parent().unwrap_or(Path::new("")), unix, in_force };
+        let files = files::Files {
+            base: path.parent().unwrap_or(Path::new("")),
+            unix,
+            in_force,
+            tls_leaves: RefCell::default(),
+        };
 
         let (node, mut proxy) = limits::read(&root, &files, &mut warnings);
         let mut tls = tls::Tls::default();
@@ -196,6 +204,7 @@ impl Config {
             replay,
             fetch,
             tls: tls.credentials.into(),
+            tls_leaves: files.tls_leaves.into_inner(),
             handshakes: tls.handshakes,
             resolve,
             cdr,

@@ -14,6 +14,7 @@ use crate::proxy::admission::Rate;
 use crate::proxy::service::{Duty, Service};
 use crate::proxy::{self, Trunk};
 use crate::sip::hop::ListenerId;
+use crate::stir::authentication::Signer;
 use crate::transport::tls::{ClientAuth, Credentials};
 
 /// Characters of a token that nobody guesses.
@@ -106,16 +107,22 @@ fn read_policies(section: &Section<'_, '_>, proxy: &proxy::Config) -> Vec<String
             wrong(at, Fault::UnknownName { name: at.value.clone(), kind: "trunk", known });
             continue;
         };
-        let signer = trunk.sign.and_then(|place| proxy.signers.get(place));
         if !trunk.signs() && trunk.verify.is_none() {
             let reason = "the trunk neither signs nor verifies";
             wrong(at, Fault::Conflict { reason, remedy: "give it sign, signing_table or [trunk.verify]" });
-        } else if signer.is_some_and(|signer| signer.attestation().is_none()) {
-            let reason = "the signer of the trunk attests nothing";
+        } else if signers_of(trunk, proxy).any(|signer| signer.attestation().is_none()) {
+            let reason = "a signer of the trunk attests nothing";
             wrong(at, Fault::Conflict { reason, remedy: "give the [[signer]] attest, the most that it may attest" });
         }
     }
     names.into_iter().map(|at| at.value).collect()
+}
+
+/// Who signs for a trunk: its own signer, and those of its table.
+fn signers_of<'p>(trunk: &Trunk, proxy: &'p proxy::Config) -> impl Iterator<Item = &'p Arc<Signer>> {
+    let table = trunk.signing.table.and_then(|place| proxy.signing_tables.get(place));
+    let of_rows = table.into_iter().flat_map(|table| table.signers());
+    trunk.sign.into_iter().chain(of_rows).filter_map(|place| proxy.signers.get(place))
 }
 
 /// A file with a client's name and its token on each line; lines that begin with `#` are remarks. Mistakes repeat nothing of it.

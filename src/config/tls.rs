@@ -124,9 +124,18 @@ fn read_credential(section: &Section<'_, '_>, files: &Files<'_>, warnings: &mut 
     let chain = chain.map_err(|fault| section.wrong(certificate.offset, "certificate", fault));
     let file = files.read_credential(&key_path, warnings).map_err(|fault| section.wrong(key.offset, "key", fault));
     let (chain, file) = (chain.ok()?, file.ok()?);
-    if let Some(fault) = chain.first().and_then(|leaf| outside_validity(leaf, files.unix, &certificate_path)) {
-        section.wrong(certificate.offset, "certificate", fault);
-        return None;
+    if let Some(leaf) = chain.first() {
+        match outside_validity(leaf, files.unix, &certificate_path) {
+            Some(Fault::Expired { path, not_after }) if files.in_force.contains(leaf) => {
+                warnings.push(Warning::ExpiredTls { certificate: path, not_after });
+            }
+            Some(fault) => {
+                section.wrong(certificate.offset, "certificate", fault);
+                return None;
+            }
+            None => {}
+        }
+        files.tls_leaves.borrow_mut().push(leaf.clone());
     }
     let Ok(private) = PrivateKeyDer::from_pem_slice(&file) else {
         section.wrong(key.offset, "key", Fault::Content { path: key_path, expected: KEY });

@@ -14,7 +14,7 @@ use super::admin::{self, AdminThread, Means, Order, Question};
 use super::cdr::{self, CdrThread};
 use super::clock;
 use super::events::Observer;
-use super::fetch::{Command, FetchStartError, FetchThread};
+use super::fetch::{FetchStartError, FetchThread};
 use super::handshake::HandshakeThread;
 use super::http::HttpThread;
 use super::lane;
@@ -318,10 +318,11 @@ impl Edge {
             let file = cdr.target.path().to_owned();
             cdr::check(&cdr.target).map_err(|error| ReloadError::Cdr { file, reason: error.kind() })?;
         }
-        self.signer.configure(std::mem::take(&mut config.keys)).map_err(ReloadError::Signer)?;
         let later = self.fixed.changed(&config);
         let old = Arc::clone(&self.orders.borrow().snapshot);
         let credentials = keep_numbers(&old.config.trunks, &self.names, &mut config.proxy, &config.tls)?;
+        // The last that may fail, for it puts the keys in force.
+        self.signer.configure(std::mem::take(&mut config.keys)).map_err(ReloadError::Signer)?;
         let certificates = certificates_of(&config);
         config.proxy.listeners.clone_from(bound);
         config.proxy.locate &= self.resolve.is_some();
@@ -342,8 +343,8 @@ impl Edge {
                 orders.answers_stun = config.node.udp.answers_stun;
             });
         });
-        // Of the side door only what concerns lists changes while it runs; were it that busy, the old settings would stay.
-        let _ = self.fetch.commands().try_send(Command::Configure(Box::new(config.fetch)));
+        // Of the side door only what concerns lists changes while it runs.
+        self.fetch.configure(config.fetch);
         self.published.set_loaded(clock::unix(), certificates);
         if let (Some(thread), Some(cdr)) = (&self.cdr, config.cdr) {
             thread.configure(cdr);

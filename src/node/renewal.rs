@@ -74,36 +74,57 @@ fn thresholds(life: &Life) -> [i64; 3] {
 /// What tells one content of a file from another without reading it.
 type Stamp = Option<(i64, i64, u64, u64)>;
 
+/// A file that may be replaced, and how it stood at a time.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Watched {
+    path: PathBuf,
+    stamp: Stamp,
+}
+
+impl Watched {
+    /// As it stands now: whoever reads it does so afterwards, so that what takes its place meanwhile is noticed.
+    pub fn now(path: PathBuf) -> Self {
+        let stamp = stamp(&path);
+        Self { path, stamp }
+    }
+}
+
 /// Files that may be replaced.
 #[derive(Debug, Default)]
 pub struct Watch {
-    files: Vec<(PathBuf, Stamp)>,
+    files: Vec<Watched>,
     /// As they were at the last look; a change counts once it has held for two looks, for files are not written at once.
     last: Vec<Stamp>,
 }
 
 impl Watch {
-    /// Watches these files as they are now.
-    pub fn new(files: &[PathBuf]) -> Self {
-        let mut files: Vec<_> = files.iter().map(|file| (file.clone(), stamp(file))).collect();
+    /// Watches these files: what is not as it was then has been replaced.
+    pub fn new(files: &[Watched]) -> Self {
+        let mut files = files.to_vec();
         files.sort_unstable();
-        files.dedup_by(|a, b| a.0 == b.0);
-        let last = files.iter().map(|(_, stamp)| *stamp).collect();
+        files.dedup_by(|one, other| {
+            let is_same = one.path == other.path;
+            if is_same && one.stamp != other.stamp {
+                other.stamp = None; // replaced between two readings: it is to be told, whichever it is now
+            }
+            is_same
+        });
+        let last = files.iter().map(|file| file.stamp).collect();
         Self { files, last }
     }
 
     /// The files that have changed since they were last told, and have come to rest.
     pub fn look(&mut self) -> Vec<PathBuf> {
-        let now: Vec<Stamp> = self.files.iter().map(|(file, _)| stamp(file)).collect();
+        let now: Vec<Stamp> = self.files.iter().map(|file| stamp(&file.path)).collect();
         let rests = now == std::mem::replace(&mut self.last, now.clone());
         if !rests {
             return Vec::new();
         }
         let mut changed = Vec::new();
-        for ((file, told), now) in self.files.iter_mut().zip(now) {
-            if *told != now {
-                *told = now;
-                changed.push(file.clone());
+        for (file, now) in self.files.iter_mut().zip(now) {
+            if file.stamp != now {
+                file.stamp = now;
+                changed.push(file.path.clone());
             }
         }
         changed
@@ -163,7 +184,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (file, other) = (directory.path().join("leaf.pem"), directory.path().join("key.pem"));
         std::fs::write(&file, "one").unwrap();
-        let mut watch = Watch::new(&[file.clone(), other.clone(), file.clone()]);
+        let mut watch = Watch::new(&[&file, &other, &file].map(|path| Watched::now(path.clone())));
         assert_eq!(watch.look(), Vec::<PathBuf>::new());
         std::fs::write(directory.path().join("new"), "another").unwrap();
         std::fs::rename(directory.path().join("new"), &file).unwrap();
@@ -174,5 +195,22 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(watch.look(), Vec::<PathBuf>::new());
         assert_eq!(watch.look(), [other, file]);
+    }
+
+    #[test]
+    fn a_file_that_was_replaced_after_it_was_read_is_told() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, twice) = (directory.path().join("leaf.pem"), directory.path().join("key.pem"));
+        let put = |path: &PathBuf, text: &str| std::fs::write(path, text).unwrap();
+        put(&file, "one");
+        put(&twice, "one");
+        let mut read = vec![Watched::now(file.clone()), Watched::now(twice.clone())];
+        put(&file, "another");
+        put(&twice, "another");
+        read.push(Watched::now(twice.clone())); // for another signer
+        let mut watch = Watch::new(&read);
+        assert_eq!(watch.look(), Vec::<PathBuf>::new());
+        assert_eq!(watch.look(), [twice, file]);
+        assert_eq!(watch.look(), Vec::<PathBuf>::new());
     }
 }

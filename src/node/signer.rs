@@ -14,6 +14,7 @@ use tokio::sync::mpsc;
 
 use self::pool::Pool;
 use super::clock;
+use crate::cert::sct::sha256;
 use crate::proxy::SignatureFailure;
 use crate::proxy::meters::Histogram;
 
@@ -24,14 +25,21 @@ pub(super) type Answered = (u64, Result<[u8; 64], SignatureFailure>);
 
 /// The PIN of a token. Nothing prints it.
 #[derive(Clone)]
-pub struct Pin(AuthPin);
+pub struct Pin {
+    pin: AuthPin,
+    /// Tells one from another.
+    digest: PinDigest,
+}
+
+type PinDigest = [u8; 32];
 
 impl Pin {
     /// From the octets of its file: one line of text.
     pub fn read(octets: Vec<u8>) -> Option<Self> {
         let text = String::from_utf8(octets).ok()?;
         let pin = text.trim_end_matches(['\r', '\n']);
-        (!pin.is_empty() && !pin.contains(['\r', '\n'])).then(|| Self(AuthPin::new(pin.into())))
+        (!pin.is_empty() && !pin.contains(['\r', '\n']))
+            .then(|| Self { pin: AuthPin::new(pin.into()), digest: sha256(pin.as_bytes()) })
     }
 }
 
@@ -114,6 +122,8 @@ pub enum Trouble {
     Ambiguous,
     /// It signs, but not for the certificate.
     Mismatch,
+    /// The token refuses the PIN.
+    Pin,
     /// The module does not answer in time.
     Silent,
     /// A thread could not be started.
@@ -129,6 +139,7 @@ impl fmt::Display for KeyError {
             Trouble::NoKey => f.write_str("the token has no private EC key with this label"),
             Trouble::Ambiguous => f.write_str("the token has several private EC keys with this label"),
             Trouble::Mismatch => f.write_str("the key is not that of the signer's certificate"),
+            Trouble::Pin => f.write_str("the token refuses the PIN, or is locked; it is asked again at a reload only"),
             Trouble::Silent => f.write_str("the module does not answer in time ([stir.hsm] check_timeout_ms)"),
             Trouble::Thread(kind) => write!(f, "thread: {kind}"),
         }

@@ -166,6 +166,14 @@ impl std::ops::Deref for Held {
     }
 }
 
+/// Where serial numbers begin: elsewhere for each key.
+fn first_serial(key: [u8; 16]) -> u64 {
+    use std::hash::Hasher;
+    let mut hasher = SipHasher13::new_with_key(&key);
+    hasher.write(b"serial");
+    hasher.finish()
+}
+
 /// The proxy core of one worker.
 pub struct Proxy {
     /// Counted per worker, so that holding it during a message touches no memory that another core writes.
@@ -210,7 +218,8 @@ impl Proxy {
             refused: calls::Refused::default(),
             timers: Wheel::new(now.instant),
             key,
-            serial: 0,
+            // Not from the beginning: a late answer to what an earlier life of this worker asked must meet no need of this one.
+            serial: first_serial(key),
             unanswered: 0,
             parked: 0,
             is_draining: false,

@@ -5,7 +5,7 @@ use super::branch::{Branch, BranchCodec, Nonce};
 use super::hop_by_hop::{write_ack, write_cancel};
 use super::machine::{Action, Class, ClientInput, Pace, Report, Row, Timer, go};
 use super::{CancelResult, ClientId, Event, Place, ResponseMatch, Shared, TableFull};
-use super::{client_invite, client_non_invite, next_serial};
+use super::{client_invite, client_non_invite, first_serial, next_serial};
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Message, Method};
 use siphasher::sip::SipHasher13;
@@ -80,7 +80,8 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(key: [u8; 16]) -> Self {
-        Self { entries: Slab::new(), serial: 0, cancels: 0, codec: BranchCodec::new(key), key, scratch: Vec::new() }
+        let serial = first_serial(key);
+        Self { entries: Slab::new(), serial, cancels: 0, codec: BranchCodec::new(key), key, scratch: Vec::new() }
     }
 
     pub(super) fn len(&self) -> usize {

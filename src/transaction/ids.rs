@@ -1,5 +1,9 @@
 //! How transactions are named.
 
+use std::hash::Hasher;
+
+use siphasher::sip::SipHasher13;
+
 use crate::sip::hop::RESPONSE_TAG;
 
 /// A client transaction. Ids are not used twice (within 2^31 transactions).
@@ -52,6 +56,14 @@ impl Place {
     pub fn of(id: u64) -> Self {
         Self { index: id as u32, serial: (id >> 32) as u32 }
     }
+}
+
+/// Where the serial numbers of a layer begin: elsewhere for each key, so that a late report about a transaction of an earlier life of the
+/// worker meets none of this one.
+pub(super) fn first_serial(key: [u8; 16]) -> u32 {
+    let mut hasher = SipHasher13::new_with_key(&key);
+    hasher.write(b"serial");
+    hasher.finish() as u32 & i32::MAX as u32
 }
 
 /// Counts up through 1 to 2^31-1, so that an id is neither zero nor has the top bit set.

@@ -31,7 +31,7 @@ use buffers::Buffers;
 use client::Clients;
 use hop_by_hop::Reader;
 pub use ids::{ClientId, ServerId};
-use ids::{Place, next_serial};
+use ids::{Place, first_serial, next_serial};
 use server::Servers;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

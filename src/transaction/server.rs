@@ -4,7 +4,7 @@ use super::alarms::{Alarm, Alarms, Owner, Started};
 use super::key::{Key, Prober};
 use super::machine::{Action, Class, Pace, Report, Row, ServerInput, Timer, go};
 use super::{Event, Place, RequestMatch, SentBy, ServerId, Shared, TableFull};
-use super::{next_serial, server_invite, server_non_invite};
+use super::{first_serial, next_serial, server_invite, server_non_invite};
 use crate::sip::hop::{Hop, Outbox};
 use crate::sip::{Message, Method, Via};
 use hashbrown::HashTable;
@@ -63,7 +63,7 @@ pub(super) struct Servers {
 
 impl Servers {
     pub(super) fn new(key: [u8; 16]) -> Self {
-        Self { entries: Slab::new(), table: HashTable::new(), serial: 0, prober: Prober::new(key) }
+        Self { entries: Slab::new(), table: HashTable::new(), serial: first_serial(key), prober: Prober::new(key) }
     }
 
     pub(super) fn len(&self) -> usize {

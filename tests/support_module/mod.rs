@@ -59,18 +59,28 @@ pub fn token(directory: &Path, credential: &Credential) -> String {
         format!("directories.tokendir = {}\nobjectstore.backend = file\n", directory.join("tokens").display()),
     )
     .unwrap();
-    fs::write(directory.join("import.pem"), credential.key.serialize_pem()).unwrap();
-    let run = |arguments: &[&str]| {
-        let mut command = Command::new("softhsm2-util");
-        let output = command.args(arguments).current_dir(directory).env("SOFTHSM2_CONF", &conf).output();
-        let output = output.expect("softhsm2-util is installed (Debian package softhsm2)");
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    };
-    run(&["--init-token", "--free", "--label", "edge", "--pin", PIN, "--so-pin", "12345678"]);
-    run(&["--import", "import.pem", "--token", "edge", "--label", "sti", "--id", "01", "--pin", PIN]);
-    fs::remove_file(directory.join("import.pem")).unwrap();
+    softhsm(directory, &["--init-token", "--free", "--label", "edge", "--pin", PIN, "--so-pin", "12345678"]);
+    import(directory, credential);
     fs::write(directory.join("pin"), format!("{PIN}\n")).unwrap();
     conf.display().to_string()
+}
+
+/// Puts the key of the credential into the token of this directory, as `sti`.
+pub fn import(directory: &Path, credential: &Credential) {
+    fs::write(directory.join("import.pem"), credential.key.serialize_pem()).unwrap();
+    softhsm(
+        directory,
+        &["--import", "import.pem", "--token", "edge", "--label", "sti", "--id", "01", "--force", "--pin", PIN],
+    );
+    fs::remove_file(directory.join("import.pem")).unwrap();
+}
+
+fn softhsm(directory: &Path, arguments: &[&str]) {
+    let mut command = Command::new("softhsm2-util");
+    let conf = directory.join("softhsm2.conf");
+    let output = command.args(arguments).current_dir(directory).env("SOFTHSM2_CONF", conf).output();
+    let output = output.expect("softhsm2-util is installed (Debian package softhsm2)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The module of SoftHSM.

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
+use super::printable;
 use algorithm::Wanted;
 
 const EXAMPLES: &str = "\
@@ -106,7 +107,7 @@ impl ImportCommand {
         for Remark { line, is_loss, text } in &imported.remarks {
             let place = if *line > 0 { format!(":{line}") } else { String::new() };
             let kind = if *is_loss { "not carried over: " } else { "" };
-            eprintln!("{}{place}: {kind}{text}", file.display());
+            eprintln!("{}{place}: {kind}{}", file.display(), printable(text));
         }
         print!("{}", imported.text);
         ExitCode::from(u8::from(imported.remarks.iter().any(|remark| remark.is_loss)))

@@ -107,6 +107,11 @@ impl Entry {
         self.since.saturating_add(life.saturating_mul(i64::from(config.prefetch_percent)) / 100)
     }
 
+    /// It is fetched anew while it serves: not a failure, nor what an operator has given.
+    pub fn is_renewed(&self) -> bool {
+        self.is_trusted && self.source != Source::Imported
+    }
+
     pub fn is_used(&self) -> bool {
         self.hits.load(Ordering::Relaxed) > 0
     }

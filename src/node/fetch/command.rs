@@ -7,32 +7,18 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::cache::{Entry, Source};
-use super::door::{Door, Moment};
+use super::door::{Door, Moment, Standings};
+use super::guard;
 use super::keeper::Keeper;
-use super::serve::leaf_end;
-use super::{Config, guard};
 use crate::cert::{Certificate, certificates_from_pem_or_der};
 use crate::node::clock;
 use crate::node::trust::{Desk, Verdicts};
 
 /// An order of an operator's; the answer goes back unless nobody waits for it.
 pub(in crate::node) enum Command {
-    List {
-        host: Option<String>,
-        limit: usize,
-        answer: oneshot::Sender<Vec<CacheEntry>>,
-    },
-    Import {
-        x5u: String,
-        pem: String,
-        answer: oneshot::Sender<Result<CacheEntry, String>>,
-    },
-    Purge {
-        which: Which,
-        answer: oneshot::Sender<usize>,
-    },
-    /// Other settings for CRLs and lists.
-    Configure(Box<Config>),
+    List { host: Option<String>, limit: usize, answer: oneshot::Sender<Vec<CacheEntry>> },
+    Import { x5u: String, pem: String, answer: oneshot::Sender<Result<CacheEntry, String>> },
+    Purge { which: Which, answer: oneshot::Sender<usize> },
 }
 
 /// What is purged.
@@ -70,7 +56,13 @@ pub struct CacheEntry {
 
 pub(super) fn obey<W>(command: Command, door: &mut Door<W>, keeper: &mut Keeper, desk: &Desk, now: Moment) {
     match command {
-        Command::List { host, limit, answer } => drop(answer.send(list(door, host.as_deref(), limit, now))),
+        Command::List { host, limit, answer } => {
+            let (entries, standings) = (door.cache.all().collect(), door.standings(now));
+            // Reading every certificate takes its time: not that of calls.
+            tokio::task::spawn_blocking(move || {
+                let _ = answer.send(list(entries, &standings, host.as_deref(), limit, now));
+            });
+        }
         Command::Import { x5u, pem, answer } => {
             let imported = import(door, desk, &x5u, &pem, now);
             if imported.is_ok() {
@@ -85,7 +77,6 @@ pub(super) fn obey<W>(command: Command, door: &mut Door<W>, keeper: &mut Keeper,
             keeper.hurry();
             let _ = answer.send(purged);
         }
-        Command::Configure(config) => keeper.configure(*config),
     }
 }
 
@@ -97,17 +88,22 @@ fn host_of(url: &str) -> Option<String> {
     guard::target(url, true).ok().map(|target| target.host.trim_end_matches('.').to_ascii_lowercase())
 }
 
-fn list<W>(door: &Door<W>, host: Option<&str>, limit: usize, now: Moment) -> Vec<CacheEntry> {
+fn list(
+    mut entries: Vec<(Arc<str>, Arc<Entry>)>,
+    standings: &Standings,
+    host: Option<&str>,
+    limit: usize,
+    now: Moment,
+) -> Vec<CacheEntry> {
     let host = host.map(str::to_ascii_lowercase);
     let is_meant = |url: &str| host.is_none() || host_of(url) == host;
-    let mut all: Vec<_> =
-        door.cache.all().filter(|(url, entry)| is_meant(url) && entry.usable_until > now.unix).collect();
-    all.sort_by(|(one, _), (other, _)| one.cmp(other));
-    all.truncate(limit);
-    all.iter().map(|(url, entry)| describe(door, url, entry, now)).collect()
+    entries.retain(|(url, entry)| is_meant(url) && entry.usable_until > now.unix);
+    entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+    entries.truncate(limit);
+    entries.iter().map(|(url, entry)| describe(standings.of(url), url, entry, now)).collect()
 }
 
-fn describe<W>(door: &Door<W>, url: &str, entry: &Entry, now: Moment) -> CacheEntry {
+fn describe(host: &str, url: &str, entry: &Entry, now: Moment) -> CacheEntry {
     let leaf = entry.answer.as_ref().ok().and_then(|chain| chain.first());
     let leaf = leaf.and_then(|der| Certificate::from_der(der).ok());
     let list = leaf.as_ref().and_then(|leaf| leaf.tn_auth_list()?.ok());
@@ -126,7 +122,7 @@ fn describe<W>(door: &Door<W>, url: &str, entry: &Entry, now: Moment) -> CacheEn
         trusted: entry.is_trusted,
         source: entry.source.name().to_owned(),
         hits: entry.hits.load(Ordering::Relaxed),
-        host: door.host_state(now, url).to_owned(),
+        host: host.to_owned(),
         error: entry.answer.as_ref().err().map(ToString::to_string),
     }
 }
@@ -140,11 +136,10 @@ fn import<W>(door: &mut Door<W>, desk: &Desk, x5u: &str, pem: &str, now: Moment)
     let verdict = judged.as_ref().map_err(ToString::to_string)?;
     verdict.path.as_ref().map_err(ToString::to_string)?;
     verdict.validity(now.unix, 0).map_err(|error| error.to_string())?;
-    let end = leaf_end(&judged, &chain);
-    let url: Arc<str> = x5u.into();
+    let (url, end): (Arc<str>, _) = (x5u.into(), verdict.not_after);
     door.insert(&url, Entry::chain(chain.into(), Source::Imported, clock::unix()).imported(end));
     let (_, entry) = door.cache.all().find(|(known, _)| *known == url).ok_or("the cache has no room for it")?;
-    Ok(describe(door, &url, &entry, now))
+    Ok(describe(door.standings(now).of(&url), &url, &entry, now))
 }
 
 fn purge<W>(door: &mut Door<W>, which: &Which) -> usize {

@@ -278,6 +278,9 @@ impl<W> Door<W> {
             Some(Found::Fresh(entry) | Found::Stale(entry)) if entry.answer.is_ok() => Some(entry),
             _ => None,
         };
+        if let Some(entry) = known.as_ref().filter(|entry| entry.source == Source::Imported) {
+            return entry.answer(now.unix, &self.config); // it came in while this was fetched
+        }
         let brought = match result {
             Ok(brought) => brought,
             Err(error) => {
@@ -309,9 +312,9 @@ impl<W> Door<W> {
         answer
     }
 
-    /// Puts an entry in, whatever was there.
+    /// Puts an entry in, whatever was there. What an operator has given is not fetched anew.
     pub fn insert(&mut self, url: &Arc<str>, entry: Entry) {
-        if entry.is_trusted {
+        if entry.is_renewed() {
             self.schedule(entry.refresh_at(&self.config), url);
         }
         self.cache.put(Arc::clone(url), entry);
@@ -341,7 +344,7 @@ impl<W> Door<W> {
             let (Some(Found::Fresh(entry)) | Some(Found::Stale(entry))) = self.cache.get(&url, now.unix) else {
                 continue;
             };
-            if entry.is_used() && entry.is_trusted && now.unix >= entry.refresh_at(&self.config) {
+            if entry.is_used() && entry.is_renewed() && now.unix >= entry.refresh_at(&self.config) {
                 self.renew(now, &url, &entry);
             }
         }
@@ -369,20 +372,33 @@ impl<W> Door<W> {
         gauges.into_iter().for_each(|(gauge, value)| gauge.set(value));
     }
 
-    /// How a host's breaker stands, for people.
-    pub fn host_state(&self, now: Moment, url: &str) -> &'static str {
-        let target = guard::target(url, self.config.allow_any_port);
-        let host = target.ok().and_then(|target| self.hosts.get(target.place()));
-        match host.map(|host| host.breaker.standing()) {
-            Some(Standing::Open { until }) if now.instant < until => "down",
-            Some(Standing::Open { .. } | Standing::HalfOpen) => "probed",
-            _ => "up",
-        }
+    /// How the breakers of hosts stand, for people.
+    pub fn standings(&self, now: Moment) -> Standings {
+        let not_up = self.hosts.iter().filter_map(|(name, host)| match host.breaker.standing() {
+            Standing::Open { until } if now.instant < until => Some((Arc::clone(name), "down")),
+            Standing::Open { .. } | Standing::HalfOpen => Some((Arc::clone(name), "probed")),
+            _ => None,
+        });
+        Standings { not_up: not_up.collect(), allow_any_port: self.config.allow_any_port }
     }
 
     #[cfg(test)]
     pub fn load(&self) -> [usize; 4] {
         [self.in_flight, self.waiters, self.flights.len(), self.hosts.len()]
+    }
+}
+
+/// How hosts stand.
+pub(super) struct Standings {
+    not_up: HashMap<Arc<str>, &'static str>,
+    allow_any_port: bool,
+}
+
+impl Standings {
+    /// The host of a URL.
+    pub fn of(&self, url: &str) -> &'static str {
+        let target = guard::target(url, self.allow_any_port).ok();
+        target.and_then(|target| self.not_up.get(target.place()).copied()).unwrap_or("up")
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use look::{anchors, crl, grace, logs, reference, report};
-pub(super) use look::{fetch_lists, restore};
+pub(super) use look::{FirstLook, fetch_lists, restore};
+use look::{Reach, anchors, crl, grace, logs, reference, report};
 
 use super::client::Client;
 use super::{Config, FetchError, guard};
@@ -69,6 +69,13 @@ pub struct KeeperConfig {
     pub max_crl_entries: usize,
     /// CRLs, and likewise TNAuthLists by reference, that are kept up to date; 64.
     pub max_lists: usize,
+}
+
+impl ListSource {
+    /// What was believed of one is believed of the other: the same key signs, or, without a key, it comes from the same place.
+    fn is_believed_like(&self, other: &Self) -> bool {
+        self.key == other.key && (self.key.is_some() || self.place == other.place)
+    }
 }
 
 impl Default for KeeperConfig {
@@ -151,6 +158,7 @@ enum Refused {
     Logs(LogListError),
     Crl(CrlError),
     Reference(TnAuthListError),
+    NoRoom,
     Panicked,
 }
 
@@ -163,6 +171,7 @@ impl std::fmt::Display for Refused {
             Self::Logs(error) => error.fmt(f),
             Self::Crl(error) => error.fmt(f),
             Self::Reference(error) => error.fmt(f),
+            Self::NoRoom => f.write_str("no room: stir.crl.max_crls are at hand"),
             Self::Panicked => f.write_str("it made the reader panic"),
         }
     }
@@ -198,18 +207,32 @@ impl Keeper {
             What::Logs => has_logs,
             What::Crl(_) | What::Reference(_) => true,
         });
-        self.config = config.into();
+        let old = std::mem::replace(&mut self.config, config.into());
+        self.forget_disowned(&old.keeper);
         for what in wanted {
             self.tracked.entry(what).or_default().look_now();
         }
-        let learned = self.desk.learned();
-        if (learned.anchors.is_some() && !has_anchors) || (learned.logs.is_some() && !has_logs) {
-            self.desk.learn(Verdicts::AreMadeAnew, |learned| {
-                learned.anchors = learned.anchors.take().filter(|_| has_anchors);
-                learned.logs = learned.logs.take().filter(|_| has_logs);
-            });
-        }
         restore(&self.config, &self.desk);
+    }
+
+    /// What another key signed, or, unsigned, came from another place, counts no more, nor does its number.
+    fn forget_disowned(&mut self, old: &KeeperConfig) {
+        let new = &self.config.keeper;
+        let keeps_anchors =
+            old.anchors.as_ref().is_none_or(|old| new.anchors.as_ref().is_some_and(|new| new.key == old.key));
+        let keeps_logs =
+            old.logs.as_ref().is_none_or(|old| new.logs.as_ref().is_some_and(|new| new.is_believed_like(old)));
+        if keeps_anchors && keeps_logs {
+            return;
+        }
+        // Looks that began under the old settings must teach nothing any more; what they were for is looked at anew.
+        self.jobs = JoinSet::new();
+        let begun = self.tracked.values_mut().filter(|tracked| tracked.is_under_way);
+        begun.for_each(|tracked| (tracked.is_under_way, tracked.is_again, tracked.due) = (false, false, 0));
+        self.desk.learn(Verdicts::AreMadeAnew, |learned| {
+            learned.anchors = learned.anchors.take().filter(|_| keeps_anchors);
+            learned.logs = learned.logs.take().filter(|_| keeps_logs);
+        });
     }
 
     /// A credential lacks a CRL or a list by reference: from now on it is kept up to date.
@@ -236,6 +259,22 @@ impl Keeper {
                 tracked.not_after = tracked.not_after.max(chain.leaf.not_after());
             }
         }
+    }
+
+    /// A list by reference was fetched with the chain that names it: it is kept up to date like others.
+    pub fn adopt(&mut self, look: FirstLook) {
+        let FirstLook { uri, not_after, due } = look;
+        let what = What::Reference(uri);
+        if self.has_room(&what) {
+            let tracked = self.tracked.entry(what).or_default();
+            tracked.not_after = tracked.not_after.max(not_after);
+            tracked.due = due;
+        }
+    }
+
+    /// How many TNAuthLists by reference may be at hand.
+    pub fn max_lists(&self) -> usize {
+        self.config.keeper.max_lists
     }
 
     fn has_room(&self, what: &What) -> bool {
@@ -267,7 +306,10 @@ impl Keeper {
                     What::Anchors => anchors(&config, &client, &desk, unix).await,
                     What::Logs => logs(&config, &client, &desk).await,
                     What::Crl(url) => crl(url, issuers, &config, &client, &desk, unix).await,
-                    What::Reference(uri) => reference(uri, not_after, PATIENCE, &client, &desk).await,
+                    What::Reference(uri) => {
+                        let reach = Reach { not_after, max: config.keeper.max_lists, timeout: PATIENCE };
+                        reference(uri, reach, &client, &desk).await
+                    }
                 };
                 (what, learned)
             });
@@ -282,18 +324,19 @@ impl Keeper {
             tracing::error!(%error, "the list of authorities counts no more, its grace is over: its anchors are not trusted any longer");
             self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.anchors = None);
         }
-        let references = self.tracked.keys().filter_map(|what| match what {
-            What::Reference(uri) => Some(Arc::clone(uri)),
-            _ => None,
-        });
-        for uri in references.collect::<Vec<_>>() {
-            let is_over = learned.referenced.get(&uri).is_some_and(|list| list.fresh_until <= unix);
-            if is_over {
-                self.desk.learn(Verdicts::AreMadeAnew, |learned| learned.referenced = learned.referenced.without(&uri));
-                // Whoever still needs it asks again.
-                self.tracked.remove(&What::Reference(uri));
-            }
+        // All that are at hand, kept up to date or not: nothing counts longer than its time (RFC 9060 12, C4.8).
+        let over = learned.referenced.iter().filter(|(_, list)| list.fresh_until <= unix);
+        let over: Vec<Arc<str>> = over.map(|(uri, _)| uri.into()).collect();
+        if !over.is_empty() {
+            self.desk.learn(Verdicts::AreMadeAnew, |learned| {
+                learned.referenced = over.iter().fold(learned.referenced.clone(), |lists, uri| lists.without(uri));
+            });
         }
+        // Whoever still needs it asks again.
+        self.tracked.retain(|what, tracked| match what {
+            What::Reference(uri) => tracked.is_under_way || tracked.not_after > unix && !over.contains(uri),
+            _ => true,
+        });
     }
 
     /// Waits for something that ends; for ever while nothing is under way.

@@ -137,8 +137,7 @@ async fn authorities_come_from_the_signed_list_and_what_is_refused_changes_nothi
     let forged = jws(&KeyPair::generate().unwrap(), &anchor_list(&[&stranger], 9, later));
     let old = jws(&pa, &anchor_list(&[&stranger], 4, later));
     let again = |thread: &FetchThread| {
-        let order = Command::Configure(Box::new(config.clone()));
-        assert!(thread.commands().try_send(order).is_ok());
+        thread.configure(config.clone());
     };
     for (n, refused) in [forged, old, b"junk".to_vec()].into_iter().enumerate() {
         server.put("/anchors.jwt", &refused);
@@ -156,6 +155,51 @@ async fn authorities_come_from_the_signed_list_and_what_is_refused_changes_nothi
     let desk = Desk::new(Default::default());
     let _thread = FetchThread::start(config, Arc::clone(&desk)).unwrap();
     assert_eq!(desk.current().anchors.len(), 1);
+}
+
+#[tokio::test]
+async fn what_another_key_signed_or_unsigned_came_from_another_place_counts_no_more_after_a_reload() {
+    let server = Server::start().await;
+    let directory = tempfile::tempdir().unwrap();
+    let (old, new, one, two) =
+        (KeyPair::generate().unwrap(), KeyPair::generate().unwrap(), Ca::new("One"), Ca::new("Two"));
+    let later = clock::unix() + 1000;
+    let mut logs = LogList::new();
+    logs.add("o", Log::new("log", &old.subject_public_key_info(), 60, LogState::Usable(0), None).unwrap()).unwrap();
+    server.put("/old.jwt", &jws(&old, &anchor_list(&[&one], 9, later)));
+    server.put("/new.jwt", &jws(&new, &anchor_list(&[&two], 1, later)));
+    server.put("/logs.json", logs.to_json().as_bytes());
+    let config = |anchors: &str, key: &KeyPair, logs: &str| {
+        let grace = Duration::from_secs(3600);
+        let anchors = AnchorSource { place: Place::Url(server.url(anchors)), key: list_key(key), grace };
+        let logs = ListSource { place: Place::Url(server.url(logs)), key: None };
+        let keeper = KeeperConfig { anchors: Some(anchors), logs: Some(logs), ..KeeperConfig::default() };
+        Config { state_directory: Some(directory.path().to_owned()), keeper, ..server.config() }
+    };
+    let desk = Desk::new(Default::default());
+    let thread = FetchThread::start(config("/old.jwt", &old, "/logs.json"), Arc::clone(&desk)).unwrap();
+    let stands = || (desk.current().anchors.len(), desk.current().logs.len());
+    until(|| stands() == (1, 1)).await;
+    // The same key, but nothing at the new place: what it signed stays.
+    thread.configure(config("/nothing", &old, "/logs.json"));
+    let asked = server.asked();
+    until(|| server.asked() >= asked + 2).await;
+    assert_eq!(stands(), (1, 1));
+    thread.configure(config("/nothing", &new, "/nothing"));
+    until(|| stands() == (0, 0)).await;
+    thread.configure(config("/new.jwt", &new, "/logs.json"));
+    until(|| stands() == (1, 1)).await;
+    let anchors = desk.current().anchors.clone();
+    assert_eq!(
+        anchors.iter().map(|anchor| anchor.der()).collect::<Vec<_>>(),
+        [&two.der[..]],
+        "the other key counts anew"
+    );
+    // Nor does what was kept on disk count for another place.
+    drop(thread);
+    let desk = Desk::new(Default::default());
+    let _thread = FetchThread::start(config("/new.jwt", &new, "/nothing"), Arc::clone(&desk)).unwrap();
+    assert_eq!((desk.current().anchors.len(), desk.current().logs.len()), (1, 0));
 }
 
 #[tokio::test]
@@ -251,40 +295,105 @@ async fn a_crl_is_fetched_when_a_certificate_names_it_and_only_a_newer_one_takes
     }
 }
 
-#[tokio::test]
-async fn a_list_by_reference_is_there_when_the_chain_is() {
-    let server = Server::start().await;
-    let root = Ca::new("Root");
-    let uri = server.url("/tn");
+/// A leaf whose TNAuthList lies at a URI.
+fn by_reference(root: &Ca, uri: &str) -> Vec<u8> {
     let tlv = crate::cert::der::element;
     let access = [tlv(6, &[0x2b, 6, 1, 5, 5, 7, 0x30, 0x0e]), tlv(0x86, uri.as_bytes())].concat();
     let access = tlv(0x30, &tlv(0x30, &access));
-    let leaf = root.leaf(|params| {
+    root.leaf(|params| {
         params.custom_extensions.push(CustomExtension::from_oid_content(&[1, 3, 6, 1, 5, 5, 7, 1, 1], access));
-    });
-    let list = TnAuthList::new(vec![TnEntry::One("12025550100".to_owned())]).unwrap();
-    server.put("/tn", &list.to_der());
-    server.put("/leaf.pem", &leaf);
+    })
+}
+
+fn list() -> TnAuthList {
+    TnAuthList::new(vec![TnEntry::One("12025550100".to_owned())]).unwrap()
+}
+
+/// A server with two chains, `/1.pem` and `/2.pem`, and their lists; a desk that trusts them.
+async fn with_lists() -> (Server, Arc<Desk>) {
+    let (server, root) = (Server::start().await, Ca::new("Root"));
+    for n in 1..=2 {
+        server.put(&format!("/tn{n}"), &list().to_der());
+        server.put(&format!("/{n}.pem"), &by_reference(&root, &server.url(&format!("/tn{n}"))));
+    }
     let mut trust = crate::cert::TrustStore::default();
     trust.anchors.add_der(&root.der).unwrap();
-    let desk = Desk::new(trust);
+    (server, Desk::new(trust))
+}
+
+#[tokio::test]
+async fn a_list_by_reference_is_there_when_the_chain_is_and_is_kept_up_to_date() {
+    let (server, desk) = with_lists().await;
     let thread = FetchThread::start(server.config(), Arc::clone(&desk)).unwrap();
-    let chain = ask(&thread.fetcher(), &server.url("/leaf.pem")).await.unwrap();
+    let chain = ask(&thread.fetcher(), &server.url("/1.pem")).await.unwrap();
     let verdict = desk.current().assess(&chain.certificates).unwrap();
     assert!(verdict.leaf.tn_auth_list().unwrap().unwrap().covers("12025550100"));
     assert!(verdict.holds_until() < clock::unix() + 86_400 + 60, "it is looked at again");
     assert_eq!(server.asked(), 2);
-    // Fetched anew and the same, it leaves warm what is warm; another list does not.
+    // What is kept up to date is looked at when the cache is purged.
+    let (answer, purged) = tokio::sync::oneshot::channel();
+    assert!(thread.commands().try_send(Command::Purge { which: Which::All, answer }).is_ok());
+    purged.await.unwrap();
+    until(|| server.asked() == 3).await;
+}
+
+#[tokio::test]
+async fn a_list_by_reference_that_is_the_same_leaves_warm_what_is_warm() {
+    let (server, desk) = with_lists().await;
+    let uri = server.url("/tn1");
+    let list = list();
     let config = server.config();
     let client = client::Client::new(config.clone(), Arc::new(tls_config(&config).unwrap()));
+    keeper::fetch_lists(std::slice::from_ref(&uri), i64::MAX, 64, &client, &desk).await;
     let epoch = desk.current().epoch;
     let other = TnAuthList::new(vec![TnEntry::One("12025550199".to_owned())]).unwrap();
     for (list, expected) in [(&list, epoch), (&other, epoch + 1), (&other, epoch + 1)] {
-        server.put("/tn", &list.to_der());
-        keeper::fetch_lists(std::slice::from_ref(&uri), i64::MAX, &client, &desk).await;
+        server.put("/tn1", &list.to_der());
+        keeper::fetch_lists(std::slice::from_ref(&uri), i64::MAX, 64, &client, &desk).await;
         let trust = desk.current();
         assert_eq!((trust.epoch, &trust.referenced.get(&uri).unwrap().list), (expected, list));
     }
+}
+
+#[tokio::test]
+async fn lists_by_reference_are_bounded() {
+    let (server, desk) = with_lists().await;
+    let keeper = KeeperConfig { max_lists: 1, ..KeeperConfig::default() };
+    let thread = FetchThread::start(Config { keeper, ..server.config() }, Arc::clone(&desk)).unwrap();
+    for path in ["/1.pem", "/2.pem", "/1.pem"] {
+        ask(&thread.fetcher(), &server.url(path)).await.unwrap();
+    }
+    assert!(desk.learned().referenced.get(&server.url("/tn1")).is_some());
+    assert_eq!((desk.learned().referenced.len(), server.asked()), (1, 3), "two chains, one list");
+}
+
+#[tokio::test]
+async fn rfc9060_12_a_list_by_reference_counts_no_longer_than_its_time_and_is_renewed_before() {
+    let server = Server::start().await;
+    server.put("/tn", &list().to_der());
+    let (config, desk) = (server.config(), Desk::new(Default::default()));
+    let client = Arc::new(client::Client::new(config.clone(), Arc::new(tls_config(&config).unwrap())));
+    let mut keeper = keeper::Keeper::new(&config, client, Arc::clone(&desk));
+    let (now, kept, other) = (clock::unix(), server.url("/tn"), "https://a.example/tn");
+    let end = now + 100;
+    desk.learn(crate::node::trust::Verdicts::AreMadeAnew, |learned| {
+        for uri in [&kept, other] {
+            let list = Arc::new(crate::cert::ReferencedList { list: list(), fresh_until: end });
+            learned.referenced = learned.referenced.with(uri, list);
+        }
+    });
+    let due = now + 80;
+    keeper.adopt(keeper::FirstLook { uri: kept.as_str().into(), not_after: now + 86_400, due });
+    keeper.tick(due - 1);
+    assert_eq!(server.asked(), 0);
+    keeper.tick(due);
+    keeper.work().await;
+    assert_eq!((server.asked(), desk.learned().referenced.len()), (1, 2));
+    let epoch = desk.current().epoch;
+    keeper.tick(end);
+    assert!(desk.learned().referenced.get(other).is_none(), "nobody keeps it up to date, and its time is over");
+    assert!(desk.learned().referenced.get(&kept).is_some_and(|list| list.fresh_until > end));
+    assert_eq!(desk.current().epoch, epoch + 1, "verdicts that rest on it are made anew");
 }
 
 /// Hosts that hold their sockets take every fetch there may be, and the warm are answered all the same.

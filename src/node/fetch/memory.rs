@@ -5,8 +5,8 @@ use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,6 @@ use serde::{Deserialize, Serialize};
 
 use super::cache::{Entry, Source};
 use super::door::{Door, Moment};
-use super::serve::leaf_end;
 use super::{Config, guard};
 use crate::node::trust::Desk;
 
@@ -43,13 +42,14 @@ struct Kept {
 pub(super) struct Memory {
     config: Config,
     desk: Arc<Desk>,
-    /// What was written last.
-    written: Option<[u64; 2]>,
+    /// Pages made.
+    pages: u64,
+    written: Arc<Mutex<Written>>,
 }
 
 impl Memory {
     pub fn new(config: &Config, desk: Arc<Desk>) -> Self {
-        Self { config: config.clone(), desk, written: None }
+        Self { config: config.clone(), desk, pages: 0, written: Arc::default() }
     }
 
     fn path(&self) -> Option<PathBuf> {
@@ -85,8 +85,9 @@ impl Memory {
         guard::target(&kept.x5u, self.config.allow_any_port).ok()?;
         let chain: Vec<Vec<u8>> = kept.chain.iter().map(|der| STANDARD.decode(der).ok()).collect::<Option<_>>()?;
         let judged = trust.assess(&chain);
-        judged.as_ref().ok()?.path.as_ref().ok()?;
-        let end = leaf_end(&judged, &chain);
+        let verdict = judged.as_ref().ok()?;
+        verdict.path.as_ref().ok()?;
+        let end = if kept.imported { verdict.not_after } else { verdict.holds_until() };
         let source = if kept.imported { Source::Imported } else { Source::Restored };
         let entry = Entry::chain(chain.into(), source, kept.since.min(unix));
         // No longer than settings, certificates and what was said then allow.
@@ -101,12 +102,44 @@ impl Memory {
         self.config.cache_bytes.saturating_mul(2)
     }
 
-    /// Writes the cache down if it has changed.
-    pub fn save<W>(&mut self, door: &Door<W>, unix: i64) {
-        let Some(path) = self.path() else { return };
+    /// What there is to write down. Writing takes its time: not that of the thread that answers calls.
+    pub fn page<W>(&mut self, door: &Door<W>, unix: i64) -> Option<Page> {
+        let path = self.path()?;
+        self.pages += 1;
+        let entries = door.cache.all().collect();
+        Some(Page { path, limit: self.limit(), number: self.pages, unix, entries, written: Arc::clone(&self.written) })
+    }
+}
+
+/// What was written last.
+#[derive(Default)]
+struct Written {
+    /// Number of the page.
+    number: u64,
+    /// Entries, and the sum of their times.
+    mark: Option<[u64; 2]>,
+}
+
+/// The cache at a time, on its way to the file.
+pub(super) struct Page {
+    path: PathBuf,
+    limit: u64,
+    number: u64,
+    unix: i64,
+    entries: Vec<(Arc<str>, Arc<Entry>)>,
+    written: Arc<Mutex<Written>>,
+}
+
+impl Page {
+    /// Writes the cache down if it has changed, unless a later page was faster.
+    pub fn write(self) {
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.number <= written.number {
+            return;
+        }
         let (mut entries, mut octets) = (Vec::new(), 0u64);
-        let mut all: Vec<_> =
-            door.cache.all().filter(|(_, entry)| entry.is_trusted && entry.usable_until > unix).collect();
+        let mut all = self.entries;
+        all.retain(|(_, entry)| entry.is_trusted && entry.usable_until > self.unix);
         // Most used first, should there be too many.
         all.sort_by_key(|(url, entry)| (std::cmp::Reverse(entry.hits.load(Ordering::Relaxed)), Arc::clone(url)));
         let mut mark = [all.len() as u64, 0];
@@ -114,7 +147,7 @@ impl Memory {
             let Ok(chain) = &entry.answer else { continue };
             let chain: Vec<String> = chain.iter().map(|der| STANDARD.encode(der)).collect();
             octets += chain.iter().map(String::len).sum::<usize>() as u64 + url.len() as u64 + 128;
-            if octets > self.limit() {
+            if octets > self.limit {
                 break;
             }
             mark[1] = mark[1].wrapping_add(entry.fresh_until.unsigned_abs());
@@ -122,13 +155,14 @@ impl Memory {
             let (since, fresh_until) = (entry.since, entry.fresh_until);
             entries.push(Kept { x5u: url.to_string(), chain, since, fresh_until, imported });
         }
-        if self.written == Some(mark) {
+        written.number = self.number;
+        if written.mark == Some(mark) {
             return;
         }
         let text = serde_json::to_vec(&Document { version: VERSION, entries }).unwrap_or_default();
-        match write(&path, &text) {
-            Ok(()) => self.written = Some(mark),
-            Err(error) => tracing::warn!(path = %path.display(), %error, "certificates can not be kept"),
+        match write(&self.path, &text) {
+            Ok(()) => written.mark = Some(mark),
+            Err(error) => tracing::warn!(path = %self.path.display(), %error, "certificates can not be kept"),
         }
     }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustls_pki_types::CertificateDer;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::side_thread::SideThread;
 use super::trust::Desk;
@@ -336,6 +336,7 @@ impl Fetcher {
 pub struct FetchThread {
     fetcher: Fetcher,
     commands: mpsc::Sender<Command>,
+    settings: watch::Sender<Config>,
     counts: Arc<Counts>,
     _thread: SideThread,
 }
@@ -352,11 +353,12 @@ impl FetchThread {
         let (lacking, lacks) = mpsc::channel(LACKING);
         let (commands, orders) = mpsc::channel(COMMANDS);
         let counts = Arc::new(Counts::default());
-        let inlets = serve::Inlets { questions, lacks, orders };
+        let (settings, changes) = watch::channel(config.clone());
+        let inlets = serve::Inlets { questions, lacks, orders, changes };
         let served = Arc::clone(&counts);
         let thread = SideThread::start("fetch", move || serve::serve(config, tls, desk, served, inlets))
             .map_err(FetchStartError::Thread)?;
-        Ok(Self { fetcher: Fetcher { queue, lacking }, commands, counts, _thread: thread })
+        Ok(Self { fetcher: Fetcher { queue, lacking }, commands, settings, counts, _thread: thread })
     }
 
     /// The workers' end.
@@ -367,6 +369,11 @@ impl FetchThread {
     /// The operators' end.
     pub(in crate::node) fn commands(&self) -> mpsc::Sender<Command> {
         self.commands.clone()
+    }
+
+    /// Goes on with other settings for CRLs and lists. Never waits, and does not get lost: what was told last counts.
+    pub(in crate::node) fn configure(&self, config: Config) {
+        self.settings.send_replace(config);
     }
 
     /// What it has done.

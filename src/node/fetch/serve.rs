@@ -4,16 +4,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
-use tokio::task::{Id, JoinSet};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{Id, JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::client::Client;
+use super::client::{Client, Fetched};
 use super::command::{self, Command};
 use super::counts::Counts;
 use super::door::{Answers, Brought, Door, Job, Moment};
-use super::keeper::{Keeper, fetch_lists};
-use super::memory::Memory;
+use super::keeper::{FirstLook, Keeper, fetch_lists};
+use super::memory::{Memory, Page};
 use super::{Answered, Chain, Config, FetchError, Question};
 use crate::cert::{CertificateError, ChainVerdict};
 use crate::node::clock;
@@ -28,6 +28,8 @@ pub(super) struct Inlets {
     pub questions: mpsc::Receiver<Question>,
     pub lacks: mpsc::Receiver<Arc<Credential>>,
     pub orders: mpsc::Receiver<Command>,
+    /// Other settings for CRLs and lists.
+    pub changes: watch::Receiver<Config>,
 }
 
 /// Who waits for an answer.
@@ -54,7 +56,7 @@ pub(super) async fn serve(
     counts: Arc<Counts>,
     inlets: Inlets,
 ) {
-    let Inlets { mut questions, mut lacks, mut orders } = inlets;
+    let Inlets { mut questions, mut lacks, mut orders, mut changes } = inlets;
     let client = Arc::new(Client::new(config.clone(), tls));
     let mut keeper = Keeper::new(&config, Arc::clone(&client), Arc::clone(&desk));
     let mut memory = Memory::new(&config, Arc::clone(&desk));
@@ -65,10 +67,10 @@ pub(super) async fn serve(
     let mut fetches = Fetches::default();
     let (mut tick, mut save) = (interval(TICK), interval(config.save_interval.max(Duration::from_secs(1))));
     [&mut tick, &mut save].into_iter().for_each(|timer| timer.set_missed_tick_behavior(MissedTickBehavior::Delay));
-    let mut answers: Answers<Asker> = Vec::new();
+    let (mut answers, mut saving): (Answers<Asker>, _) = (Vec::new(), None::<JoinHandle<()>>);
     loop {
         while let Some(job) = house.door.next_job(moment(), &mut answers) {
-            fetches.begin(job, Arc::clone(&client), Arc::clone(&desk));
+            fetches.begin(job, keeper.max_lists(), Arc::clone(&client), Arc::clone(&desk));
         }
         answers.drain(..).for_each(|(asker, result)| asker.hear(result));
         tokio::select! {
@@ -77,18 +79,27 @@ pub(super) async fn serve(
                 answers.extend(house.door.ask(moment(), &x5u, Asker { id, answer_to }, deadline));
             }
             Some((url, result)) = fetches.next() => {
-                let (result, credential) = split(result);
-                credential.iter().for_each(|credential| keeper.want(credential));
-                answers.extend(house.door.finish(moment(), &url, result));
+                let brought = result.map(|Looked { brought, credential, lists }| {
+                    lists.into_iter().for_each(|list| keeper.adopt(list));
+                    keeper.want(&credential);
+                    brought
+                });
+                answers.extend(house.door.finish(moment(), &url, brought));
             }
             Some(credential) = lacks.recv() => keeper.want(&credential),
             Some(order) = orders.recv() => command::obey(order, &mut house.door, &mut keeper, &desk, moment()),
+            Ok(()) = changes.changed() => keeper.configure(changes.borrow_and_update().clone()),
             () = keeper.work() => {}
             _ = tick.tick() => {
                 house.door.tick(moment(), &mut answers);
                 keeper.tick(clock::unix());
             }
-            _ = save.tick() => house.memory.save(&house.door, clock::unix()),
+            _ = save.tick() => {
+                if saving.as_ref().is_none_or(JoinHandle::is_finished) {
+                    let page = house.memory.page(&house.door, clock::unix());
+                    saving = page.map(|page| spawn_blocking(|| page.write()));
+                }
+            }
         }
     }
 }
@@ -101,38 +112,37 @@ struct House {
 
 impl Drop for House {
     fn drop(&mut self) {
-        self.memory.save(&self.door, clock::unix());
+        // One that is being written is waited for.
+        self.memory.page(&self.door, clock::unix()).into_iter().for_each(Page::write);
     }
 }
 
-type Result3 = Result<(Brought, Arc<Credential>), FetchError>;
-
-fn split(result: Result3) -> (Result<Brought, FetchError>, Option<Arc<Credential>>) {
-    match result {
-        Ok((brought, credential)) => (Ok(brought), Some(credential)),
-        Err(error) => (Err(error), None),
-    }
+/// What a fetch brought, what became of it, and the lists that were fetched with it.
+struct Looked {
+    brought: Brought,
+    credential: Arc<Credential>,
+    lists: Vec<FirstLook>,
 }
 
 /// The fetches under way.
 #[derive(Default)]
 struct Fetches {
-    tasks: JoinSet<Result3>,
+    tasks: JoinSet<Result<Looked, FetchError>>,
     urls: HashMap<Id, Arc<str>>,
 }
 
 impl Fetches {
-    fn begin(&mut self, job: Job, client: Arc<Client>, desk: Arc<Desk>) {
+    fn begin(&mut self, job: Job, max_lists: usize, client: Arc<Client>, desk: Arc<Desk>) {
         let Job { url, target } = job;
         let task = self.tasks.spawn(async move {
             let fetched = client.fetch(&target).await?;
-            Ok(look_at(fetched.certificates, fetched.fresh, &client, &desk).await)
+            Ok(look_at(fetched, max_lists, &client, &desk).await)
         });
         self.urls.insert(task.id(), url);
     }
 
     /// The next that ends; none while there is none under way.
-    async fn next(&mut self) -> Option<(Arc<str>, Result3)> {
+    async fn next(&mut self) -> Option<(Arc<str>, Result<Looked, FetchError>)> {
         let (id, result) = match self.tasks.join_next_with_id().await? {
             Ok(ended) => ended,
             Err(error) => {
@@ -145,26 +155,24 @@ impl Fetches {
 }
 
 /// Judges a chain as workers will, and fetches the TNAuthLists that it names by reference (certificates dossier section 2 item 12).
-async fn look_at(
-    certificates: Arc<[Vec<u8>]>,
-    fresh: Option<Duration>,
-    client: &Client,
-    desk: &Desk,
-) -> (Brought, Arc<Credential>) {
+async fn look_at(fetched: Fetched, max_lists: usize, client: &Client, desk: &Desk) -> Looked {
+    let Fetched { certificates, fresh } = fetched;
     let mut chain = desk.current().assess(&certificates);
     let missing = chain.as_ref().map_or(&[][..], ChainVerdict::missing_lists).to_vec();
+    let mut lists = Vec::new();
     if !missing.is_empty() {
         let not_after = chain.as_ref().map_or(0, |chain| chain.leaf.not_after());
-        fetch_lists(&missing, not_after, client, desk).await;
+        lists = fetch_lists(&missing, not_after, max_lists, client, desk).await;
         chain = desk.current().assess(&certificates);
     }
     let is_trusted = chain.as_ref().is_ok_and(|chain| chain.path.is_ok());
     let not_after = leaf_end(&chain, &certificates);
-    (Brought { certificates, fresh, not_after, is_trusted }, Arc::new(Credential { chain }))
+    let brought = Brought { certificates, fresh, not_after, is_trusted };
+    Looked { brought, credential: Arc::new(Credential { chain }), lists }
 }
 
 /// End of the leaf's validity, or of the whole path's.
-pub(super) fn leaf_end(chain: &Result<ChainVerdict, CertificateError>, certificates: &[Vec<u8>]) -> i64 {
+fn leaf_end(chain: &Result<ChainVerdict, CertificateError>, certificates: &[Vec<u8>]) -> i64 {
     match chain {
         Ok(chain) => chain.holds_until(),
         // A leaf that can not be judged is still kept as a failure is.

@@ -235,6 +235,33 @@ fn what_is_used_is_fetched_before_it_is_stale_and_what_is_not_lapses() {
 }
 
 #[test]
+fn what_was_imported_serves_to_the_end_of_its_validity_and_is_not_fetched() {
+    let mut world = World::new(Config::default(), vec![Behaviour::Answers(MS), Behaviour::Answers(100 * MS)]);
+    world.fresh = Some(Duration::from_secs(100));
+    let given: Arc<[Vec<u8>]> = Arc::new([vec![0x31; 100]]);
+    let imported = |since| Entry::chain(Arc::clone(&given), Source::Imported, since).imported(UNIX + 10_000);
+    // One was fetched before, and was to be fetched anew; the other is being fetched.
+    let (fetched, under_way) = (World::url(0, "a"), World::url(1, "b"));
+    world.ask(&fetched);
+    world.pass(Duration::from_secs(1));
+    world.ask(&under_way);
+    for url in [&fetched, &under_way] {
+        world.door.insert(&url.as_str().into(), imported(world.moment().unix));
+    }
+    for _ in 0..99 {
+        world.pass(Duration::from_secs(100));
+        for url in [&fetched, &under_way] {
+            let id = world.ask(url);
+            assert_eq!(world.result(id).as_ref().unwrap().certificates, given);
+        }
+    }
+    assert_eq!((world.fetched(0), world.fetched(1)), (1, 1), "before it was imported, and no more");
+    world.pass(Duration::from_secs(100));
+    world.ask(&fetched);
+    assert_eq!(world.fetched(0), 2, "it has ended");
+}
+
+#[test]
 fn a_failure_is_kept_shortly() {
     let mut world = World::new(Config::default(), vec![Behaviour::Dead]);
     let url = World::url(0, "a");
@@ -261,7 +288,7 @@ fn a_host_that_fails_is_left_alone_and_probed_once() {
         assert_eq!(world.result(id), &Err(FetchError::HostDown), "at once, and nobody is asked");
     }
     assert_eq!(world.fetched(0), 3);
-    assert_eq!(world.door.host_state(world.moment(), &World::url(0, "")), "down");
+    assert_eq!(world.door.standings(world.moment()).of(&World::url(0, "")), "down");
     world.pass(Duration::from_secs(31));
     assert_eq!(world.counts.hosts_down.get(), 0);
     world.hosts[0] = Behaviour::Answers(100 * MS);

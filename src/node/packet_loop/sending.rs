@@ -34,7 +34,9 @@ impl PacketLoop {
                     cdr.tell(record);
                 }
             }
-            if self.failed.is_empty() && self.machine.output.outbox.is_empty() {
+            // What is answered at once, because a queue is full, may ask for the next thing.
+            let output = &self.machine.output;
+            if self.failed.is_empty() && output.outbox.is_empty() && output.needs.is_empty() {
                 break;
             }
             let mut failed = std::mem::take(&mut self.failed);

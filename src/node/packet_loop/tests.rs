@@ -8,7 +8,7 @@ use crate::node::Observer;
 use crate::node::fetch::{self, FetchThread};
 use crate::node::names::TrunkNames;
 use crate::node::trust::Desk;
-use crate::proxy::{Config, Listener, Place, Target, Trunk};
+use crate::proxy::{Config, Listener, Place, Route, Target, Trunk, TrunkId};
 use crate::sip::Uri;
 use crate::stir::replay::ReplayTable;
 
@@ -16,6 +16,17 @@ const GATEWAY: ([u8; 4], u16) = ([192, 0, 2, 1], 5060);
 
 /// A loop of a single worker over TCP, without sockets; trunk 1 is kept open and its next hop is a name.
 fn packets(max_connections: usize) -> PacketLoop {
+    let named = Trunk { keepalive: true, next_hops: vec![name("gw.example")], ..Trunk::default() };
+    let config = Config { trunks: vec![Trunk::default(), named], ..Config::default() };
+    packets_of(config, max_connections, 7)
+}
+
+fn name(host: &str) -> Place {
+    Place::Locate(Target::of_uri(&Uri::parse(format!("sip:{host};transport=tcp").as_bytes()).unwrap()).unwrap())
+}
+
+/// The same with another configuration; each life of a worker has another seed.
+fn packets_of(config: Config, max_connections: usize, seed: u8) -> PacketLoop {
     let listener = Listener {
         name: "tcp".into(),
         transport: Transport::Tcp,
@@ -24,16 +35,14 @@ fn packets(max_connections: usize) -> PacketLoop {
         advertise_port: 5060,
         names: Vec::new(),
     };
-    let target = Target::of_uri(&Uri::parse(b"sip:gw.example;transport=tcp").unwrap()).unwrap();
-    let named = Trunk { keepalive: true, next_hops: vec![Place::Locate(target)], ..Trunk::default() };
-    let config = Config { listeners: vec![listener], trunks: vec![Trunk::default(), named], ..Config::default() };
+    let config = Config { listeners: vec![listener], ..config };
     let snapshot = Arc::new(Snapshot { config, trust: TrustStore::default(), replay: ReplayTable::default() });
     let fetch = FetchThread::start(fetch::Config::default(), Desk::new(TrustStore::default())).unwrap();
     let parts = Parts {
         worker: 0,
         restarts: 0,
         owners: Owners { key: [0; 16], workers: 1 },
-        seed: [7; 32],
+        seed: [seed; 32],
         snapshot,
         tcp: tcp::Config { max_connections, ..tcp::Config::default() },
         answers_stun: false,
@@ -106,4 +115,42 @@ fn what_is_not_to_be_kept_is_not_opened_again() {
     packets.reopen(now);
     packets.reopen(later(now, 1_801));
     assert!(packets.take_opening().is_empty());
+}
+
+/// A call to a trunk of two gateways with names; it has been received and waits for the address of the first.
+fn call_to_names(seed: u8, now: Now) -> PacketLoop {
+    let peers = Trunk { peers: vec!["198.51.100.0/24".parse().unwrap()], ..Trunk::default() };
+    let gateways = Trunk { next_hops: vec![name("one.example"), name("two.example")], ..Trunk::default() };
+    let (trunks, routes) = (vec![peers, gateways], vec![Route::between(TrunkId(0), TrunkId(1))]);
+    let mut packets = packets_of(Config { trunks, routes, locate: true, ..Config::default() }, 10, seed);
+    let source = Hop { remote: "198.51.100.9:5060".parse().unwrap(), peer: None, ..hop(0, 0) };
+    let invite = "INVITE sip:a@b.example SIP/2.0\r\nVia: SIP/2.0/TCP 198.51.100.9;branch=z9hG4bK1\r\n\
+                  From: <sip:a@b>;tag=1\r\nTo: <sip:b@c>\r\nCall-ID: c\r\nCSeq: 1 INVITE\r\nMax-Forwards: 70\r\n\
+                  Contact: <sip:198.51.100.9>\r\nContent-Length: 0\r\n\r\n";
+    packets.machine.receive(now, source, invite.as_bytes(), Framing::Stream, true);
+    assert_eq!(packets.machine.output.needs.len(), 1);
+    packets
+}
+
+#[test]
+fn what_is_answered_at_once_and_asks_for_the_next_thing_is_asked_at_once() {
+    let now = now();
+    let mut packets = call_to_names(7, now);
+    // Without name servers there is an answer before this returns, and then the second gateway is asked for.
+    packets.settle(now);
+    assert!(packets.machine.output.needs.is_empty());
+    assert_eq!(packets.report().summary.unanswered, 0);
+}
+
+/// After a panic the mailboxes are the same, and lanes of other workers still tell of what could not be sent.
+#[test]
+fn late_answers_to_an_earlier_life_of_a_worker_meet_nothing_of_this_one() {
+    let now = now();
+    let ids = [1, 2].map(|seed| {
+        let output = call_to_names(seed, now).machine.output;
+        let tag = output.outbox.items().first().map(|trying| trying.tag);
+        (output.needs.first().map(|need| need.id), tag)
+    });
+    assert!(ids.iter().all(|(need, tag)| need.is_some() && tag.is_some_and(|tag| tag != 0)), "{ids:?}");
+    assert!(ids[0].0 != ids[1].0 && ids[0].1 != ids[1].1, "{ids:?}");
 }

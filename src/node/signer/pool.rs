@@ -13,8 +13,9 @@ use cryptoki::error::{Error as ModuleError, RvError};
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, KeyType, ObjectClass, ObjectHandle};
 use cryptoki::session::{Session, UserType};
+use cryptoki::types::AuthPin;
 
-use super::{Counts, Key, KeyError, Module, Question, Trouble};
+use super::{Counts, Key, KeyError, Module, PinDigest, Question, Trouble};
 use crate::node::clock;
 use crate::proxy::SignatureFailure;
 
@@ -29,6 +30,7 @@ pub(super) struct Pool {
     counts: Arc<Counts>,
     /// Loaded once: a module does not like to be initialized twice.
     library: Mutex<Option<Pkcs11>>,
+    refused: RefusedPins,
 }
 
 #[derive(Default)]
@@ -55,7 +57,14 @@ enum Job {
 impl Pool {
     pub fn new(module: &Path, counts: Arc<Counts>) -> Self {
         let (state, changed) = (Mutex::default(), Condvar::new());
-        Self { path: module.to_owned(), state, changed, counts, library: Mutex::default() }
+        Self {
+            path: module.to_owned(),
+            state,
+            changed,
+            counts,
+            library: Mutex::default(),
+            refused: RefusedPins::default(),
+        }
     }
 
     /// Sees to it that there are so many threads.
@@ -135,7 +144,7 @@ impl Pool {
         }
     }
 
-    fn sign(&self, sessions: &mut Sessions, question: Question, key: &Key, queued: Instant) {
+    fn sign(&self, sessions: &mut Sessions, question: Question, key: &Arc<Key>, queued: Instant) {
         let now = clock::instant();
         self.counts.waited(now.saturating_duration_since(queued));
         if question.deadline <= now {
@@ -159,7 +168,8 @@ impl Pool {
 
     fn try_out(&self, key: &Key) -> Result<(), Trouble> {
         const TEST: &[u8] = b"vesperd asks whether this key is the certificate's";
-        let signature = self.open(&key.module)?.sign(TEST)?;
+        let (session, object) = self.open(&key.module, true)?;
+        let signature = sign(&session, object, TEST)?;
         let public = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, &key.point);
         public.verify(TEST, &signature).map_err(|_| Trouble::Mismatch)
     }
@@ -178,7 +188,8 @@ impl Pool {
         Ok(loaded)
     }
 
-    fn open(&self, module: &Module) -> Result<Opened, Trouble> {
+    /// A session and the key in it. `insists`: somebody looks at what comes of it, and a PIN that was refused is tried once more.
+    fn open(&self, module: &Module, insists: bool) -> Result<(Session, ObjectHandle), Trouble> {
         let library = self.library()?;
         let mut token = None;
         for slot in library.get_slots_with_token()? {
@@ -187,19 +198,52 @@ impl Pool {
             }
         }
         let session = library.open_ro_session(token.ok_or(Trouble::NoToken)?)?;
-        match session.login(UserType::User, Some(&module.pin.0)) {
-            Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {}
-            Err(error) => return Err(error.into()),
-        }
+        self.refused.try_pin(module, insists, |pin| session.login(UserType::User, Some(pin)))?;
         let wanted = [
             Attribute::Class(ObjectClass::PRIVATE_KEY),
             Attribute::KeyType(KeyType::EC),
             Attribute::Label(module.label.clone().into_bytes()),
         ];
         match session.find_objects(&wanted)?.as_slice() {
-            [key] => Ok(Opened { key: *key, session }),
+            [key] => Ok((session, *key)),
             [] => Err(Trouble::NoKey),
             _ => Err(Trouble::Ambiguous),
+        }
+    }
+}
+
+fn sign(session: &Session, object: ObjectHandle, input: &[u8]) -> Result<[u8; 64], Trouble> {
+    let hash = digest(&SHA256, input);
+    let signature = session.sign(&Mechanism::Ecdsa, object, hash.as_ref())?;
+    signature.try_into().map_err(|_| Trouble::Mismatch) // of another curve
+}
+
+/// PINs that were wrong, by token. Every try counts, and after a few the token locks itself.
+#[derive(Default)]
+struct RefusedPins(Mutex<HashMap<String, PinDigest>>);
+
+impl RefusedPins {
+    /// Logs in, one thread at a time, unless the token has refused this PIN before.
+    fn try_pin(
+        &self,
+        module: &Module,
+        insists: bool,
+        log_in: impl FnOnce(&AuthPin) -> Result<(), ModuleError>,
+    ) -> Result<(), Trouble> {
+        let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !insists && refused.get(&module.token) == Some(&module.pin.digest) {
+            return Err(Trouble::Pin);
+        }
+        match log_in(&module.pin.pin) {
+            Ok(()) | Err(ModuleError::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => {
+                refused.remove(&module.token);
+                Ok(())
+            }
+            Err(ModuleError::Pkcs11(RvError::PinIncorrect | RvError::PinLocked | RvError::PinExpired, _)) => {
+                refused.insert(module.token.clone(), module.pin.digest);
+                Err(Trouble::Pin)
+            }
+            Err(error) => Err(error.into()),
         }
     }
 }
@@ -207,15 +251,9 @@ impl Pool {
 /// A key in an open session.
 struct Opened {
     session: Session,
-    key: ObjectHandle,
-}
-
-impl Opened {
-    fn sign(&self, input: &[u8]) -> Result<[u8; 64], Trouble> {
-        let hash = digest(&SHA256, input);
-        let signature = self.session.sign(&Mechanism::Ecdsa, self.key, hash.as_ref())?;
-        signature.try_into().map_err(|_| Trouble::Mismatch) // of another curve
-    }
+    object: ObjectHandle,
+    /// Of another configuration, the name may be another key's.
+    key: Arc<Key>,
 }
 
 /// The sessions of one thread.
@@ -228,18 +266,59 @@ struct Sessions {
 
 impl Sessions {
     /// Signs; a session that has ended is opened once more.
-    fn sign(&mut self, pool: &Pool, name: &Arc<str>, key: &Key, input: &[u8]) -> Result<[u8; 64], Trouble> {
-        if let Some(signature) = self.opened.get(name).and_then(|opened| opened.sign(input).ok()) {
+    fn sign(&mut self, pool: &Pool, name: &Arc<str>, key: &Arc<Key>, input: &[u8]) -> Result<[u8; 64], Trouble> {
+        let known = self.opened.get(name).filter(|opened| Arc::ptr_eq(&opened.key, key));
+        if let Some(signature) = known.and_then(|opened| sign(&opened.session, opened.object, input).ok()) {
             return Ok(signature);
         }
         self.opened.remove(name);
-        let opened = pool.open(&key.module)?;
-        let signature = opened.sign(input)?;
-        self.opened.insert(Arc::clone(name), opened);
+        let (session, object) = pool.open(&key.module, false)?;
+        let signature = sign(&session, object, input)?;
+        self.opened.insert(Arc::clone(name), Opened { session, object, key: Arc::clone(key) });
         Ok(signature)
     }
 
     fn is_resting(&self, name: &str, now: Instant) -> bool {
         self.resting.get(name).is_some_and(|until| now < *until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use cryptoki::context::Function;
+
+    use super::*;
+    use crate::node::signer::Pin;
+
+    #[test]
+    fn a_pin_that_was_wrong_is_not_tried_again_until_somebody_insists() {
+        let module = |token: &str, pin: &str| Module {
+            path: PathBuf::new(),
+            token: token.to_owned(),
+            label: String::new(),
+            pin: Pin::read(pin.into()).unwrap(),
+        };
+        let (pins, mut tries) = (RefusedPins::default(), 0);
+        let mut try_pin = |module: &Module, insists, answer: Result<(), RvError>| {
+            let result = pins.try_pin(module, insists, |_| {
+                tries += 1;
+                answer.map_err(|error| ModuleError::Pkcs11(error, Function::Login))
+            });
+            (result, tries)
+        };
+        let wrong = module("edge", "1");
+        assert_eq!(try_pin(&wrong, false, Err(RvError::DeviceError)).1, 1);
+        assert_eq!(try_pin(&wrong, false, Err(RvError::PinIncorrect)), (Err(Trouble::Pin), 2));
+        for _ in 0..10 {
+            assert_eq!(try_pin(&module("edge", "1"), false, Ok(())), (Err(Trouble::Pin), 2), "of another key too");
+        }
+        assert_eq!(try_pin(&module("other", "1"), false, Ok(())), (Ok(()), 3));
+        assert_eq!(try_pin(&module("edge", "2"), false, Ok(())), (Ok(()), 4), "another PIN");
+        assert_eq!(try_pin(&wrong, false, Err(RvError::PinLocked)), (Err(Trouble::Pin), 5));
+        // A reload asks once more.
+        assert_eq!(try_pin(&wrong, true, Err(RvError::UserAlreadyLoggedIn)), (Ok(()), 6));
+        assert_eq!(try_pin(&wrong, false, Ok(())), (Ok(()), 7));
     }
 }

@@ -7,7 +7,9 @@ use super::{
     ANCHORS_FILE, AnchorSource, LOGS_FILE, Learned, ListSource, MAX_LIST, PATIENCE, Place, REFERENCE_PATIENCE, Refused,
     SKEW, What,
 };
-use crate::cert::{AnchorList, Certificate, Crl, CrlError, LogList, ReferencedList, TnAuthList, open, sct};
+use crate::cert::{
+    AnchorList, Certificate, Crl, CrlError, LogList, ReferencedList, ReferencedLists, TnAuthList, open, sct,
+};
 use crate::node::fetch::client::{Body, Client, Wish};
 use crate::node::fetch::{Config, guard, memory};
 use crate::node::trust::{Desk, Verdicts};
@@ -15,8 +17,8 @@ use crate::node::trust::{Desk, Verdicts};
 /// Learns the lists that lie in files, and otherwise those that were good last: what is fetched comes later, and calls come at once.
 pub(in crate::node::fetch) fn restore(config: &Config, desk: &Desk) {
     let (learned, unix) = (desk.learned(), crate::node::clock::unix());
-    let kept = |name| std::fs::read(config.state_directory.as_ref()?.join(name)).ok();
-    let at = |place: &Place, name| match place {
+    let kept = |name: &str| std::fs::read(config.state_directory.as_ref()?.join(name)).ok();
+    let at = |place: &Place, name: &str| match place {
         Place::File(path) => std::fs::read(path).ok().or_else(|| kept(name)),
         Place::Url(_) => kept(name),
     };
@@ -36,7 +38,7 @@ pub(in crate::node::fetch) fn restore(config: &Config, desk: &Desk) {
             .and_then(|taken| report(&What::Anchors, taken));
     }
     if let (Some(source), None) = (&config.keeper.logs, &learned.logs) {
-        at(&source.place, LOGS_FILE)
+        at(&source.place, &logs_file(source))
             .map(|text| read_logs(&text, source).map(|logs| take_logs(logs, desk)))
             .and_then(|taken| report(&What::Logs, taken));
     }
@@ -116,8 +118,19 @@ pub(super) async fn logs(config: &Config, client: &Client, desk: &Desk) -> Learn
     let text = get(&source.place, "application/json", client, config).await?;
     let list = read_logs(&text, source)?;
     take_logs(list, desk);
-    keep(config, LOGS_FILE, &text);
+    keep(config, &logs_file(source), &text);
     Ok(interval)
+}
+
+/// Where a list of logs is kept. One without a key is believed because of where it comes from, and counts for no other place.
+fn logs_file(source: &ListSource) -> String {
+    let place = match (&source.key, &source.place) {
+        (Some(_), _) => return LOGS_FILE.to_owned(),
+        (None, Place::Url(url)) => url.as_bytes(),
+        (None, Place::File(path)) => path.as_os_str().as_encoded_bytes(),
+    };
+    let digest = crate::cert::hex(&sct::sha256(place));
+    format!("logs-{digest}.json")
 }
 
 fn read_logs(text: &[u8], source: &ListSource) -> Result<LogList, Refused> {
@@ -186,21 +199,52 @@ pub(super) async fn crl(
     Ok((left - left / 10).min(http).min(seconds(config.keeper.crl_interval)).max(60))
 }
 
-/// Fetches TNAuthLists that a fetched chain names, so that its first call finds them.
-pub(in crate::node::fetch) async fn fetch_lists(uris: &[String], not_after: i64, client: &Client, desk: &Desk) {
-    for uri in uris {
-        let learned = reference(&uri.as_str().into(), not_after, REFERENCE_PATIENCE, client, desk).await;
-        report(&What::Reference(uri.as_str().into()), learned);
-    }
+/// A TNAuthList that was fetched with a chain.
+pub(in crate::node::fetch) struct FirstLook {
+    pub uri: Arc<str>,
+    /// End of the certificate that names it.
+    pub not_after: i64,
+    /// When it is to be looked at next, Unix seconds.
+    pub due: i64,
 }
 
-pub(super) async fn reference(
-    uri: &Arc<str>,
+/// Fetches TNAuthLists that a fetched chain names, so that its first call finds them. Gives those that were learned; there are no more than
+/// `max` at hand in all.
+pub(in crate::node::fetch) async fn fetch_lists(
+    uris: &[String],
     not_after: i64,
-    timeout: Duration,
+    max: usize,
     client: &Client,
     desk: &Desk,
-) -> Learned {
+) -> Vec<FirstLook> {
+    let mut looks = Vec::new();
+    for uri in uris {
+        let uri: Arc<str> = uri.as_str().into();
+        let reach = Reach { not_after, max, timeout: REFERENCE_PATIENCE };
+        let learned = reference(&uri, reach, client, desk).await;
+        if let Some(seconds) = report(&What::Reference(Arc::clone(&uri)), learned) {
+            let due = crate::node::clock::unix().saturating_add(seconds);
+            looks.push(FirstLook { uri, not_after, due });
+        }
+    }
+    looks
+}
+
+/// How far one goes for a TNAuthList.
+pub(super) struct Reach {
+    /// It counts no longer than this.
+    pub not_after: i64,
+    /// So many may be at hand.
+    pub max: usize,
+    pub timeout: Duration,
+}
+
+pub(super) async fn reference(uri: &Arc<str>, reach: Reach, client: &Client, desk: &Desk) -> Learned {
+    let Reach { not_after, max, timeout } = reach;
+    let has_room = |lists: &ReferencedLists| lists.get(uri).is_some() || lists.len() < max;
+    if !has_room(&desk.learned().referenced) {
+        return Err(Refused::NoRoom);
+    }
     let target = guard::target(uri, client.allows_any_port()).map_err(Refused::Fetch)?;
     let wish = Wish { accept: "application/tnauthlist", max_body: TnAuthList::MAX_OCTETS, timeout };
     let Body { bytes, fresh } = client.body(&target, wish).await.map_err(Refused::Fetch)?;
@@ -213,6 +257,15 @@ pub(super) async fn reference(
     // Verdicts that rest on the same list hold, as long as they were to hold.
     let verdicts = if is_known { Verdicts::Hold } else { Verdicts::AreMadeAnew };
     let list = Arc::new(ReferencedList { list, fresh_until });
-    desk.learn(verdicts, |learned| learned.referenced = learned.referenced.with(uri, list));
+    let mut is_taken = false;
+    desk.learn(verdicts, |learned| {
+        is_taken = has_room(&learned.referenced); // others were fetched meanwhile
+        if is_taken {
+            learned.referenced = learned.referenced.with(uri, list);
+        }
+    });
+    if !is_taken {
+        return Err(Refused::NoRoom);
+    }
     Ok((fresh_until.saturating_sub(unix) * 8 / 10).max(30))
 }
