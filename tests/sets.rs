@@ -760,12 +760,15 @@ fn kr8_a_name_that_was_set_down_comes_back_by_an_answer_from_an_address() {
 fn kr1_latency_is_measured_and_the_fastest_comes_first() {
     let members = [member("a", A, ""), member("b", B, "")].concat();
     let mut rig = probing(configuration(&format!("algorithm = \"latency\"\n{members}{PROBE}")));
-    for _ in 0..30 {
-        let sent = rig.pass(Duration::from_millis(500));
-        // b answers at once, a 100 ms later.
-        pings(&sent, B).into_iter().for_each(|ping| drop(rig.answer(ping, "200 OK", "")));
-        rig.pass(Duration::from_millis(100));
-        pings(&sent, A).into_iter().for_each(|ping| drop(rig.answer(ping, "200 OK", "")));
+    let mut waiting = std::collections::VecDeque::new();
+    for _ in 0..1800 {
+        // b answers within 10 ms, whenever it is asked, a 100 ms later.
+        waiting.push_back(rig.pass(Duration::from_millis(10)));
+        pings(&waiting[waiting.len() - 1], B).into_iter().for_each(|ping| drop(rig.answer(ping, "200 OK", "")));
+        if waiting.len() > 10 {
+            let sent = waiting.pop_front().unwrap();
+            pings(&sent, A).into_iter().for_each(|ping| drop(rig.answer(ping, "200 OK", "")));
+        }
     }
     let latency = |rig: &Rig, id| rig.report(id).latency.unwrap();
     assert!(latency(&rig, "a") > latency(&rig, "b") + Duration::from_millis(50));
