@@ -21,7 +21,7 @@ use vesperd::proxy::{Answer, Config, ConnectedIdentity, Event, NeedKind, Snapsho
 use vesperd::sip::hop::Transport;
 use vesperd::stir::replay::ReplayTable;
 use vesperd::stir::verification::{FetchFailure, FetchedChain, Verdict};
-use vesperd::stir::{Check, Failure, IdentitySource, Policy, Profile, TrustStore};
+use vesperd::stir::{Check, Failure, IdentitySource, Mode, Policy, Profile, Retarget, TrustStore};
 
 const CALLEE: &str = "198.51.100.20:5060";
 /// A number of globex, and one that only the provider speaks for.
@@ -572,4 +572,33 @@ fn a_certificate_that_can_not_be_had_leaves_the_answer_unproven() {
     assert!(needs.is_empty());
     pair.calling.settle();
     pair.called.settle();
+}
+
+/// The diversion of a call that is valid without it: not waited for, but there for the next call.
+#[test]
+fn a_chain_that_no_call_waits_for_is_fetched_beside() {
+    let world = World::new();
+    let invite = carols(&world, &|_| {}).invite.text;
+    let mut policy = Policy { accept_plain_stir: true, ..Policy::vesper() };
+    policy.modes.set(Check::Replay, Mode::Off);
+    let mut config = world.config();
+    config.trunks[0].verify = Some(policy);
+    let mut far = Rig::trusting(config, world.trust());
+    let mut receive = |name: &str| {
+        let text =
+            invite.replace("branch=z9hG4bK", &format!("branch=z9hG4bK{name}")).replace("c1@", &format!("{name}@"));
+        let (sent, needs) = far.receive_all(Transport::Udp, 0, CALLER, &text);
+        assert_eq!(requests(&sent, "INVITE").len(), 1, "it goes on at once");
+        let verdict = far.events.drain(..).find_map(|event| match event {
+            Event::Verified { verdict, .. } => Some(verdict),
+            _ => None,
+        });
+        for need in &needs {
+            far.provide(need.id, world.fetched());
+        }
+        (verdict.unwrap().retarget(), needs.len())
+    };
+    assert_eq!(receive("one"), (Some(Retarget::Unproven), 1));
+    assert_eq!(receive("two"), (Some(Retarget::Proven), 0));
+    far.settle();
 }

@@ -291,7 +291,7 @@ impl Proxy {
 
     /// A verdict on who has answered: counted, noted with the call, told to the operator.
     fn connected(&mut self, answer: Answer<'_>, verdict: Verdict, is_final: bool, out: &mut Output) {
-        let Answer { key, response, egress, .. } = answer;
+        let Answer { now, key, response, egress, .. } = answer;
         let valid = verdict.valid().and_then(|token| token.connected.clone());
         if let (Some(party), Some(tag)) = (&valid, response.to_tag())
             && let Some(connection) = self.connection(key, tag)
@@ -299,6 +299,7 @@ impl Proxy {
             connection.pinned.get_or_insert_with(|| party.clone());
         }
         out.lacking.extend(verdict.lacking_credentials());
+        verdict.unfetched().into_iter().for_each(|x5u| self.fetch_beside(now, x5u, out));
         if !is_final && verdict.is_valid() {
             return; // the 2xx says it again, and counts
         }

@@ -94,6 +94,7 @@ impl Proxy {
         let is_open = |token: &TokenVerdict| token.checks.get(Check::Replay) == CheckResult::Unknown;
         self.stats.replay_unknown += u64::from(verdict.tokens().iter().any(is_open));
         out.lacking.extend(verdict.lacking_credentials());
+        verdict.unfetched().into_iter().for_each(|x5u| self.fetch_beside(now, x5u, out));
         self.note_verdict(key, &verdict);
         self.meters.verdict(&verdict);
         self.witness_token(now, &verdict, out);

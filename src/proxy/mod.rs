@@ -194,6 +194,8 @@ pub struct Proxy {
     parked_acks: ParkedAcks,
     ways_back: way_back::WaysBack,
     parked_questions: service::ParkedQuestions,
+    /// Chains that are fetched beside the calls.
+    beside: waiting::Beside,
     is_draining: bool,
     stats: Stats,
     meters: Box<Meters>,
@@ -226,6 +228,7 @@ impl Proxy {
             parked_acks: ParkedAcks::new(),
             ways_back: way_back::WaysBack::default(),
             parked_questions: service::ParkedQuestions::new(),
+            beside: waiting::Beside::new(),
             stats: Stats::default(),
             meters: Box::default(),
             watch: guard::Watch::new(&snapshot.config.guard, key, now.instant),

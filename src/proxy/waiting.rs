@@ -76,6 +76,12 @@ pub struct ParkedAck {
 /// ACKs that wait, by their need.
 pub type ParkedAcks = HashMap<NeedId, ParkedAck>;
 
+/// Chains that nobody waits for, by their need: where they lie, and what ends the wait.
+pub type Beside = HashMap<NeedId, (Box<str>, TimerHandle)>;
+
+/// Most of them at one time.
+const MAX_BESIDE: usize = 64;
+
 /// The half of a [`NeedId`] that is a context's slot; this one is nobody's.
 pub(super) const NO_SLOT: u64 = 0xffff_ffff;
 
@@ -109,6 +115,18 @@ impl Proxy {
         true
     }
 
+    /// Asks for a chain that no call waits for: the next one will find it.
+    pub(super) fn fetch_beside(&mut self, now: Now, x5u: &str, out: &mut Output) {
+        if self.beside.len() >= MAX_BESIDE || self.beside.values().any(|(asked, _)| **asked == *x5u) {
+            return;
+        }
+        let need = NeedId(self.next_serial() << 32 | NO_SLOT);
+        let deadline = now.instant + self.snapshot.config.need_timeout;
+        let timer = self.timers.insert(deadline, Timer::Need { need });
+        self.beside.insert(need, (x5u.into(), timer));
+        out.needs.push(Need { id: need, deadline, kind: NeedKind::Certificate { x5u: x5u.into() } });
+    }
+
     /// Ends every wait of a request, but for what is to be known of its answer.
     pub(super) fn unpark(&mut self, key: ContextKey) {
         let Some(context) = self.context(key).filter(|c| !c.parked.is_empty()) else { return };
@@ -125,6 +143,13 @@ impl Proxy {
             return self.sender_located(now, need, answer, out);
         }
         if need.0 & NO_SLOT == NO_SLOT {
+            if let Some((x5u, timer)) = self.beside.remove(&need) {
+                self.timers.cancel(timer);
+                if let Answer::Certificate(answer) = answer {
+                    self.remember_chain(now, &x5u, answer);
+                }
+                return;
+            }
             if let Some(answer) = self.asked_answered(now, need, answer, out) {
                 self.ack_located(need, answer, out);
             }
