@@ -207,6 +207,9 @@ fn n6_only_reliable_provisional_responses_say_it_and_only_where_that_is_wanted()
     assert!(pair.answered(180, "").lines("Identity").is_empty(), "unreliable");
     let early = pair.answered(183, RELIABLE);
     assert_eq!(claims(early.line("Identity"))["dest"], json!({"tn": ["12025550100"]}));
+    assert_eq!(pair.answered(183, RELIABLE).text, early.text, "a copy has the same octets");
+    let next = pair.answered(183, "Require: 100rel\nRSeq: 2\n");
+    assert_ne!(next.line("Identity"), early.line("Identity"));
     assert!(pair.heard(&early.text).1.is_none(), "good, and the 200 will say it again");
     assert_eq!(pair.connects("").as_deref(), Some("12025550100"), "the same token twice in one call is no replay");
     let mut called = world.called(GLOBEX_SIGNER);

@@ -72,10 +72,21 @@ pub struct Called {
 pub struct Connection {
     /// To tag.
     tag: Box<[u8]>,
-    /// What was added to its 2xx: copies of that get the same octets.
+    /// What was added to its 2xx: copies of that get the same octets (step 8 of the called side).
     lines: Option<Vec<u8>>,
+    /// The same for the latest reliable provisional response, by its RSeq.
+    early: Option<(Box<[u8]>, Vec<u8>)>,
     /// Whom an `rsp` named (N-20).
     pinned: Option<Identity<'static>>,
+}
+
+impl Connection {
+    /// What was added to an earlier copy of a response.
+    fn said(&self, is_final: bool, sequence: &[u8]) -> Option<Vec<u8>> {
+        let early =
+            || self.early.as_ref().filter(|(earlier, _)| **earlier == *sequence).map(|(_, lines)| lines.clone());
+        if is_final { self.lines.clone() } else { early() }
+    }
 }
 
 /// A response under way.
@@ -113,7 +124,8 @@ impl Proxy {
         }
         let is_final = response.status().is_some_and(|status| status >= 200);
         let (Some(tag), true) = (response.to_tag(), is_final || is_reliable(response)) else { return Vec::new() };
-        if let Some(lines) = self.connection(key, tag).and_then(|known| known.lines.clone()).filter(|_| is_final) {
+        let sequence = response.field(Name::RSeq).map(|field| field.value()).unwrap_or_default();
+        if let Some(lines) = self.connection(key, tag).and_then(|known| known.said(is_final, sequence)) {
             return lines;
         }
         self.read_tokens(key, &snapshot.config);
@@ -125,8 +137,10 @@ impl Proxy {
         if to.connected.signs() && (is_final || to.connected.early) && !connected::has_rsp(response) {
             self.sign_answer(answer, client, (from, to), &mut lines, out);
         }
-        if let Some(known) = self.connection(key, tag).filter(|_| is_final) {
-            known.lines = Some(lines.clone());
+        match self.connection(key, tag) {
+            Some(known) if is_final => known.lines = Some(lines.clone()),
+            Some(known) => known.early = Some((sequence.into(), lines.clone())),
+            None => {}
         }
         lines
     }
@@ -134,12 +148,15 @@ impl Proxy {
     /// The connection of a To tag, which may be new.
     fn connection(&mut self, key: ContextKey, tag: &[u8]) -> Option<&mut Connection> {
         let connections = &mut self.context(key)?.connections;
-        let place = connections.iter().position(|known| *known.tag == *tag);
-        if place.is_none() && connections.len() < MAX_DIALOGS {
-            connections.push(Connection { tag: tag.into(), lines: None, pinned: None });
-        }
-        let place = place.or_else(|| connections.len().checked_sub(1).filter(|last| *connections[*last].tag == *tag));
-        place.and_then(|place| connections.get_mut(place))
+        let place = match connections.iter().position(|known| *known.tag == *tag) {
+            Some(place) => place,
+            None if connections.len() >= MAX_DIALOGS => return None,
+            None => {
+                connections.push(Connection { tag: tag.into(), lines: None, early: None, pinned: None });
+                connections.len() - 1
+            }
+        };
+        connections.get_mut(place)
     }
 
     /// What the INVITE said, once: after the first 2xx it is at hand no more.
