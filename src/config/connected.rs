@@ -51,7 +51,6 @@ pub(super) fn read(
         }
     }
     let profile = section.choice("profile", &PROFILES);
-    let is_moot = |posture| posture == Posture::Off && !section.is_absent("diverted");
     let posture = section.choice("verify", &POSTURES).unwrap_or(Posture::Off);
     if posture == Posture::Required {
         let remedy = "set \"preferred\": the finding is in call records, metrics and the verdict header";
@@ -61,7 +60,7 @@ pub(super) fn read(
         let reason = "answers are not verified, or by what [trunk.verify] says";
         conflict("profile", reason, "remove it");
     }
-    if is_moot(posture) {
+    if posture == Posture::Off && !section.is_absent("diverted") {
         conflict("diverted", "answers are not verified", "add verify, or remove it");
     }
     if posture != Posture::Off {

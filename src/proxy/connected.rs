@@ -6,7 +6,7 @@ use super::{Config, ContextKey, Event, NeedKind, Now, Output, Proxy, Trunk, Trun
 use crate::passport::{CanonicalIdentity, Identity};
 use crate::sip::{Field, Framing, Message, Name};
 use crate::stir::authentication::{SignError, Signer};
-use crate::stir::connected::{self, Reach, Sent, Tokens};
+use crate::stir::connected::{self, Sent, Tokens};
 use crate::stir::verification::{FetchFailure, FetchedChain, Outcome};
 use crate::stir::{Policy, Verdict, verdict_line};
 use crate::transaction::ClientId;
@@ -199,19 +199,18 @@ impl Proxy {
         // N-7: whom the network says it has reached, else whom we sent it to.
         let asserted = from.trusted.then(|| connected::asserted_party(response, plan)).flatten();
         let Some(party) = asserted.or(sent_to).or_else(|| called.target.clone()) else { return };
-        let mut diversions = Vec::new();
-        let Some(reach) = called.tokens.reach(&party.as_identity(), &mut diversions) else { return }; // N-10, N-26
-        if matches!(reach, Reach::Diverted { .. }) && !to.connected.discloses_diversions {
+        let Some(reach) = called.tokens.reach(&party.as_identity()) else { return }; // N-10, N-26
+        if !reach.diversions.is_empty() && !to.connected.discloses_diversions {
             return;
         }
         let Some((place, signer)) = to.connected.signer(config, &party) else { return };
         let rich = to.connected.rich.then(|| config.signer_rich.get(place)?.as_deref()).flatten();
         let rich = rich.map(|rich| &rich.assertion);
         let start = lines.len();
-        match signer.sign_response(now.unix, reach.caller(), &party.as_identity(), response, rich, lines) {
+        match signer.sign_response(now.unix, reach.caller, &party.as_identity(), response, rich, lines) {
             Ok(()) => {
                 self.stats.connected_signed += 1;
-                for value in diversions {
+                for value in reach.diversions {
                     [b"Identity: ", value, b"\r\n"].iter().for_each(|part| lines.extend_from_slice(part));
                 }
             }

@@ -2,7 +2,7 @@
 //! verifies that as it would verify a caller, with authority over `dest`.
 //!
 //! Both sides go by the tokens of the INVITE ([`Tokens`]): without any there is no connected identity (N-26).
-use super::judge::{Judged, Request, unreadable};
+use super::judge::Request;
 use super::replay::ReplayTable;
 use super::signalling::Signalling;
 use super::verification::{Outcome, Verifier};
@@ -135,7 +135,8 @@ pub fn asserted_party(response: Message<'_>, plan: &DialPlan) -> Option<Canonica
 pub fn has_rsp(response: Message<'_>) -> bool {
     let mut fields = response.values(Name::Identity).take(MAX_FIELDS);
     fields.any(|value| {
-        IdentityValue::parse(value.value, value.range).is_ok_and(|field| field.ppt == Some(Ppt::NAMED_RSP.as_bytes()))
+        IdentityValue::parse(value.value, value.range)
+            .is_ok_and(|field| field.ppt == Ppt::Rsp.name().map(str::as_bytes))
     })
 }
 
@@ -205,20 +206,9 @@ impl Verifier {
                 answers: Some(sent),
                 signatures: Cell::new(0),
             };
-            for (place, value) in response.values(Name::Identity).take(policy.max_identities).enumerate() {
-                let judged = match IdentityValue::parse(value.value, value.range.clone()) {
-                    Ok(field) => self.judge(&cx, place, &field, &mut links),
-                    Err(_) => Judged::Token(unreadable(policy)),
-                };
-                match judged {
-                    Judged::Token(token) => verdict.push(token),
-                    Judged::Need(token, x5u) => {
-                        need.get_or_insert(x5u);
-                        verdict.push(token);
-                    }
-                }
-            }
-            self.count_signatures(cx.signatures.get());
+            self.judge_fields(&cx, &mut links, &mut verdict, |_, x5u| {
+                need.get_or_insert(x5u);
+            });
             if sent.accepts_diversions {
                 diversion::resolve_response(&cx, sent, &mut links, &mut verdict);
             }

@@ -11,7 +11,7 @@ pub use super::{
 
 use super::caller::Caller;
 use super::credential::Credentials;
-use super::diversion;
+use super::diversion::{self, Link};
 use super::judge::{Judged, Request, unreadable};
 use super::replay::ReplayTable;
 use super::signalling::Signalling;
@@ -120,8 +120,28 @@ impl Verifier {
         self.credentials.counts
     }
 
-    pub(super) fn count_signatures(&mut self, checked: u64) {
-        self.signatures += checked;
+    /// Judges the Identity fields of a message, as many as the policy looks at; `need` hears of certificates that would have to be fetched.
+    pub(super) fn judge_fields(
+        &mut self,
+        cx: &Request<'_>,
+        links: &mut Vec<Link>,
+        verdict: &mut Verdict,
+        mut need: impl FnMut(&TokenVerdict, Box<str>),
+    ) {
+        for (place, value) in cx.message.values(Name::Identity).take(cx.policy.max_identities).enumerate() {
+            let judged = match IdentityValue::parse(value.value, value.range.clone()) {
+                Ok(field) => self.judge(cx, place, &field, links),
+                Err(_) => Judged::Token(unreadable(cx.policy)),
+            };
+            match judged {
+                Judged::Token(token) => verdict.push(token),
+                Judged::Need(token, x5u) => {
+                    need(&token, x5u);
+                    verdict.push(token);
+                }
+            }
+        }
+        self.signatures += cx.signatures.get();
     }
 
     /// What was done so far.
@@ -195,24 +215,13 @@ impl Verifier {
                 signatures: Cell::new(0),
             };
             let mut links = Vec::new();
-            for (place, value) in request.values(Name::Identity).take(policy.max_identities).enumerate() {
-                let judged = match IdentityValue::parse(value.value, value.range.clone()) {
-                    Ok(field) => self.judge(&cx, place, &field, &mut links),
-                    Err(_) => Judged::Token(unreadable(policy)),
-                };
-                match judged {
-                    Judged::Token(token) => verdict.push(token),
-                    Judged::Need(token, x5u) => {
-                        // without its priority it is another call, so that is waited for even if the call is valid.
-                        let is_vital = token.role == Role::Priority && has_priority;
-                        if need.as_ref().is_none_or(|need: &Wanted| is_vital && !need.is_vital) {
-                            need = Some(Wanted { x5u, is_vital });
-                        }
-                        verdict.push(token);
-                    }
+            self.judge_fields(&cx, &mut links, &mut verdict, |token, x5u| {
+                // without its priority it is another call, so that is waited for even if the call is valid.
+                let is_vital = token.role == Role::Priority && has_priority;
+                if need.as_ref().is_none_or(|need: &Wanted| is_vital && !need.is_vital) {
+                    need = Some(Wanted { x5u, is_vital });
                 }
-            }
-            self.count_signatures(cx.signatures.get());
+            });
             if is_diverted {
                 diversion::resolve(&cx, &mut links, &mut verdict);
             }

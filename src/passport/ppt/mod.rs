@@ -33,9 +33,6 @@ pub enum Ppt {
 }
 
 impl Ppt {
-    /// The name of [`Ppt::Rsp`].
-    pub const NAMED_RSP: &'static str = "rsp";
-
     /// All that have a name.
     pub const NAMED: [Self; 7] = [Self::Shaken, Self::Div, Self::DivO, Self::Rph, Self::Rcd, Self::Msg, Self::Rsp];
 
@@ -57,7 +54,7 @@ impl Ppt {
             Self::Rph => Some("rph"),
             Self::Rcd => Some("rcd"),
             Self::Msg => Some("msg"),
-            Self::Rsp => Some(Self::NAMED_RSP),
+            Self::Rsp => Some("rsp"),
         }
     }
 

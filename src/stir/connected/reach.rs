@@ -7,31 +7,22 @@ use crate::passport::{Claims, Identity};
 use crate::sip::Message;
 use crate::stir::authentication::{SignError, Signer};
 
-/// How a call came to the party that it has reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach<'t> {
-    /// It was meant for it.
-    Intended {
-        /// The caller, as the token has it (O-2: the token whose chain reaches the party).
-        orig: &'t Identity<'static>,
-    },
-    /// It was diverted, and each diversion is signed.
-    Diverted {
-        /// The caller.
-        orig: &'t Identity<'static>,
-        /// Values of the Identity fields of the diversions; never empty (N-9).
-        count: usize,
-    },
+/// How a call came to the party that it has reached, as its tokens say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reach<'t> {
+    /// The caller (O-2: of the token whose chain reaches the party).
+    pub caller: &'t Identity<'static>,
+    /// Identity values of the diversions that lead there, the last one first; empty if the call was meant for the party.
+    pub diversions: Vec<&'t [u8]>,
 }
 
 impl Tokens {
-    /// How the call came to this party; `None` if no token says so: then there is nothing to be signed (N-10). The Identity values of the
-    /// diversions are appended to `diversions`, the last one first.
-    pub fn reach<'t>(&'t self, party: &Identity<'_>, diversions: &mut Vec<&'t [u8]>) -> Option<Reach<'t>> {
+    /// How the call came to this party; `None` if no token says so: then there is nothing to be signed (N-10).
+    pub fn reach(&self, party: &Identity<'_>) -> Option<Reach<'_>> {
         let is_number = |token: &&Asserted| token.div.is_none();
         let meant = |token: &&Asserted| token.dest.contains(party);
         if let Some(token) = self.0.iter().filter(is_number).find(meant) {
-            return Some(Reach::Intended { orig: &token.orig });
+            return Some(Reach { caller: &token.orig, diversions: Vec::new() });
         }
         // Each diversion once, breadth first: by whom it was found, from the one that leads to the party.
         let mut found: Vec<Option<Option<usize>>> = vec![None; self.0.len()];
@@ -57,26 +48,17 @@ impl Tokens {
                     queue.push(place);
                     continue;
                 }
-                let start = diversions.len();
+                let mut diversions: Vec<&[u8]> = Vec::new();
                 let mut step = Some(at);
                 while let Some(token) = step.and_then(|step| self.0.get(step)) {
                     diversions.push(&token.value);
                     step = step.and_then(|step| found.get(step).copied().flatten().flatten());
                 }
-                diversions[start..].reverse();
-                return Some(Reach::Diverted { orig: &token.orig, count: diversions.len() - start });
+                diversions.reverse();
+                return Some(Reach { caller: &token.orig, diversions });
             }
         }
         None
-    }
-}
-
-impl<'t> Reach<'t> {
-    /// The caller.
-    pub fn caller(&self) -> &'t Identity<'static> {
-        match self {
-            Self::Intended { orig } | Self::Diverted { orig, .. } => orig,
-        }
     }
 }
 
